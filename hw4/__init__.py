@@ -1,0 +1,39 @@
+"""hw4: does BatchNorm smooth the loss, what does a stride cost, did the last commit make training slower or worse?
+
+The names below load on first use, so that importing the package costs nothing and leaves thread counts to be set.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hw4.models import ConvNet, conv_output_length, stride_for
+    from hw4.smoothness import SmoothnessReading, effective_smoothness, full_gradient, measure_smoothness
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ConvNet": "models",
+    "conv_output_length": "models",
+    "stride_for": "models",
+    "SmoothnessReading": "smoothness",
+    "effective_smoothness": "smoothness",
+    "full_gradient": "smoothness",
+    "measure_smoothness": "smoothness",
+}
+
+__all__ = [
+    "ConvNet",
+    "SmoothnessReading",
+    "conv_output_length",
+    "effective_smoothness",
+    "full_gradient",
+    "measure_smoothness",
+    "stride_for",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"hw4.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'hw4' has no attribute {name!r}")

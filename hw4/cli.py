@@ -1,0 +1,211 @@
+"""The command line: options, progress, exit codes. Heavy modules load after the thread count is set."""
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Never
+
+import typer
+from tqdm import tqdm
+
+from hw4 import __version__
+from hw4.errors import Hw4Error, SpecError
+from hw4.specs import EXERCISES, ConvNetSpec, exercise_specs
+
+if TYPE_CHECKING:
+    from hw4.experiments import OnPass, OnRun
+    from hw4.records import ConvNetRecord, PassRow
+
+FAILED, USAGE, DIVERGED, INTERRUPTED = 1, 2, 4, 130
+
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+app = typer.Typer(
+    name="hw4",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Train the homework's networks, measure the smoothness of their loss, and report what the runs show.",
+    epilog=f"Exit codes: 0 done; {FAILED} failed; {USAGE} wrong usage; {DIVERGED} done, but a run diverged "
+    f"(recorded and reported as such); {INTERRUPTED} interrupted.",
+)
+
+
+class ExerciseChoice(StrEnum):
+    """What ``hw4 run`` can be asked for."""
+
+    smoothness = "smoothness"
+    pooling = "pooling"
+    all = "all"
+
+
+class DataChoice(StrEnum):
+    """Where the images come from."""
+
+    auto = "auto"
+    embedded = "embedded"
+    real = "real"
+
+
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"hw4 {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    "run",
+    epilog="Examples: 'hw4 run' trains everything, 5 seeds; 'hw4 run --exercise pooling --data embedded --seeds 1 "
+    "--passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
+)
+def run_command(  # noqa: PLR0917  typer makes options of them
+    exercise: Annotated[ExerciseChoice, typer.Option(help="Which exercise to run.")] = ExerciseChoice.all,
+    data: Annotated[
+        DataChoice, typer.Option(help="Images: FashionMNIST (real), digits (embedded), or real when found (auto).")
+    ] = DataChoice.auto,
+    seeds: Annotated[int, typer.Option(help="Runs of each network, with seeds 0, 1, ...")] = 5,
+    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of SGD, above 0.")] = 0.04,
+    batch_size: Annotated[int, typer.Option(help="Images in a minibatch.")] = 32,
+    subset: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the training images to use, above 0 and at most 1.  [default: 0.1 real, 1 embedded]"
+        ),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for records, figures and the page.  [default: reports/DATA]")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="Threads of torch; one is steadiest beside other work.")] = 1,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")] = False,
+    debug: Debug = False,  # noqa: ARG001  read by main()
+) -> None:
+    """Train the networks of exercises 1 and 3 and write records, figures and a report page."""
+    if threads < 1:
+        raise SpecError(f"--threads must be at least 1, got {threads}")
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = str(threads)
+    from hw4.data.images import choose_dataset, load_images
+
+    name, sentence = choose_dataset(data.value)
+    exercises = [known for known in EXERCISES if exercise in (ExerciseChoice.all, known)]
+    specs = exercise_specs(
+        exercises, seeds=seeds, data=name, subset=subset,
+        passes=passes, learning_rate=learning_rate, batch_size=batch_size,
+    )  # fmt: skip
+    folder = out or Path("reports", name)
+    print(sentence, flush=True)
+
+    import torch
+
+    from hw4.experiments import run
+    from hw4.records import Store
+    from hw4.report.page import write_report
+
+    torch.set_num_threads(threads)
+    images = load_images(name, subset=subset)
+    print(f"Training {len(specs)} networks of {passes} passes over {len(images.x_train):,} images.", flush=True)
+    with tqdm(total=len(specs) * passes, unit="pass", disable=None, dynamic_ncols=True) as bar:
+        records = run(specs, images, Store(folder / "records"), fresh=fresh, on_pass=_on_pass(bar), on_run=_on_run(bar))
+    page = write_report(records, folder)
+    print(f"Report: {page}")
+    diverged = [record.key for record in records if record.diverged]
+    if diverged:
+        print(
+            f"hw4: {len(diverged)} of {len(records)} runs diverged and are recorded as such ({diverged[0]}"
+            f"{' and others' if len(diverged) > 1 else ''}); a smaller --learning-rate may keep them stable",
+            file=sys.stderr,
+        )
+        raise typer.Exit(DIVERGED)
+
+
+def _on_pass(bar: "tqdm[Never]") -> "OnPass":
+    def on_pass(spec: ConvNetSpec, row: "PassRow") -> None:
+        loss = "not finite" if row.train_loss is None else f"{row.train_loss:.3f}"
+        bar.set_description(f"{spec.label}, seed {spec.seed}, loss {loss}", refresh=False)
+        bar.update()
+
+    return on_pass
+
+
+def _on_run(bar: "tqdm[Never]") -> "OnRun":
+    def on_run(record: "ConvNetRecord", found: bool) -> None:
+        bar.update(record.spec.passes if found else record.spec.passes - len(record.times))
+        outcome = "diverged" if record.diverged else f"test accuracy {record.last.test_accuracy:.3f}"
+        seconds = sum(time.wall_seconds for time in record.times)
+        how = "found on disk" if found else f"{seconds:.1f} s of training"
+        bar.write(f"  {record.spec.label}, seed {record.spec.seed}: {outcome} ({how})")
+        sys.stdout.flush()
+
+    return on_run
+
+
+@app.command("report", epilog="Example: 'hw4 report --out reports/digits' after 'hw4 run --data embedded'.")
+def report_command(
+    out: Annotated[Path, typer.Option(help="Folder that 'hw4 run' wrote to.")],
+    debug: Debug = False,  # noqa: ARG001  read by main()
+) -> None:
+    """Draw figures and page again from the records in a folder, without training."""
+    from hw4.errors import RecordError
+    from hw4.records import Store
+    from hw4.report.page import write_report
+
+    records = Store(out / "records").load_all()
+    if not records:
+        raise RecordError(f"there are no records in {out / 'records'}; make them with 'hw4 run --out {out}'")
+    print(f"Report: {write_report(records, out)}")
+
+
+@app.command("fetch", epilog="Example: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later.")
+def fetch_command(
+    mirror: Annotated[
+        list[str] | None, typer.Option(help="Address of a folder with the .gz files; may be given several times.")
+    ] = None,
+    debug: Debug = False,  # noqa: ARG001  read by main()
+) -> None:
+    """Download FashionMNIST (31 MB) to $HW4_DATA or the user's cache, checked against published SHA-256 sums."""
+    from hw4.data.locate import MIRRORS, data_roots, fetch_fashion_mnist
+
+    root = data_roots()[0]
+    print(f"Fetching FashionMNIST to {root} (files that are there and intact are kept).", flush=True)
+    folder = fetch_fashion_mnist(root, mirrors=mirror or MIRRORS)
+    print(f"FashionMNIST is complete and verified in {folder}.")
+
+
+def main() -> None:
+    """Run the command line; every expected error becomes one sentence on stderr, unless ``--debug`` is given."""
+    try:
+        code = app(standalone_mode=False)
+    except (Hw4Error, OSError, KeyboardInterrupt, typer.Abort, typer.TyperException) as error:
+        if "--debug" in sys.argv:
+            raise
+        code, sentence = _explain(error)
+        print(f"hw4: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and sentence for an expected error."""
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return INTERRUPTED, "interrupted; finished runs are kept, and the same command goes on from there"
+    if isinstance(error, typer.TyperException):
+        message = getattr(error, "format_message", lambda: str(error))()
+        return USAGE, f"{message.replace('Value error, ', '').strip().rstrip('.')}; see 'hw4 --help'"
+    if isinstance(error, SpecError):
+        return USAGE, str(error)
+    if isinstance(error, OSError) and error.filename:
+        return FAILED, f"{error.filename}: {error.strerror}"
+    return FAILED, str(error)

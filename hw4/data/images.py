@@ -1,0 +1,144 @@
+"""Image data sets as standardised tensors: FashionMNIST, and scikit-learn's digits as the embedded default."""
+
+import hashlib
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hw4.data.locate import FASHION_MNIST, FILES, data_roots, find_fashion_mnist, read_verified
+from hw4.errors import DataError
+from hw4.specs import DEFAULT_SUBSET, Dataset
+
+PIXEL_RANGE = 255.0
+LARGEST_STANDARDISED = 20.0
+"""Bound on |standardised pixel|: no divisor is smaller than PIXEL_RANGE / LARGEST_STANDARDISED = 12.75 grey levels."""
+
+SUBSET_SEED = 0
+"""Which images form the subset is part of the data set, the same for every run and seed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Images:
+    """A data set ready for training.
+
+    ``x_train`` (n, 1, 28, 28) and ``x_test`` (m, 1, 28, 28) are float32 and standardised, ``y_train`` (n,) and
+    ``y_test`` (m,) are int64 classes in 0..9. ``checksum`` is the SHA-256 of the grey levels and labels used.
+    """
+
+    name: Dataset
+    title: str
+    checksum: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+def choose_dataset(choice: Literal["auto", "embedded", "real"]) -> tuple[Dataset, str]:
+    """Turn ``--data`` into a data set and a sentence that says which and why; raises DataError for absent real data."""
+    if choice == "embedded":
+        return "digits", "Data: the embedded digits, as asked."
+    root = find_fashion_mnist()
+    if root is not None:
+        return "fashion-mnist", f"Data: FashionMNIST in {root}."
+    searched = " and ".join(str(root) for root in data_roots())
+    if choice == "real":
+        raise DataError(f"FashionMNIST is not in {searched}; run 'hw4 fetch' or set HW4_DATA to the folder it lies in")
+    return "digits", f"Data: the embedded digits, because FashionMNIST is not in {searched} ('hw4 fetch' downloads it)."
+
+
+def load_images(name: Dataset, *, subset: float | None = None, root: Path | None = None) -> Images:
+    """Load a data set, keep the ``subset`` share of its training images, standardise pixelwise with their statistics.
+
+    ``root`` is the data root of FashionMNIST (default: the first found). Raises DataError for unusable files.
+    """
+    share = DEFAULT_SUBSET[name] if subset is None else subset
+    if not 0 < share <= 1:
+        raise DataError(f"the subset must be a share above 0 and at most 1 of the training images, got {share}")
+    train, train_labels, test, test_labels = _fashion_mnist(root) if name == "fashion-mnist" else _digits()
+    kept = round(share * len(train))
+    if kept < 1:
+        raise DataError(f"a subset of {share} leaves none of the {len(train)} training images; choose a larger share")
+    if kept < len(train):
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SUBSET_SEED))[:kept]
+        train, train_labels = train[chosen], train_labels[chosen]
+    digest = hashlib.sha256()
+    for part in (train, train_labels, test, test_labels):
+        digest.update(part.numpy().tobytes())
+    x_train, x_test = standardise(train.float(), test.float())
+    title = {"fashion-mnist": "FashionMNIST", "digits": "scikit-learn digits, enlarged to 28x28"}[name]
+    return Images(
+        name=name, title=title, checksum=digest.hexdigest(),
+        x_train=x_train.unsqueeze(1), y_train=train_labels, x_test=x_test.unsqueeze(1), y_test=test_labels,
+    )  # fmt: skip
+
+
+def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    """Standardise grey levels in [0, 255], (n, ...) and (m, ...), pixel by pixel with the training statistics.
+
+    Rule: (pixel - mean) / max(std, 12.75), with mean and std over the training images. Values of either set differ
+    from the mean by at most 255, so none exceeds 20 in magnitude, also at pixels that hardly vary in training.
+    """
+    std, mean = torch.std_mean(train, dim=0, correction=0)
+    divisor = std.clamp(min=PIXEL_RANGE / LARGEST_STANDARDISED)
+    return (train - mean) / divisor, (test - mean) / divisor
+
+
+def _digits() -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The 1,797 handwritten digits that come with scikit-learn, bilinearly enlarged, a quarter held out by class."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    small = torch.from_numpy(digits.images).float().unsqueeze(1) * (PIXEL_RANGE / digits.images.max())
+    large = F.interpolate(small, size=(28, 28), mode="bilinear", align_corners=False).squeeze(1)
+    images, labels = large.round().to(torch.uint8), torch.from_numpy(digits.target.astype(np.int64))
+    train, test = train_test_split(np.arange(len(labels)), test_size=0.25, stratify=digits.target, random_state=0)
+    return images[train], labels[train], images[test], labels[test]
+
+
+def _fashion_mnist(root: Path | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Read FashionMNIST through torchvision: uint8 images (60000, 28, 28) and (10000, 28, 28), int64 labels.
+
+    torchvision wants uncompressed files; they are laid out, once verified, in a temporary folder, so that a folder
+    with the published ``.gz`` files is enough and is never written to.
+    """
+    root = root or find_fashion_mnist()
+    if root is None:
+        raise DataError("FashionMNIST was not found; run 'hw4 fetch' or set HW4_DATA to the folder it lies in")
+    fashion_mnist = _torchvision_class()
+    with tempfile.TemporaryDirectory(prefix="hw4-") as unpacked:
+        folder = Path(unpacked) / FASHION_MNIST
+        folder.mkdir(parents=True)
+        for name in FILES:
+            (folder / name).write_bytes(read_verified(root / FASHION_MNIST, name))
+        train, test = fashion_mnist(unpacked, train=True), fashion_mnist(unpacked, train=False)
+    return train.data, train.targets, test.data, test.targets
+
+
+def _torchvision_class() -> type:
+    """Import ``torchvision.datasets.FashionMNIST``, also where a CUDA build of torchvision meets a CPU build of torch.
+
+    There the import fails because torchvision's compiled operators are absent, yet describes two of them; nothing
+    here calls them, so declaring their schemas is enough. The declaration lives as long as the process.
+    """
+    try:
+        from torchvision.datasets import FashionMNIST
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+        global _torchvision_operators  # noqa: PLW0603  the library object must outlive this call
+        _torchvision_operators = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            _torchvision_operators.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        from torchvision.datasets import FashionMNIST
+    return FashionMNIST  # type: ignore[no-any-return]
+
+
+_torchvision_operators: torch.library.Library | None = None

@@ -1,0 +1,26 @@
+"""Errors meant for the person at the terminal: one sentence with the value, what was expected and the way out."""
+
+from pydantic import ValidationError
+
+
+class Hw4Error(Exception):
+    """Base of every error that the command line prints as one sentence instead of a traceback."""
+
+
+class DataError(Hw4Error):
+    """A data file is missing, cut short, altered, not what its name says, or could not be downloaded."""
+
+
+class RecordError(Hw4Error):
+    """A record file cannot be read as a record of this version, or a set of records cannot be reported together."""
+
+
+class SpecError(Hw4Error, ValueError):
+    """A run was described with values that cannot be run."""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Say the first problem of a pydantic error: the field, its value and what was expected."""
+    problem = error.errors(include_url=False)[0]
+    field = ".".join(str(part) for part in problem["loc"]) or "document"
+    return f"{field} is {problem['input']!r:.60}, but {problem['msg'][0].lower()}{problem['msg'][1:]}"

@@ -1,0 +1,153 @@
+"""Exercises 1 and 3 as functions: specs and data in, records out."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hw4.data.images import Images
+from hw4.errors import SpecError
+from hw4.models import ConvNet
+from hw4.records import ConvNetRecord, DataIdentity, Environment, PassRow, PassTime, Store, environment
+from hw4.smoothness import SmoothnessUndefinedError, measure_smoothness
+from hw4.specs import ConvNetSpec
+from hw4.training import Evaluation, evaluate, train_pass
+
+OnPass = Callable[[ConvNetSpec, PassRow], None]
+"""Called after every pass made, with the run and its newest row."""
+
+OnRun = Callable[[ConvNetRecord, bool], None]
+"""Called after every run with its record and whether it was found on disk."""
+
+
+def seeded(seed: int, purpose: int) -> torch.Generator:
+    """A generator for one purpose of one run: independent streams from one seed, the same for every architecture."""
+    (state,) = np.random.SeedSequence([seed, purpose]).generate_state(1, np.uint64)
+    return torch.Generator().manual_seed(int(state >> np.uint64(1)))
+
+
+INITIAL_WEIGHTS, BATCHES, DIRECTIONS = range(3)
+
+
+def build_convnet(spec: ConvNetSpec) -> ConvNet:
+    """The spec's network with the weights of its seed; torch's global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeded(spec.seed, INITIAL_WEIGHTS).initial_seed())
+        return ConvNet(norm=spec.norm, downsample=spec.downsample)
+
+
+def check_fit(spec: ConvNetSpec, images: Images) -> None:
+    """Raise SpecError when the data is not the spec's, or smaller than its batch."""
+    if spec.data != images.name:
+        raise SpecError(f"the run {spec.key} is about {spec.data}, but the data given is {images.name}")
+    if spec.batch_size > len(x):
+        raise SpecError(
+            f"a batch of {spec.batch_size} images is larger than the training set of {len(x)}; "
+            f"choose a smaller batch or a larger subset"
+        )
+
+
+def train_convnet(spec: ConvNetSpec, images: Images, *, on_pass: OnPass | None = None) -> ConvNetRecord:
+    """Train one network as its spec says and record pass 0 to the last: loss, accuracy, smoothness, seconds.
+
+    A run whose loss stops being finite ends there. A run has diverged when that happened, or when it ends with a
+    higher train loss than it began with. Raises SpecError when spec and data do not fit.
+    """
+    check_fit(spec, images)
+    x, y = images.x_train, images.y_train
+    model = build_convnet(spec)
+    batches, directions = seeded(spec.seed, BATCHES), seeded(spec.seed, DIRECTIONS)
+    rows, times = [_row(model, spec, images, directions, completed=0)], []
+    for completed in range(1, spec.passes + 1):
+        wall, cpu = time.perf_counter(), time.process_time()
+        train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
+        times.append(PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu))
+        rows.append(_row(model, spec, images, directions, completed=completed))
+        if on_pass is not None:
+            on_pass(spec, rows[-1])
+        if rows[-1].train_loss is None:
+            break
+    first, last = rows[0].train_loss, rows[-1].train_loss
+    return ConvNetRecord(
+        key=spec.key, spec=spec, data=identity(images), environment=_environment(x),
+        rows=rows, times=times, diverged=first is None or last is None or last > first,
+    )  # fmt: skip
+
+
+def run(
+    specs: Sequence[ConvNetSpec],
+    images: Images,
+    store: Store,
+    *,
+    fresh: bool = False,
+    on_pass: OnPass | None = None,
+    on_run: OnRun | None = None,
+) -> list[ConvNetRecord]:
+    """Make every run that the store does not hold already, saving each as it ends; returns all records in order.
+
+    A stored record serves when its data, its computing code, torch and thread count are those of this process;
+    ``fresh`` makes it again all the same.
+    """
+    for spec in specs:
+        check_fit(spec, images)
+    store.prepare()
+    records = []
+    for spec in specs:
+        record = None if fresh else store.load(spec.key)
+        found = record is not None and _same_circumstances(record, images)
+        if record is None or not found:
+            record = train_convnet(spec, images, on_pass=on_pass)
+            store.save(record)
+        records.append(record)
+        if on_run is not None:
+            on_run(record, found)
+    return records
+
+
+def identity(images: Images) -> DataIdentity:
+    """What a record says about its data."""
+    return DataIdentity(
+        name=images.name, title=images.title, checksum=images.checksum,
+        n_train=len(images.x_train), n_test=len(images.x_test),
+    )  # fmt: skip
+
+
+def _environment(x: Tensor) -> Environment:
+    return environment(threads=torch.get_num_threads(), dtype=str(x.dtype).removeprefix("torch."))
+
+
+def _same_circumstances(record: ConvNetRecord, images: Images) -> bool:
+    """Whether a run made now would give this record's numbers (its times aside)."""
+    now, then = _environment(images.x_train), record.environment
+    return record.data == identity(images) and all(
+        getattr(now, field) == getattr(then, field) for field in ("versions", "cpu", "threads", "dtype", "code")
+    )
+
+
+def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator, *, completed: int) -> PassRow:
+    """Evaluate and measure the model as it stands; values that are not finite become null."""
+    train = evaluate(model, images.x_train, images.y_train)
+    test = evaluate(model, images.x_test, images.y_test)
+    smoothness = update_norm = gradient_change_norm = None
+    try:
+        reading = measure_smoothness(
+            model, images.x_train, images.y_train, learning_rate=spec.learning_rate, batch_size=spec.batch_size,
+            generator=directions, norm_mode=spec.norm_mode, chunk_size=spec.chunk_size,
+        )  # fmt: skip
+        smoothness, update_norm = reading.smoothness, reading.update_norm
+        gradient_change_norm = reading.gradient_change_norm
+    except SmoothnessUndefinedError:
+        pass  # a diverged or a dead model; the row says so by its nulls
+    return PassRow(
+        completed=completed,
+        train_loss=_finite(train), train_accuracy=train.accuracy,
+        test_loss=_finite(test), test_accuracy=test.accuracy,
+        smoothness=smoothness, update_norm=update_norm, gradient_change_norm=gradient_change_norm,
+    )  # fmt: skip
+
+
+def _finite(evaluation: Evaluation) -> float | None:
+    return evaluation.loss if math.isfinite(evaluation.loss) else None

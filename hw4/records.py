@@ -1,0 +1,230 @@
+"""A run's outcome on disk: validated JSON, written whole or not at all. This module knows nothing of torch."""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from hw4.errors import RecordError, first_problem
+from hw4.specs import ConvNetSpec, Dataset
+
+PACKAGE = Path(__file__).parent
+NUMERICAL_CODE = ("data", "experiments.py", "models.py", "smoothness.py", "specs.py", "training.py")
+"""The parts of the package that can change a run's numbers, as opposed to how they are kept or shown."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Document(BaseModel):
+    """Base of everything inside a record: frozen, complete, no unknown fields, no silent conversions."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class DataIdentity(_Document):
+    """Which data a run saw: name, SHA-256 of the grey levels and labels used, and how many images."""
+
+    name: Dataset
+    title: str
+    checksum: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    n_train: Annotated[int, Field(ge=1)]
+    n_test: Annotated[int, Field(ge=1)]
+
+
+class Environment(_Document):
+    """Where and with what a run was made."""
+
+    versions: dict[str, str]
+    platform: str
+    cpu: str
+    logical_cpus: int
+    threads: int
+    dtype: str
+    code: str
+    commit: str | None
+    dirty: bool | None
+
+
+class PassRow(_Document):
+    """State after ``completed`` passes (0: before training); losses are means in nats, null when not finite.
+
+    The smoothness fields are null when the reading had no value (zero update or a gradient that is not finite).
+    """
+
+    completed: Annotated[int, Field(ge=0)]
+    train_loss: Positive | None
+    train_accuracy: Share
+    test_loss: Positive | None
+    test_accuracy: Share
+    smoothness: Positive | None
+    update_norm: Positive | None
+    gradient_change_norm: Positive | None
+
+
+class PassTime(_Document):
+    """Seconds of one training pass, evaluation and smoothness not included: elapsed, and processor time."""
+
+    wall_seconds: Positive
+    cpu_seconds: Positive
+
+
+class ConvNetRecord(_Document):
+    """One training run. ``rows`` holds pass 0 to the last pass made, ``times`` one entry per pass made."""
+
+    schema_version: Literal[1] = 1
+    key: str
+    spec: ConvNetSpec
+    data: DataIdentity
+    environment: Environment
+    rows: Annotated[list[PassRow], Field(min_length=1)]
+    times: list[PassTime]
+    diverged: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.key != self.spec.key:
+            raise ValueError(f"the key must be {self.spec.key}")
+        if [row.completed for row in self.rows] != list(range(len(self.rows))) or len(self.times) != len(self.rows) - 1:
+            raise ValueError("rows must run from pass 0 without gaps, with one time for each pass made")
+        if len(self.times) != self.spec.passes and not self.diverged:
+            raise ValueError(f"a run that did not diverge must have all {self.spec.passes} passes")
+        return self
+
+    @property
+    def last(self) -> PassRow:
+        """The row after the last pass made."""
+        return self.rows[-1]
+
+
+def environment(*, threads: int, dtype: str) -> Environment:
+    """Describe this process's surroundings; ``threads`` and ``dtype`` come from whoever computes."""
+    names = ("hw4", "torch", "torchvision", "numpy", "scikit-learn")
+    commit, dirty = _commit()
+    return Environment(
+        versions={"python": platform.python_version(), **{name: _version(name) for name in names}},
+        platform=platform.platform(), cpu=_cpu(), logical_cpus=os.cpu_count() or 1, threads=threads, dtype=dtype,
+        code=code_digest(), commit=commit, dirty=dirty,
+    )  # fmt: skip
+
+
+def _version(name: str) -> str:
+    """Installed version of a distribution, or a word that says there is none (a source tree on the path)."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 over the sources that determine a run's numbers: equal digests mean equal computations."""
+    digest = hashlib.sha256()
+    for part in NUMERICAL_CODE:
+        path = PACKAGE / part
+        for source in sorted(path.glob("*.py")) if path.is_dir() else [path]:
+            digest.update(source.relative_to(PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _commit() -> tuple[str | None, bool | None]:
+    """Commit of the source tree the package runs from and whether it has uncommitted changes; None outside of one."""
+    if not (PACKAGE.parent / ".git").exists():
+        return None, None
+    try:
+        head, status = (
+            subprocess.run(
+                ["git", "-C", str(PACKAGE.parent), *arguments], capture_output=True, text=True, check=True, timeout=10
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None, None
+    return head, bool(status)
+
+
+def _cpu() -> str:
+    """Model name of the processor."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+class Store:
+    """A folder of records, one file per run, named by the run's key."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, key: str) -> Path:
+        """File of the record with this key."""
+        return self.folder / f"{key}.json"
+
+    def prepare(self) -> None:
+        """Create the folder and prove that it can be written to; raises OSError otherwise."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=self.folder):
+            pass
+
+    def save(self, record: ConvNetRecord) -> Path:
+        """Write a record so that its file is either absent, the old one, or complete."""
+        path = self.path(record.key)
+        write_atomically(path, record.model_dump_json(indent=1).encode() + b"\n")
+        return path
+
+    def load(self, key: str) -> ConvNetRecord | None:
+        """Read and validate the record with this key, or return None when there is none; raises RecordError."""
+        path = self.path(key)
+        return read_record(path) if path.exists() else None
+
+    def load_all(self) -> list[ConvNetRecord]:
+        """Read and validate every record in the folder, by file name; raises RecordError for the first bad one."""
+        return [read_record(path) for path in sorted(self.folder.glob("*.json"))]
+
+
+def read_record(path: Path) -> ConvNetRecord:
+    """Read one record file; raises RecordError, in one sentence, when it is not a record of this version."""
+    way_out = "delete the file to have the run made again"
+    try:
+        contents = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{path} is not complete JSON ({error}); {way_out}") from error
+    version = contents.get("schema_version") if isinstance(contents, dict) else None
+    if version != 1:
+        raise RecordError(f"{path} has schema version {version!r}, this hw4 reads version 1; {way_out}")
+    try:
+        # Through JSON again: strict validation accepts JSON's own types only in JSON mode.
+        record = ConvNetRecord.model_validate_json(json.dumps(contents))
+    except ValidationError as error:
+        raise RecordError(f"{path} is not a valid record ({first_problem(error)}); {way_out}") from error
+    if path.stem != record.key:
+        raise RecordError(f"{path} holds the run {record.key}, but its name says otherwise; {way_out}")
+    return record
+
+
+def write_atomically(path: Path, contents: bytes) -> None:
+    """Write a file under a temporary name in the same folder, flush it to disk, then rename it into place."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(contents)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading results
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

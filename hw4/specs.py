@@ -1,0 +1,104 @@
+"""What to run: frozen descriptions of runs, without torch and without files. Defaults are the homework's numbers."""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hw4.errors import SpecError, first_problem
+
+Dataset = Literal["fashion-mnist", "digits"]
+Norm = Literal["batch"]
+Downsample = Literal["pool", "stride"]
+NormMode = Literal["batch", "running"]
+Exercise = Literal["smoothness", "pooling"]
+
+DEFAULT_SUBSET: dict[Dataset, float] = {"fashion-mnist": 0.1, "digits": 1.0}
+"""Share of the training images used when none is asked for: the homework's 10% of FashionMNIST, all of the digits."""
+
+
+class ConvNetSpec(BaseModel):
+    """One training run of one ConvNet; equal specs give equal results on the same platform.
+
+    ``learning_rate`` is in loss units per squared parameter unit, ``batch_size`` in images, ``passes`` in rounds of
+    ``round(n / batch_size)`` updates, ``subset`` the share of training images in (0, 1]. ``norm_mode`` and
+    ``chunk_size`` (images) say which function the smoothness is measured on, see :mod:`hw4.smoothness`.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    data: Dataset
+    norm: Norm | None = None
+    downsample: Downsample = "pool"
+    learning_rate: float = Field(default=0.04, gt=0, allow_inf_nan=False)
+    batch_size: int = Field(default=32, ge=1)
+    passes: int = Field(default=10, ge=1)
+    subset: float = Field(gt=0, le=1)
+    norm_mode: NormMode = "batch"
+    chunk_size: int = Field(default=100, ge=1)
+    seed: int = Field(default=0, ge=0)
+
+    @classmethod
+    def build(cls, *, data: Dataset, subset: float | None = None, **settings: object) -> Self:
+        """Make a spec, with the data set's own default subset; raises SpecError with one sentence."""
+        try:
+            values = {"data": data, "subset": DEFAULT_SUBSET[data] if subset is None else float(subset), **settings}
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise SpecError(f"no such run: {first_problem(error)}") from error
+
+    @property
+    def variant(self) -> str:
+        """The architecture's short name, used in file names and for colours."""
+        return f"{self.downsample}{'-batchnorm' if self.norm else ''}"
+
+    @property
+    def label(self) -> str:
+        """The architecture's name as a figure's legend shows it."""
+        label = {"pool": "ConvNet", "stride": "Strided ConvNet"}[self.downsample]
+        return f"{label} + BatchNorm" if self.norm else label
+
+    @property
+    def key(self) -> str:
+        """Name of the run: data, architecture, every setting that is not the homework's, seed.
+
+        Settings at their default do not appear, so a setting added later leaves the old keys as they are.
+        """
+        parts = [self.data, f"convnet-{self.variant}"]
+        for field, short in (("learning_rate", "lr"), ("batch_size", "batch"), ("passes", "passes"),
+                             ("norm_mode", "norm-"), ("chunk_size", "chunk")):  # fmt: skip
+            value = getattr(self, field)
+            if value != type(self).model_fields[field].default:
+                parts.append(f"{short}{value}")
+        if self.subset != DEFAULT_SUBSET[self.data]:
+            parts.append(f"subset{self.subset}")
+        return "_".join([*parts, f"seed{self.seed}"])
+
+    @property
+    def setting(self) -> Self:
+        """The spec with architecture and seed set aside: runs that share it may stand in one figure."""
+        return self.model_copy(update={"norm": None, "downsample": "pool", "seed": 0})
+
+
+EXERCISES: dict[Exercise, tuple[tuple[Norm | None, Downsample], ...]] = {
+    "smoothness": ((None, "pool"), ("batch", "pool")),
+    "pooling": ((None, "pool"), (None, "stride")),
+}
+"""The two architectures that each exercise compares, as (norm, downsample)."""
+
+
+def exercise_specs(
+    exercises: Sequence[Exercise], *, seeds: int, data: Dataset, subset: float | None = None, **settings: object
+) -> tuple[ConvNetSpec, ...]:
+    """List the runs of some exercises, each architecture once however many exercises share it, seed by seed.
+
+    Seed t has the same initial weights and the same minibatches for every architecture, so they compare pairwise.
+    """
+    if seeds < 1:
+        raise SpecError(f"the number of seeds must be at least 1, got {seeds}")
+    variants = dict.fromkeys(variant for exercise in exercises for variant in EXERCISES[exercise])
+    return tuple(
+        ConvNetSpec.build(data=data, subset=subset, norm=norm, downsample=downsample, seed=seed, **settings)
+        for seed in range(seeds)
+        for norm, downsample in variants
+    )

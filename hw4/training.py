@@ -1,0 +1,104 @@
+"""Plain minibatch SGD and evaluation for any model on tensors: numbers in, numbers out, nothing printed or timed."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Mean loss over a batch from outputs (batch, ...) and targets (batch, ...), as a tensor of no dimensions."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Mean loss (nats) and accuracy (share of examples in [0, 1]) over a data set."""
+
+    loss: float
+    accuracy: float
+
+
+def chunks(x: Tensor, y: Tensor, chunk_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Split examples along the first axis, in order, into the fewest chunks of at most ``chunk_size``.
+
+    Chunk lengths differ by at most one, so no BatchNorm statistic ever rests on a short remainder.
+    """
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    check_examples(x, y)
+    parts = math.ceil(len(x) / chunk_size)
+    return zip(x.tensor_split(parts), y.tensor_split(parts), strict=True)
+
+
+def check_examples(x: Tensor, y: Tensor) -> None:
+    """Raise ValueError unless x and y hold the same, non-zero number of examples along their first axis."""
+    if len(x) != len(y) or len(x) == 0:
+        raise ValueError(f"inputs and targets must be equally many and at least one, got {len(x)} and {len(y)}")
+
+
+def draw_batches(n: int, *, updates: int, batch_size: int, generator: torch.Generator) -> Tensor:
+    """Draw ``updates`` minibatches of indices into n examples, uniformly with replacement: (updates, batch_size)."""
+    if not 1 <= batch_size <= n:
+        raise ValueError(f"batch_size must be between 1 and the number of examples ({n}), got {batch_size}")
+    return torch.randint(n, (updates, batch_size), generator=generator)
+
+
+def updates_per_pass(n: int, batch_size: int) -> int:
+    """Number of minibatch updates that count as one pass over n examples: round(n / batch_size), at least one."""
+    return max(1, round(n / batch_size))
+
+
+def train_pass(
+    model: nn.Module,
+    x: Tensor,
+    y: Tensor,
+    *,
+    learning_rate: float,
+    batch_size: int,
+    generator: torch.Generator,
+    loss: Loss = F.cross_entropy,
+) -> float:
+    """Run one pass of SGD in place, w <- w - learning_rate * (minibatch gradient), and return the mean minibatch loss.
+
+    x is (n, ...), y is (n,); batches are drawn with replacement. The model is left in training mode. The result is
+    not finite when the training diverged. Raises ValueError for a batch larger than the data.
+    """
+    check_examples(x, y)
+    batches = draw_batches(
+        len(x), updates=updates_per_pass(len(x), batch_size), batch_size=batch_size, generator=generator
+    )
+    model.train()
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    values = [p.detach() for p in parameters]  # share storage with the parameters, without their history
+    losses = []
+    for batch in batches:
+        objective = loss(model(x.index_select(0, batch)), y.index_select(0, batch))
+        for value, gradient in zip(values, torch.autograd.grad(objective, parameters), strict=True):
+            value.sub_(gradient, alpha=learning_rate)
+        losses.append(objective.detach())
+    return torch.stack(losses).double().mean().item()
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, x: Tensor, y: Tensor, *, loss: Loss = F.cross_entropy, chunk_size: int = 100
+) -> Evaluation:
+    """Mean loss and accuracy over examples x (n, ...) with classes y (n,), in evaluation mode, from one forward pass.
+
+    Chunks are weighted by their length, so any chunk size gives the full-batch mean up to rounding; the default keeps
+    activations in cache. The model's mode is put back.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        total, correct = 0.0, 0
+        for inputs, targets in chunks(x, y, chunk_size):
+            outputs = model(inputs)
+            total += loss(outputs, targets).item() * len(targets)
+            correct += int((outputs.argmax(1) == targets).sum())
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return Evaluation(loss=total / len(x), accuracy=correct / len(x))
