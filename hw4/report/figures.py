@@ -1,19 +1,18 @@
 """Figures of exercises 1 and 3, as matplotlib figures returned to the caller."""
 
-import math
 import textwrap
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from hw4.records import PassRow
 from hw4.report.findings import Arm, Section
+from hw4.specs import Exercise
 from hw4.stats import mean_interval
-
-Curve = Callable[[PassRow], float | None]
 
 STYLES: dict[str, dict[str, Any]] = {
     # Okabe and Ito's colours stay apart for colour-blind readers; markers and dashes for readers of grey prints.
@@ -23,20 +22,33 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 DPI = 150
 
-PANELS: dict[str, tuple[tuple[str, str, Curve, bool], ...]] = {
-    "smoothness": (
-        ("Train loss", "mean logistic loss (nats)", lambda row: row.train_loss, True),
-        ("Test accuracy", "share of test images", lambda row: row.test_accuracy, False),
-        ("Effective local smoothness", "||change of gradient|| / ||update||", lambda row: row.smoothness, True),
-    ),
-    "pooling": (
-        ("Train loss", "mean logistic loss (nats)", lambda row: row.train_loss, True),
-        ("Train accuracy", "share of training images", lambda row: row.train_accuracy, False),
-        ("Test loss", "mean logistic loss (nats)", lambda row: row.test_loss, True),
-        ("Test accuracy", "share of test images", lambda row: row.test_accuracy, False),
-    ),
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes: its title, its unit, what is drawn, and on which scale.
+
+    A ``log`` scale suits losses, which fall by factors; ``zero`` starts a linear axis at zero; ``trained`` fits a
+    linear axis to what follows the first pass, for beside the leap from chance nothing else would be seen.
+    """
+
+    title: str
+    unit: str
+    curve: Callable[[PassRow], float | None]
+    scale: Literal["log", "zero", "trained"]
+
+
+_TRAIN_LOSS = Panel("Train loss", "mean logistic loss (nats)", lambda row: row.train_loss, "log")
+_TEST_LOSS = Panel("Test loss", "mean logistic loss (nats)", lambda row: row.test_loss, "log")
+_TRAIN_ACCURACY = Panel("Train accuracy", "share of training images", lambda row: row.train_accuracy, "trained")
+_TEST_ACCURACY = Panel("Test accuracy", "share of test images", lambda row: row.test_accuracy, "trained")
+_SMOOTHNESS = Panel(
+    "Effective local smoothness", "||change of gradient|| / ||update||", lambda row: row.smoothness, "zero"
+)
+
+PANELS: dict[Exercise, tuple[Panel, ...]] = {
+    "smoothness": (_TRAIN_LOSS, _TEST_ACCURACY, _SMOOTHNESS),
+    "pooling": (_TRAIN_LOSS, _TRAIN_ACCURACY, _TEST_LOSS, _TEST_ACCURACY),
 }
-"""Per exercise: title, unit, what is drawn, and whether zero is the natural floor of the axis."""
 
 
 def figure(section: Section) -> Figure:
@@ -45,35 +57,35 @@ def figure(section: Section) -> Figure:
     rows, columns = (1, 3) if len(panels) == 3 else (2, 2)
     canvas = Figure(figsize=(4.2 * columns, 3.6 * rows + 0.6), dpi=DPI, layout="constrained")
     axes = canvas.subplots(rows, columns, squeeze=False).flat
-    for ax, (title, unit, curve, from_zero) in zip(axes, panels, strict=True):
+    for ax, panel in zip(axes, panels, strict=True):
         for arm in section.arms:
-            _draw(ax, arm, curve)
-        ax.set(title=title, xlabel="passes through the training data", ylabel=unit)
+            _draw(ax, arm, panel)
+        ax.set(title=panel.title, xlabel="passes through the training data", ylabel=panel.unit)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-        _limit(ax, section, curve, from_zero=from_zero)
+        _scale(ax, section, panel)
         ax.grid(alpha=0.3)
-        ax.legend()
+        ax.legend(loc="lower right" if panel.scale == "trained" else "upper right")
     several = len(section.seeds) > 1
     note = section.caption + ("; line: mean, band: 95% t interval of the mean" if several else "")
-    canvas.supxlabel("\n".join(textwrap.wrap(note, 46 * columns)), fontsize=8, color="#444444")
+    canvas.supxlabel("\n".join(textwrap.wrap(note, 42 * columns)), fontsize=8, color="#444444")
     return canvas
 
 
 def alt_text(section: Section) -> str:
     """Describe the figure for those who cannot see it."""
     names = " and ".join(arm.label for arm in section.arms)
-    titles = ", ".join(title.lower() for title, *_ in PANELS[section.exercise])
+    titles = ", ".join(panel.title.lower() for panel in PANELS[section.exercise])
     return f"Curves of {names} over passes: {titles}. The table that follows gives the values after the last pass."
 
 
-def _draw(ax: Axes, arm: Arm, curve: Curve) -> None:
+def _draw(ax: Axes, arm: Arm, panel: Panel) -> None:
     """Draw an arm: mean and band of its finished runs, and each diverged run as a thin line ending in a cross."""
     style = STYLES[arm.variant]
     finished = list(arm.finished.values())
     if finished:
         passes, means, lows, highs = [], [], [], []
         for position in zip(*(run.rows for run in finished), strict=True):
-            values = [value for row in position if (value := curve(row)) is not None]
+            values = [value for row in position if (value := panel.curve(row)) is not None]
             if len(values) == len(position):
                 interval = mean_interval(values)
                 passes.append(position[0].completed)
@@ -86,22 +98,31 @@ def _draw(ax: Axes, arm: Arm, curve: Curve) -> None:
             ax.fill_between(passes, lows, highs, color=style["color"], alpha=0.2, linewidth=0)
     lost = [run for run in arm.runs.values() if run.diverged]
     for index, run in enumerate(lost):
-        points = [(row.completed, value) for row in run.rows if (value := curve(row)) is not None]
+        points = [(row.completed, value) for row in run.rows if (value := panel.curve(row)) is not None]
         if points:
             legend = None if finished or index else f"{arm.label} (all {len(lost)} diverged)"
             ax.plot(*zip(*points, strict=True), color=style["color"], linewidth=0.8, alpha=0.7, label=legend)
             ax.plot(*points[-1], color=style["color"], marker="x", markersize=8)
 
 
-def _limit(ax: Axes, section: Section, curve: Curve, *, from_zero: bool) -> None:
-    """Keep the axis to what finished runs span, lest one diverged run flatten every other curve."""
-    low, high = ax.get_ylim()
-    values = [v for arm in section.arms for run in arm.finished.values() for row in run.rows
-              if (v := curve(row)) is not None]  # fmt: skip
-    if values and any(arm.diverged for arm in section.arms):
-        margin = 0.1 * (max(values) - min(values) or 1)
-        low, high = max(low, min(values) - margin), min(high, max(values) + margin)
-    elif not values and high > 0 and math.log10(high) > 3:
-        ax.set_yscale("symlog")
-        return
-    ax.set_ylim(0 if from_zero else low, high)
+def _scale(ax: Axes, section: Section, panel: Panel) -> None:
+    """Fit the axis to the finished runs' values, so that neither a wide band nor a diverged run flattens the curves."""
+    finished = [run for arm in section.arms for run in arm.finished.values()]
+    rows = [row for run in finished or (run for arm in section.arms for run in arm.runs.values()) for row in run.rows]
+    values = [value for row in rows if (value := panel.curve(row)) is not None]
+    later = [value for row in rows if row.completed > 0 and (value := panel.curve(row)) is not None]
+    if panel.scale == "log" and min(values, default=0) > 0:
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set_ylim(min(values) / 1.2, max(values) * 1.2)
+    elif panel.scale == "zero" and values:
+        ax.set_ylim(0, (max(values) or 1) * 1.05)
+    elif panel.scale == "trained" and later:
+        margin = 0.1 * (max(later) - min(later)) or 0.01
+        ax.set_ylim(min(later) - margin, max(later) + margin)
+        first = [value for row in rows if row.completed == 0 and (value := panel.curve(row)) is not None]
+        if max(first, default=1) < min(later) - margin:
+            chance = f"{min(first):.2f} to {max(first):.2f}" if len(first) > 1 else f"{first[0]:.2f}"
+            ax.text(0.03, 0.95, f"pass 0: {chance}", transform=ax.transAxes, fontsize=8, va="top", color="#444444")
