@@ -1,0 +1,46 @@
+# `make report` and `make test` are all a fresh clone needs: Python 3.11 or newer, with venv and pip, and make.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# One thread per process, set before numpy and torch load: parallelism comes from processes.
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export OPENBLAS_NUM_THREADS := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help report test lint benchmarks clean
+
+help:
+	@echo "make report      train the networks on the embedded data and write a report page (about a minute)"
+	@echo "make test        run the tests"
+	@echo "make benchmarks  time the fast code against plain PyTorch, side by side"
+	@echo "make lint        formatter, linter, type checker"
+	@echo "make clean       remove the virtual environment and caches; reports stay"
+
+$(VENV)/ready: pyproject.toml
+	@echo "== Setting up $(VENV): torch and friends are installed once, which takes a minute or more"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hw4 needs Python 3.11 or newer, found %d.%d; name one with make PYTHON=..." % sys.version_info[:2])'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+report: $(VENV)/ready
+	@echo "== Training every network of exercises 1 and 3 on the embedded digits"
+	$(BIN)/hw4 run --data embedded --out reports/digits
+
+test: $(VENV)/ready
+	@echo "== Running the tests; those on FashionMNIST need HW4_DATA or 'hw4 fetch' and say so when they skip"
+	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadgroup
+
+lint: $(VENV)/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+benchmarks: $(VENV)/ready
+	$(BIN)/python -m pytest benchmarks
+
+clean:
+	rm -rf $(VENV) .tox .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

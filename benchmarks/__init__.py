@@ -1,0 +1,1 @@
+"""Timed code, and the frozen plain PyTorch that it is measured against."""

@@ -1,0 +1,45 @@
+"""Thread policy, Hypothesis profile, options and data shared by tests and benchmarks."""
+
+import os
+
+# Before torch is imported anywhere: two threads beside a busy neighbour can be sixty times slower than one, and the
+# workers of pytest-xdist are neighbours.
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+import pytest
+import torch
+from hypothesis import settings
+
+from hw4.data.images import Images, load_images
+from hw4.data.locate import find_fashion_mnist
+
+torch.set_num_threads(1)
+
+# Examples are drawn from the test's own name, so that a red test is red again; time limits would measure neighbours.
+settings.register_profile("hw4", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("hw4")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of this suite."""
+    parser.addoption(
+        "--require-real-data", action="store_true", help="fail instead of skip when the real FashionMNIST is not found"
+    )
+
+
+@pytest.fixture(scope="session")
+def digits() -> Images:
+    """The embedded images, all of them."""
+    return load_images("digits")
+
+
+@pytest.fixture(scope="session")
+def real_images(request: pytest.FixtureRequest) -> Images:
+    """The homework's 6,000 images of FashionMNIST, where they can be found."""
+    if find_fashion_mnist() is None:
+        reason = "needs the real FashionMNIST: run 'hw4 fetch' or set HW4_DATA"
+        if request.config.getoption("--require-real-data"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return load_images("fashion-mnist")
