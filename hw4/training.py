@@ -38,16 +38,16 @@ def check_examples(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"inputs and targets must be equally many and at least one, got {len(x)} and {len(y)}")
 
 
-def draw_batches(n: int, *, updates: int, batch_size: int, generator: torch.Generator) -> Tensor:
-    """Draw ``updates`` minibatches of indices into n examples, uniformly with replacement: (updates, batch_size)."""
+def draw_batches(n: int, *, batch_size: int, generator: torch.Generator, updates: int | None = None) -> Tensor:
+    """Draw minibatches of indices into n examples, uniformly with replacement: (updates, batch_size).
+
+    By default as many as count as one pass: round(n / batch_size), at least one.
+    """
     if not 1 <= batch_size <= n:
         raise ValueError(f"batch_size must be between 1 and the number of examples ({n}), got {batch_size}")
+    if updates is None:
+        updates = max(1, round(n / batch_size))
     return torch.randint(n, (updates, batch_size), generator=generator)
-
-
-def updates_per_pass(n: int, batch_size: int) -> int:
-    """Number of minibatch updates that count as one pass over n examples: round(n / batch_size), at least one."""
-    return max(1, round(n / batch_size))
 
 
 def train_pass(
@@ -66,9 +66,7 @@ def train_pass(
     not finite when the training diverged. Raises ValueError for a batch larger than the data.
     """
     check_examples(x, y)
-    batches = draw_batches(
-        len(x), updates=updates_per_pass(len(x), batch_size), batch_size=batch_size, generator=generator
-    )
+    batches = draw_batches(len(x), batch_size=batch_size, generator=generator)
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     values = [p.detach() for p in parameters]  # share storage with the parameters, without their history

@@ -131,7 +131,8 @@ def fetch_fashion_mnist(root: Path, *, mirrors: Sequence[str] = MIRRORS, progres
 def _download(url: str, folder: Path, file_name: str, sha256: str, *, progress: bool) -> None:
     """Bring one file into ``folder`` through pooch, which checks, retries and renames."""
     pooch.get_logger().setLevel("ERROR")
-    with tqdm(desc=file_name, unit="B", unit_scale=True, disable=None if progress else True) as bar:
+    # pooch sets the total from the answer; until then a total of 1 keeps the bar true in its eyes.
+    with tqdm(desc=file_name, total=1, unit="B", unit_scale=True, disable=None if progress else True) as bar:
         downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=TIMEOUT_SECONDS)
         source = pooch.create(
             path=folder, base_url="", registry={file_name: f"sha256:{sha256}"}, urls={file_name: url},
@@ -146,4 +147,6 @@ def _reason(error: requests.RequestException) -> str:
         return f"no answer within {TIMEOUT_SECONDS} seconds"
     if error.response is not None:
         return f"HTTP status {error.response.status_code}"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
     return "no connection" if isinstance(error, requests.ConnectionError) else type(error).__name__

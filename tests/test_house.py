@@ -1,0 +1,66 @@
+"""The house itself: imports point one way, and importing costs nothing."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hw4
+
+PACKAGE = Path(hw4.__file__).parent
+LAYERS = (
+    "errors",
+    "specs",
+    "data",
+    "models",
+    "training",
+    "smoothness",
+    "records",
+    "stats",
+    "experiments",
+    "report",
+    "cli",
+)
+"""A module may import from those before it. Two pairs are strangers all the same, below."""
+STRANGERS = {"models": {"data"}, "training": {"data"}, "smoothness": {"data"}, "report": {"experiments", "training"}}
+
+
+def imported_modules(path: Path) -> set[str]:
+    """First name below hw4 of everything that a module imports from the package."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("hw4."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found.update(alias.name.split(".")[1] for alias in node.names if alias.name.startswith("hw4."))
+    return found
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_imports_point_one_way(layer: str) -> None:
+    folder = PACKAGE / layer
+    allowed = {*LAYERS[: LAYERS.index(layer)], layer} - STRANGERS.get(layer, set())
+    for path in folder.glob("*.py") if folder.is_dir() else [PACKAGE / f"{layer}.py"]:
+        assert imported_modules(path) <= allowed, f"{path.name} imports against the order of {LAYERS}"
+
+
+def test_every_module_has_its_layer() -> None:
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert modules | {"data", "report"} == set(LAYERS)
+
+
+@pytest.mark.parametrize(
+    "module", ["hw4", "hw4.specs", "hw4.records", "hw4.stats", "hw4.report.page", "hw4.cli"]
+)  # fmt: skip
+def test_importing_leaves_torch_alone(module: str) -> None:
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_public_names_are_there() -> None:
+    for name in hw4.__all__:
+        assert getattr(hw4, name).__doc__
+    with pytest.raises(AttributeError, match="nothing_such"):
+        _ = hw4.nothing_such

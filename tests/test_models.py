@@ -1,0 +1,170 @@
+"""Shapes, shape arithmetic, and the fast networks as the same function as the plain ones."""
+
+import re
+from typing import Literal
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from benchmarks.plain import PlainConvNet
+from hw4.models import ConvNet, conv_output_length, stride_for
+from hw4.specs import EXERCISES
+
+Variant = tuple[Literal["batch"] | None, Literal["pool", "stride"]]
+VARIANTS: list[Variant] = [*dict.fromkeys(v for pair in EXERCISES.values() for v in pair), ("batch", "stride")]
+
+every_variant = pytest.mark.parametrize(("norm", "downsample"), VARIANTS, ids=str)
+
+
+@every_variant
+def test_shapes(norm: Literal["batch"] | None, downsample: Literal["pool", "stride"]) -> None:
+    model = ConvNet(norm, downsample)
+    seen: list[tuple[int, ...]] = []
+    for layer in model.norms:
+        layer.register_forward_hook(lambda _module, _inputs, output: seen.append(tuple(output.shape[1:])))
+    assert model(torch.zeros(3, 1, 28, 28)).shape == model(torch.zeros(3, 784)).shape == (3, 10)
+    assert seen[:2] == [(16, 14, 14), (32, 7, 7)]
+    assert model.linear.in_features == 1568
+    assert {layer.num_features for layer in model.norms if isinstance(layer, nn.BatchNorm2d)} == (
+        {16, 32} if norm else set()
+    )
+    # 16 (25 + 1) + 32 (16 * 25 + 1) + 10 (1568 + 1), and two parameters for each normalised channel
+    assert sum(p.numel() for p in model.parameters()) == 416 + 12_832 + 15_690 + (96 if norm else 0)
+
+
+@pytest.mark.parametrize("shape", [(3, 28, 28), (3, 1, 28, 27), (3, 3, 28, 28), (784,), (2, 783)])
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"got {shape}")):
+        ConvNet()(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("arguments", [("layer", "pool"), (None, "average")])
+def test_unknown_variants_are_refused(arguments: tuple[str, str]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        ConvNet(*arguments)  # type: ignore[arg-type]
+
+
+lengths, kernels, strides = st.integers(1, 60), st.integers(1, 9), st.integers(1, 70)
+
+
+@given(lengths, kernels, strides, st.integers(0, 8))
+def test_output_length_is_that_of_a_real_convolution(length: int, kernel: int, stride: int, padding: int) -> None:
+    assume(kernel <= length + 2 * padding)
+    output = nn.Conv1d(1, 1, kernel, stride=stride, padding=padding)(torch.zeros(1, 1, length))
+    assert conv_output_length(length, kernel, stride, padding) == output.shape[-1]
+
+
+@given(lengths, kernels, strides, st.data())
+def test_output_length_is_that_of_a_real_pooling(length: int, kernel: int, stride: int, data: st.DataObject) -> None:
+    padding = data.draw(st.integers(0, kernel // 2))  # more is refused by pooling layers
+    assume(kernel <= length + 2 * padding)
+    output = F.max_pool1d(torch.zeros(1, 1, length), kernel, stride, padding)
+    assert conv_output_length(length, kernel, stride, padding) == output.shape[-1]
+
+
+@given(lengths, st.integers(1, 60), kernels, st.integers(0, 4))
+def test_stride_is_the_smallest_that_gives_the_length(length: int, wanted: int, kernel: int, padding: int) -> None:
+    assume(kernel <= length + 2 * padding)
+    # Beyond the padded length a larger stride changes nothing: searching that far is an exhaustive reference.
+    fitting = [
+        s for s in range(1, length + 2 * padding + 2) if conv_output_length(length, kernel, s, padding) == wanted
+    ]
+    if fitting:
+        assert stride_for(length, wanted, kernel, padding) == fitting[0]
+    else:
+        with pytest.raises(ValueError, match="no stride"):
+            stride_for(length, wanted, kernel, padding)
+
+
+def test_the_strides_of_exercise_3() -> None:
+    assert stride_for(28, 14, kernel=5, padding=2) == stride_for(14, 7, kernel=5, padding=2) == 2
+
+
+@pytest.mark.parametrize("arguments", [(0, 3, 1, 0), (5, 0, 1, 0), (5, 3, 0, 0), (5, 3, 1, -1), (2, 5, 1, 1)])
+def test_impossible_geometry_is_refused(arguments: tuple[int, int, int, int]) -> None:
+    with pytest.raises(ValueError, match=r"must be at least|does not fit"):
+        conv_output_length(*arguments)
+
+
+def pooled(x: Tensor, *, relu_first: bool) -> tuple[Tensor, Tensor]:
+    """Output and input gradient of ReLU and 2x2 pooling in either order, under a fixed random objective."""
+    x = x.clone().requires_grad_()
+    out = F.max_pool2d(F.relu(x), 2) if relu_first else F.relu(F.max_pool2d(x, 2))
+    weight = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    return out.detach(), torch.autograd.grad((out * weight).sum(), x)[0]
+
+
+@given(st.integers(0, 2**32), st.booleans())
+def test_pooling_and_relu_commute_bit_for_bit(seed: int, channels_last: bool) -> None:
+    # Few distinct values, so that windows hold ties, zeros and nothing positive.
+    x = torch.randint(-2, 3, (2, 3, 6, 6), generator=torch.Generator().manual_seed(seed)).float()
+    if channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    for first, second in zip(pooled(x, relu_first=True), pooled(x, relu_first=False), strict=True):
+        assert torch.equal(first, second)
+
+
+def twins(norm: Literal["batch"] | None, downsample: Literal["pool", "stride"]) -> tuple[PlainConvNet, ConvNet]:
+    """The plain and the fast network with the same parameters, drawn from the same seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        plain = PlainConvNet(norm, downsample)
+        torch.manual_seed(3)
+        fast = ConvNet(norm, downsample)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(fast.state_dict()[name], value), f"{name} differs at equal seeds"
+    return plain, fast
+
+
+def outputs_and_gradients(model: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    """Scores, and the gradient of the mean loss for every parameter."""
+    model.train()
+    out = model(x)
+    loss = F.cross_entropy(out, torch.arange(len(x)) % 10)
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    return out.detach(), dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+
+
+@every_variant
+def test_the_fast_network_is_the_plain_one(
+    norm: Literal["batch"] | None, downsample: Literal["pool", "stride"]
+) -> None:
+    plain, fast = (model.double() for model in twins(norm, downsample))
+    x = torch.randn(12, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (expected, gradients), (found, found_gradients) = outputs_and_gradients(plain, x), outputs_and_gradients(fast, x)
+    # Sums run in another order; 1e-12 is a few thousand roundings of float64.
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert found_gradients.keys() == gradients.keys()
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found_gradients[name], gradient, rtol=1e-12, atol=1e-12)
+
+
+@every_variant
+def test_features_are_bitwise_the_plain_ones_in_the_same_layout(
+    norm: Literal["batch"] | None, downsample: Literal["pool", "stride"]
+) -> None:
+    plain, fast = twins(norm, downsample)
+    plain.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features: list[Tensor] = []
+    for model in (plain, fast):
+        model.norms[-1].register_forward_hook(lambda _module, _inputs, output: features.append(output))
+        model(torch.randn(12, 784, generator=torch.Generator().manual_seed(0)))
+    assert torch.equal(*features)
+
+
+def test_backward_agrees_with_finite_differences() -> None:
+    model = ConvNet().double()
+    x = torch.randn(2, 1, 28, 28, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    bias = model.convs[1].bias
+
+    def scores(value: Tensor) -> Tensor:
+        out = torch.func.functional_call(model, {"convs.1.bias": value}, x)
+        assert isinstance(out, Tensor)
+        return out
+
+    assert isinstance(bias, Tensor)
+    assert torch.autograd.gradcheck(scores, (bias.detach().clone().requires_grad_(),))

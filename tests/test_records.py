@@ -1,0 +1,114 @@
+"""Records come back as they went, and anything else is refused by name."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hw4.errors import RecordError
+from hw4.records import ConvNetRecord, Store, code_digest, read_record, write_atomically
+from hw4.specs import ConvNetSpec
+from tests.factory import make_record, make_row
+
+SPEC = ConvNetSpec.build(data="digits", passes=2)
+RECORD = make_record(SPEC, [make_row(0), make_row(1, loss=0.1 + 0.2), make_row(2, smoothness=None)])
+
+
+def test_round_trip_is_exact(tmp_path: Path) -> None:
+    store = Store(tmp_path / "records")
+    store.prepare()
+    path = store.save(RECORD)
+    assert path.name == f"{SPEC.key}.json"
+    assert store.load(SPEC.key) == RECORD
+    assert store.load_all() == [RECORD]
+    assert store.load("another") is None
+    assert [p.name for p in store.folder.iterdir()] == [path.name], "temporary files were left"
+
+
+@given(cut=st.integers(0, 10_000))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_record_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
+    contents = RECORD.model_dump_json(indent=1)
+    path = tmp_path / f"{SPEC.key}.json"
+    path.write_text(contents[: cut % len(contents)])
+    with pytest.raises(RecordError, match=r"not complete JSON.*delete the file"):
+        read_record(path)
+
+
+def changed(change: Callable[[dict[str, Any]], object]) -> str:
+    """The record as JSON after a change to its contents."""
+    contents = json.loads(RECORD.model_dump_json())
+    change(contents)
+    return json.dumps(contents)
+
+
+@pytest.mark.parametrize(
+    ("contents", "message"),
+    [
+        (changed(lambda r: r.update(schema_version=2)), "schema version 2, this hw4 reads version 1"),
+        (changed(lambda r: r.pop("schema_version")), "schema version None"),
+        (changed(lambda r: r.pop("rows")), "rows"),
+        (changed(lambda r: r.update(extra=1)), "extra"),
+        (changed(lambda r: r["rows"].pop(1)), "without gaps"),
+        (changed(lambda r: (r["rows"].pop(), r["times"].pop())), "must have all 2 passes"),
+        (changed(lambda r: r["rows"][0].update(train_accuracy=1.5)), "train_accuracy is 1.5"),
+        (changed(lambda r: r["rows"][0].update(train_loss="low")), "train_loss is 'low'"),
+        (changed(lambda r: r.update(key="another")), "the key must be"),
+        (changed(lambda r: r["spec"].update(passes=-1)), "passes is -1"),
+        (changed(lambda r: r["data"].update(checksum="<script>")), "checksum"),
+        (RECORD.model_dump_json().replace('"train_loss":1.0', '"train_loss":NaN', 1), "train_loss"),
+        ("[]", "schema version None"),
+        ("[" * 100_000, "not complete JSON"),
+        ("\x00", "not complete JSON"),
+    ],
+)  # fmt: skip
+def test_other_documents_are_refused_by_name(tmp_path: Path, contents: str, message: str) -> None:
+    path = tmp_path / f"{SPEC.key}.json"
+    path.write_text(contents)
+    with pytest.raises(RecordError, match=message) as caught:
+        read_record(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value), "one sentence, one line"
+
+
+def test_a_record_under_another_name_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "another.json"
+    path.write_text(RECORD.model_dump_json())
+    with pytest.raises(RecordError, match="its name says otherwise"):
+        read_record(path)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "file"
+    write_atomically(path, b"old")
+
+    def fail(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os if failing == "fsync" else Path, failing, fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_diverged_run_may_end_early() -> None:
+    record = make_record(SPEC, [make_row(0), make_row(1, loss=None, smoothness=None)], diverged=True)
+    assert ConvNetRecord.model_validate_json(record.model_dump_json()) == record
+    assert record.last.train_loss is None
+
+
+def test_the_environment_names_versions_code_and_processor() -> None:
+    environment = RECORD.environment
+    assert environment.versions.keys() == {"python", "hw4", "torch", "torchvision", "numpy", "scikit-learn"}
+    assert environment.code == code_digest()
+    assert environment.cpu
+    assert environment.commit is None or len(environment.commit) == 40
