@@ -1,0 +1,191 @@
+"""Runs: deterministic, resumable, honest about divergence; and the orderings seen on the real data."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from hw4.data.images import Images, load_images
+from hw4.errors import SpecError
+from hw4.experiments import build_convnet, run, train_convnet
+from hw4.records import ConvNetRecord, Store
+from hw4.report.findings import settled_smoothness
+from hw4.specs import ConvNetSpec, exercise_specs
+from hw4.stats import paired_difference, paired_ratio
+
+
+def small_spec(**settings: object) -> ConvNetSpec:
+    return ConvNetSpec.build(**{"data": "digits", "subset": 0.1, "passes": 2, **settings})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="module")
+def few_digits() -> Images:
+    return load_images("digits", subset=0.1)
+
+
+@pytest.mark.parametrize(("norm", "downsample"), [(None, "pool"), ("batch", "pool"), (None, "stride")])
+def test_equal_specs_give_equal_bits(few_digits: Images, norm: str | None, downsample: str) -> None:
+    spec = small_spec(norm=norm, downsample=downsample)
+    first = train_convnet(spec, few_digits)
+    torch.manual_seed(12345)
+    state = torch.get_rng_state()
+    assert train_convnet(spec, few_digits).rows == first.rows
+    assert torch.equal(torch.get_rng_state(), state), "the global random state was used"
+    assert [row.completed for row in first.rows] == [0, 1, 2]
+    assert all(row.smoothness for row in first.rows)
+    other = train_convnet(spec.model_copy(update={"seed": 1}), few_digits)
+    assert all(a != b for a, b in zip(other.rows, first.rows, strict=True))
+
+
+def test_another_process_computes_the_same_bits(few_digits: Images) -> None:
+    code = (
+        "import torch; torch.set_num_threads(1)\n"
+        "from hw4.data.images import load_images\nfrom hw4.experiments import train_convnet\n"
+        "from hw4.specs import ConvNetSpec\n"
+        "spec = ConvNetSpec.build(data='digits', subset=0.1, passes=2)\n"
+        "print(train_convnet(spec, load_images('digits', subset=0.1)).model_dump_json())"
+    )
+    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
+    assert ConvNetRecord.model_validate_json(printed.stdout).rows == train_convnet(small_spec(), few_digits).rows
+
+
+def test_measuring_does_not_disturb_training(few_digits: Images) -> None:
+    plain = train_convnet(small_spec(norm="batch"), few_digits)
+    otherwise = train_convnet(small_spec(norm="batch", norm_mode="running", chunk_size=17), few_digits)
+    for a, b in zip(plain.rows, otherwise.rows, strict=True):
+        assert (a.train_loss, a.test_loss, a.test_accuracy) == (b.train_loss, b.test_loss, b.test_accuracy)
+        assert a.smoothness != b.smoothness
+
+
+def test_seeds_are_paired_across_architectures() -> None:
+    pooled, normed, strided = (build_convnet(spec) for spec in exercise_specs(
+        ["smoothness", "pooling"], seeds=1, data="digits"))  # fmt: skip
+    for other in (normed, strided):
+        for name, value in pooled.state_dict().items():
+            assert torch.equal(other.state_dict()[name], value)
+    assert not torch.equal(build_convnet(small_spec(seed=1)).linear.weight, pooled.linear.weight)
+
+
+def test_runs_are_made_once_and_found_later(few_digits: Images, tmp_path: Path) -> None:
+    specs = [small_spec(passes=1, seed=seed) for seed in range(2)]
+    made: list[tuple[str, bool]] = []
+    store = Store(tmp_path)
+
+    def note(record: ConvNetRecord, found: bool) -> None:
+        made.append((record.key, found))
+
+    first = run(specs[:1], few_digits, store, on_run=note)
+    second = run(specs, few_digits, store, on_run=note)
+    assert made == [(specs[0].key, False), (specs[0].key, True), (specs[1].key, False)]
+    assert second[0] == first[0]
+    run(specs[:1], few_digits, store, fresh=True, on_run=note)
+    assert made[-1] == (specs[0].key, False)
+
+
+def test_a_record_of_other_code_or_data_does_not_serve(few_digits: Images, tmp_path: Path) -> None:
+    spec, store = small_spec(passes=1), Store(tmp_path)
+    (record,) = run([spec], few_digits, store)
+    for part, field in (("environment", "code"), ("data", "checksum")):
+        contents = json.loads(record.model_dump_json())
+        contents[part][field] = "0" * 64
+        store.path(spec.key).write_text(json.dumps(contents))
+        assert run([spec], few_digits, store)[0].rows == record.rows
+        reread = store.load(spec.key)
+        assert reread is not None
+        assert getattr(getattr(reread, part), field) == getattr(getattr(record, part), field), "it was not made again"
+
+
+def test_a_diverged_run_is_a_recorded_result(few_digits: Images, tmp_path: Path) -> None:
+    spec = small_spec(learning_rate=1e30, passes=5)
+    (record,) = run([spec], few_digits, Store(tmp_path))
+    assert record.diverged
+    assert record.last.train_loss is None
+    assert record.last.smoothness is None
+    assert len(record.times) == 1, "it went on after the loss was lost"
+    assert Store(tmp_path).load(spec.key) == record
+
+
+def test_ending_above_the_start_is_divergence_and_a_finite_loss_no_excuse(few_digits: Images) -> None:
+    record = train_convnet(small_spec(learning_rate=2.0, passes=1), few_digits)
+    assert record.last.train_loss is not None
+    assert record.rows[0].train_loss is not None
+    assert record.diverged == (record.last.train_loss > record.rows[0].train_loss)
+    assert record.diverged
+    assert not train_convnet(small_spec(passes=1), few_digits).diverged
+
+
+def test_specs_that_do_not_fit_the_data_are_refused_before_anything_is_written(
+    few_digits: Images, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "records")
+    for spec, message in (
+        (small_spec(batch_size=136), "a batch of 136 images is larger than the training set of 135"),
+        (ConvNetSpec.build(data="fashion-mnist"), "about fashion-mnist, but the data given is digits"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            run([small_spec(), spec], few_digits, store)
+    assert not store.folder.exists()
+
+
+SEEDS = 5
+
+
+@pytest.fixture(scope="module")
+def real_runs(real_images: Images, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], ConvNetRecord]:
+    """Every network of exercises 1 and 3 on the real data at the homework's settings, five paired seeds."""
+    specs = exercise_specs(["smoothness", "pooling"], seeds=SEEDS, data="fashion-mnist")
+    records = run(specs, real_images, Store(tmp_path_factory.mktemp("real")))
+    return {(record.spec.variant, record.spec.seed): record for record in records}
+
+
+# One worker of pytest-xdist trains for all of these.
+on_real_data = pytest.mark.xdist_group("real data")
+
+
+def pairs(
+    runs: dict[tuple[str, int], ConvNetRecord], first: str, second: str, measure: str
+) -> list[tuple[float, float]]:
+    """Values of two architectures after the last pass, or their settled smoothness, seed by seed."""
+
+    def value(variant: str, seed: int) -> float:
+        record = runs[variant, seed]
+        found = settled_smoothness(record) if measure == "smoothness" else getattr(record.last, measure)
+        assert found is not None
+        return float(found)
+
+    return [(value(first, seed), value(second, seed)) for seed in range(SEEDS)]
+
+
+@on_real_data
+def test_real_runs_reach_the_accuracy_seen(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+    assert not any(record.diverged for record in real_runs.values())
+    accuracies = pairs(real_runs, "pool", "pool-batchnorm", "test_accuracy")
+    assert min(sum(column) / SEEDS for column in zip(*accuracies, strict=True)) >= 0.855
+
+
+@on_real_data
+def test_batchnorm_lowers_the_train_loss(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+    assert paired_difference(pairs(real_runs, "pool-batchnorm", "pool", "train_loss")).compared_with(0) == "below"
+
+
+@on_real_data
+def test_batchnorm_is_smoother_once_training_is_under_way(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+    ratio = paired_ratio(pairs(real_runs, "pool-batchnorm", "pool", "smoothness"))
+    assert ratio.estimate <= 0.7
+    assert ratio.compared_with(1) == "below"
+
+
+@on_real_data
+def test_batchnorm_is_less_smooth_before_training(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+    start = [tuple(real_runs[variant, seed].rows[0].smoothness for variant in ("pool-batchnorm", "pool"))
+             for seed in range(SEEDS)]  # fmt: skip
+    assert paired_ratio([(a, b) for a, b in start if a and b]).compared_with(1) == "above"
+
+
+@on_real_data
+def test_striding_costs_accuracy_and_saves_work(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+    assert paired_difference(pairs(real_runs, "stride", "pool", "train_loss")).compared_with(0) == "above"
+    assert paired_difference(pairs(real_runs, "stride", "pool", "test_accuracy")).compared_with(0) == "below"
