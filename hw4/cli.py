@@ -144,7 +144,8 @@ def _on_pass(bar: "tqdm[Never]") -> "OnPass":
 def _on_run(bar: "tqdm[Never]") -> "OnRun":
     def on_run(record: "ConvNetRecord", found: bool) -> None:
         bar.update(record.spec.passes if found else record.spec.passes - len(record.times))
-        outcome = "diverged" if record.diverged else f"test accuracy {record.last.test_accuracy:.3f}"
+        accuracy = record.last.test_accuracy
+        outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
         seconds = sum(time.wall_seconds for time in record.times)
         how = "found on disk" if found else f"{seconds:.1f} s of training"
         bar.write(f"  {record.spec.label}, seed {record.spec.seed}: {outcome} ({how})")
@@ -188,19 +189,20 @@ def fetch_command(
 def main() -> None:
     """Run the command line; every expected error becomes one sentence on stderr, unless ``--debug`` is given."""
     try:
-        code = app(standalone_mode=False)
-    except (Hw4Error, OSError, KeyboardInterrupt, typer.Abort, typer.TyperException) as error:
+        code, sentence = app(standalone_mode=False), ""
+    except (Hw4Error, OSError, typer.TyperException) as error:
         if "--debug" in sys.argv:
             raise
         code, sentence = _explain(error)
+    if code == INTERRUPTED:  # what typer makes of Ctrl-C
+        sentence = "interrupted; finished runs are kept, and the same command goes on from there"
+    if sentence:
         print(f"hw4: {sentence}", file=sys.stderr)
     sys.exit(code)
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
     """Exit code and sentence for an expected error."""
-    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return INTERRUPTED, "interrupted; finished runs are kept, and the same command goes on from there"
     if isinstance(error, typer.TyperException):
         message = getattr(error, "format_message", lambda: str(error))()
         return USAGE, f"{message.replace('Value error, ', '').strip().rstrip('.')}; see 'hw4 --help'"

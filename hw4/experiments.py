@@ -128,9 +128,9 @@ def _same_circumstances(record: ConvNetRecord, images: Images) -> bool:
 
 
 def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator, *, completed: int) -> PassRow:
-    """Evaluate and measure the model as it stands; values that are not finite become null."""
-    train = evaluate(model, images.x_train, images.y_train)
-    test = evaluate(model, images.x_test, images.y_test)
+    """Evaluate and measure the model as it stands; what has no finite value becomes null."""
+    train_loss, train_accuracy = _scores(evaluate(model, images.x_train, images.y_train))
+    test_loss, test_accuracy = _scores(evaluate(model, images.x_test, images.y_test))
     smoothness = update_norm = gradient_change_norm = None
     try:
         reading = measure_smoothness(
@@ -143,11 +143,11 @@ def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Ge
         pass  # a diverged or a dead model; the row says so by its nulls
     return PassRow(
         completed=completed,
-        train_loss=_finite(train), train_accuracy=train.accuracy,
-        test_loss=_finite(test), test_accuracy=test.accuracy,
+        train_loss=train_loss, train_accuracy=train_accuracy, test_loss=test_loss, test_accuracy=test_accuracy,
         smoothness=smoothness, update_norm=update_norm, gradient_change_norm=gradient_change_norm,
     )  # fmt: skip
 
 
-def _finite(evaluation: Evaluation) -> float | None:
-    return evaluation.loss if math.isfinite(evaluation.loss) else None
+def _scores(evaluation: Evaluation) -> tuple[float | None, float | None]:
+    """Loss and accuracy, or neither: scores that are not numbers pick class 0, whose share is no accuracy."""
+    return (evaluation.loss, evaluation.accuracy) if math.isfinite(evaluation.loss) else (None, None)

@@ -55,16 +55,17 @@ class Environment(_Document):
 
 
 class PassRow(_Document):
-    """State after ``completed`` passes (0: before training); losses are means in nats, null when not finite.
+    """State after ``completed`` passes (0: before training); losses are means in nats, accuracies shares.
 
-    The smoothness fields are null when the reading had no value (zero update or a gradient that is not finite).
+    Loss and accuracy of a set are null when the loss is not finite; the smoothness fields are null when the reading
+    had no value (zero update or a gradient that is not finite).
     """
 
     completed: Annotated[int, Field(ge=0)]
     train_loss: Positive | None
-    train_accuracy: Share
+    train_accuracy: Share | None
     test_loss: Positive | None
-    test_accuracy: Share
+    test_accuracy: Share | None
     smoothness: Positive | None
     update_norm: Positive | None
     gradient_change_norm: Positive | None

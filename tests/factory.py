@@ -9,7 +9,7 @@ DATA = DataIdentity(name="digits", title="made-up digits", checksum="0" * 64, n_
 
 
 def make_row(
-    completed: int, *, loss: float | None = 1.0, accuracy: float = 0.5, smoothness: float | None = 5.0
+    completed: int, *, loss: float | None = 1.0, accuracy: float | None = 0.5, smoothness: float | None = 5.0
 ) -> PassRow:
     """A row whose training and test values agree."""
     return PassRow(

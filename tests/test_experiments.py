@@ -1,4 +1,8 @@
-"""Runs: deterministic, resumable, honest about divergence; and the orderings seen on the real data."""
+"""Runs: deterministic, resumable, honest about divergence; and the orderings seen on the real data.
+
+The real runs are made once for all tests that look at them, which takes minutes; ``--dist loadfile`` keeps this
+module on one worker of pytest-xdist.
+"""
 
 import json
 import subprocess
@@ -103,6 +107,7 @@ def test_a_diverged_run_is_a_recorded_result(few_digits: Images, tmp_path: Path)
     (record,) = run([spec], few_digits, Store(tmp_path))
     assert record.diverged
     assert record.last.train_loss is None
+    assert record.last.test_accuracy is None, "the share of class 0 passed for an accuracy"
     assert record.last.smoothness is None
     assert len(record.times) == 1, "it went on after the loss was lost"
     assert Store(tmp_path).load(spec.key) == record
@@ -141,10 +146,6 @@ def real_runs(real_images: Images, tmp_path_factory: pytest.TempPathFactory) -> 
     return {(record.spec.variant, record.spec.seed): record for record in records}
 
 
-# One worker of pytest-xdist trains for all of these.
-on_real_data = pytest.mark.xdist_group("real data")
-
-
 def pairs(
     runs: dict[tuple[str, int], ConvNetRecord], first: str, second: str, measure: str
 ) -> list[tuple[float, float]]:
@@ -159,33 +160,28 @@ def pairs(
     return [(value(first, seed), value(second, seed)) for seed in range(SEEDS)]
 
 
-@on_real_data
 def test_real_runs_reach_the_accuracy_seen(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
     assert not any(record.diverged for record in real_runs.values())
     accuracies = pairs(real_runs, "pool", "pool-batchnorm", "test_accuracy")
     assert min(sum(column) / SEEDS for column in zip(*accuracies, strict=True)) >= 0.855
 
 
-@on_real_data
 def test_batchnorm_lowers_the_train_loss(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
     assert paired_difference(pairs(real_runs, "pool-batchnorm", "pool", "train_loss")).compared_with(0) == "below"
 
 
-@on_real_data
 def test_batchnorm_is_smoother_once_training_is_under_way(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
     ratio = paired_ratio(pairs(real_runs, "pool-batchnorm", "pool", "smoothness"))
     assert ratio.estimate <= 0.7
     assert ratio.compared_with(1) == "below"
 
 
-@on_real_data
 def test_batchnorm_is_less_smooth_before_training(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
     start = [tuple(real_runs[variant, seed].rows[0].smoothness for variant in ("pool-batchnorm", "pool"))
              for seed in range(SEEDS)]  # fmt: skip
     assert paired_ratio([(a, b) for a, b in start if a and b]).compared_with(1) == "above"
 
 
-@on_real_data
 def test_striding_costs_accuracy_and_saves_work(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
     assert paired_difference(pairs(real_runs, "stride", "pool", "train_loss")).compared_with(0) == "above"
     assert paired_difference(pairs(real_runs, "stride", "pool", "test_accuracy")).compared_with(0) == "below"

@@ -1,5 +1,6 @@
 """Finding, checking and downloading data; every server here is on loopback."""
 
+import contextlib
 import gzip
 import hashlib
 import threading
@@ -63,7 +64,8 @@ def server() -> Iterator[Server]:
             self.send_response(status)
             self.send_header("Content-Length", str(length))
             self.end_headers()
-            self.wfile.write(body)
+            with contextlib.suppress(BrokenPipeError):  # a client that gave up
+                self.wfile.write(body)
 
         def log_message(self, *_arguments: object) -> None:
             pass

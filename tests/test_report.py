@@ -154,7 +154,7 @@ def test_smoothness_is_averaged_from_pass_three() -> None:
 
 
 def test_an_interval_is_written_with_its_limits() -> None:
-    assert show(Interval(1.23456, 1.0, 1.5, 4), digits=2) == "1.23 [1.00, 1.50]"
+    assert show(Interval(1.23456, 1.0, 1.5, 4), digits=2) == "1.23 [1.00,\u00a01.50]"
     assert show(mean_interval([0.5])) == "0.500"
     assert show(None) == "-"
-    assert show(Interval(0.5, -0.25, 1.25, 2), digits=2, sign=True) == "+0.50 [-0.25, +1.25]"
+    assert show(Interval(0.5, -0.25, 1.25, 2), digits=2, sign=True) == "+0.50 [-0.25,\u00a0+1.25]"

@@ -61,6 +61,7 @@ def figure(section: Section) -> Figure:
         for arm in section.arms:
             _draw(ax, arm, panel)
         ax.set(title=panel.title, xlabel="passes through the training data", ylabel=panel.unit)
+        ax.set_xlim(-0.04 * section.setting.passes, 1.04 * section.setting.passes)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _scale(ax, section, panel)
         ax.grid(alpha=0.3)

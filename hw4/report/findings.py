@@ -263,7 +263,7 @@ def _compare_last(first: Arm, second: Arm) -> list[str]:
                 "above": f"The {name} of {first.label} is higher than that of {second.label}",
                 "not decided": f"A difference in {name} between {first.label} and {second.label} is not decided",
             }[gap.compared_with(0)]
-            sentences.append(f"{words}: by {show(gap, digits=digits, sign=True)} (paired seeds, n = {gap.n}).")
+            sentences.append(f"{words}: difference {show(gap, digits=digits, sign=True)} (paired seeds, n = {gap.n}).")
     return sentences
 
 
@@ -282,9 +282,12 @@ def _count(arm: Arm) -> str:
 
 
 def show(interval: Interval | None, *, digits: int = 3, sign: bool = False) -> str:
-    """Write an interval as ``estimate [low, high]``; one seed has no interval, no value at all is a dash."""
+    """Write an interval as ``estimate [low, high]``; one seed has no interval, no value at all is a dash.
+
+    The space inside the brackets does not break, so a narrow table puts the whole interval on a line of its own.
+    """
     if interval is None:
         return "-"
     form = f"{'+' if sign else ''}.{digits}f"
     estimate = f"{interval.estimate:{form}}"
-    return estimate if interval.n < 2 else f"{estimate} [{interval.low:{form}}, {interval.high:{form}}]"
+    return estimate if interval.n < 2 else f"{estimate} [{interval.low:{form}},\u00a0{interval.high:{form}}]"
