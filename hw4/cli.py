@@ -189,7 +189,7 @@ def fetch_command(
 def main() -> None:
     """Run the command line; every expected error becomes one sentence on stderr, unless ``--debug`` is given."""
     try:
-        code, sentence = app(standalone_mode=False), ""
+        code, sentence = app(prog_name="hw4", standalone_mode=False), ""
     except (Hw4Error, OSError, typer.TyperException) as error:
         if "--debug" in sys.argv:
             raise

@@ -115,6 +115,7 @@ def test_ordinary_pixels_get_mean_zero_and_deviation_one() -> None:
 def test_statistics_come_from_the_training_images_alone() -> None:
     train = torch.rand(30, 4) * 255
     assert torch.equal(standardise(train, train)[0], standardise(train, torch.zeros(5, 4))[0])
+    assert torch.equal(standardise(train, train)[1][:3], standardise(train, train[:3])[1])
 
 
 def test_the_digits(digits: Images) -> None:
