@@ -1,0 +1,42 @@
+"""The README is true: its tables are those of the reference records, and its example runs."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hw4.records import Store
+from hw4.report.findings import sections
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+REFERENCE = ROOT / "reports" / "reference"
+
+
+def table(header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows))
+
+
+def test_the_tables_are_those_of_the_reference_records() -> None:
+    found = sections(Store(REFERENCE / "records").load_all())
+    assert [section.exercise for section in found] == ["smoothness", "pooling"]
+    for section in found:
+        expected = table(section.header, section.rows)
+        assert expected in README, f"the README should hold this table instead:\n{expected}"
+        assert f"reports/reference/{section.exercise}.png" in README
+        assert (REFERENCE / f"{section.exercise}.png").stat().st_size > 10_000
+
+
+def test_linked_files_exist() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / target).exists(), f"the README links to {target}, which is not there"
+
+
+def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    exec(example, {})  # the README's own code
+    smoothness, update_norm, norm_mode = capsys.readouterr().out.split()
+    assert float(smoothness) > 0
+    assert float(update_norm) > 0
+    assert norm_mode == "batch"
