@@ -165,9 +165,12 @@ def test_version_and_module(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hw4", "run", "--data", "embedded", "--passes", "2", "--out", "out"]
+    # A shell starts background jobs with Ctrl-C ignored, and children inherit that unless a handler stands here.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ}
     ) as process:
+        signal.signal(signal.SIGINT, before)
         assert process.stdout is not None
         for line in process.stdout:
             if "test accuracy" in line:

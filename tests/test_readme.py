@@ -24,6 +24,8 @@ def test_the_tables_are_those_of_the_reference_records() -> None:
     for section in found:
         expected = table(section.header, section.rows)
         assert expected in README, f"the README should hold this table instead:\n{expected}"
+        for sentence in section.answer:
+            assert f"- {sentence}\n" in README
         assert f"reports/reference/{section.exercise}.png" in README
         assert (REFERENCE / f"{section.exercise}.png").stat().st_size > 10_000
 
