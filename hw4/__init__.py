@@ -7,13 +7,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hw4.models import ConvNet, conv_output_length, stride_for
+    from hw4.models import ConvNet, TextCNN, TextCNNEnsemble, conv_output_length, stride_for
     from hw4.smoothness import SmoothnessReading, effective_smoothness, full_gradient, measure_smoothness
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "ConvNet": "models",
+    "TextCNN": "models",
+    "TextCNNEnsemble": "models",
     "conv_output_length": "models",
     "stride_for": "models",
     "SmoothnessReading": "smoothness",
@@ -25,6 +27,8 @@ _HOMES = {
 __all__ = [
     "ConvNet",
     "SmoothnessReading",
+    "TextCNN",
+    "TextCNNEnsemble",
     "conv_output_length",
     "effective_smoothness",
     "full_gradient",

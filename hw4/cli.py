@@ -112,14 +112,21 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     import torch
 
     from hw4.experiments import run
-    from hw4.records import Store
+    from hw4.records import ConvNetRecord, Store
     from hw4.report.page import write_report
 
     torch.set_num_threads(threads)
     images = load_images(name, subset=subset)
     print(f"Training {len(specs)} networks of {passes} passes over {len(images.x_train):,} images.", flush=True)
     with tqdm(total=len(specs) * passes, unit="pass", disable=None, dynamic_ncols=True) as bar:
-        records = run(specs, images, Store(folder / "records"), fresh=fresh, on_pass=_on_pass(bar), on_run=_on_run(bar))
+        records = run(
+            specs,
+            images,
+            Store(folder / "records", ConvNetRecord),
+            fresh=fresh,
+            on_pass=_on_pass(bar),
+            on_run=_on_run(bar),
+        )
     page = write_report(records, folder)
     print(f"Report: {page}")
     diverged = [record.key for record in records if record.diverged]
@@ -161,10 +168,10 @@ def report_command(
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
     from hw4.errors import RecordError
-    from hw4.records import Store
+    from hw4.records import ConvNetRecord, Store
     from hw4.report.page import write_report
 
-    records = Store(out / "records").load_all()
+    records = Store(out / "records", ConvNetRecord).load_all()
     if not records:
         raise RecordError(f"there are no records in {out / 'records'}; make them with 'hw4 run --out {out}'")
     print(f"Report: {write_report(records, out)}")

@@ -80,7 +80,7 @@ def train_convnet(spec: ConvNetSpec, images: Images, *, on_pass: OnPass | None =
 def run(
     specs: Sequence[ConvNetSpec],
     images: Images,
-    store: Store,
+    store: Store[ConvNetRecord],
     *,
     fresh: bool = False,
     on_pass: OnPass | None = None,

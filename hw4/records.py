@@ -7,14 +7,16 @@ import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Generic, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hw4.errors import RecordError, first_problem
-from hw4.specs import ConvNetSpec, Dataset
+from hw4.files import write_atomically
+from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
 
 PACKAGE = Path(__file__).parent
 NUMERICAL_CODE = ("data", "experiments.py", "models.py", "smoothness.py", "specs.py", "training.py")
@@ -78,11 +80,19 @@ class PassTime(_Document):
     cpu_seconds: Positive
 
 
-class ConvNetRecord(_Document):
-    """One training run. ``rows`` holds pass 0 to the last pass made, ``times`` one entry per pass made."""
+class Record(_Document):
+    """What every record has; its file is named by its key."""
 
     schema_version: Literal[1] = 1
     key: str
+
+
+R = TypeVar("R", bound=Record)
+
+
+class ConvNetRecord(Record):
+    """One training run. ``rows`` holds pass 0 to the last pass made, ``times`` one entry per pass made."""
+
     spec: ConvNetSpec
     data: DataIdentity
     environment: Environment
@@ -106,12 +116,52 @@ class ConvNetRecord(_Document):
         return self.rows[-1]
 
 
-def environment(*, threads: int, dtype: str) -> Environment:
+class QuestionIdentity(_Document):
+    """Which questions a run saw, what made their vectors, and the SHA-256 of vectors and labels."""
+
+    name: QuestionSet
+    title: str
+    vectors: str
+    checksum: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    n_train: Annotated[int, Field(ge=1)]
+    n_test: Annotated[int, Field(ge=1)]
+    majority_accuracy: Share
+    logistic_accuracy: Share
+
+
+class TextCNNRecord(Record):
+    """One trial of the stride sweep; accuracy and predicted classes are null when it diverged."""
+
+    spec: TextCNNSpec
+    stride: int
+    trial: int
+    data: QuestionIdentity
+    environment: Environment
+    test_accuracy: Share | None
+    correct: list[bool] | None
+    train_loss: Positive | None
+    diverged: bool
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.key, self.stride, self.trial) != (self.spec.key, self.spec.stride, self.spec.trial):
+            raise ValueError(f"key, stride and trial must be those of the spec, {self.spec.key}")
+        if self.diverged != (self.test_accuracy is None) or self.diverged != (self.correct is None):
+            raise ValueError("accuracy and correctness must be there exactly when the run did not diverge")
+        if self.correct is not None and self.test_accuracy != sum(self.correct) / self.data.n_test:
+            raise ValueError("the accuracy must be the share of correct answers")
+        return self
+
+
+IMAGE_PACKAGES = ("hw4", "torch", "torchvision", "numpy", "scikit-learn")
+TEXT_PACKAGES = ("hw4", "torch", "spacy", "numpy", "scikit-learn")
+
+
+def environment(*, threads: int, dtype: str, packages: Sequence[str] = IMAGE_PACKAGES) -> Environment:
     """Describe this process's surroundings; ``threads`` and ``dtype`` come from whoever computes."""
-    names = ("hw4", "torch", "torchvision", "numpy", "scikit-learn")
     commit, dirty = _commit()
     return Environment(
-        versions={"python": platform.python_version(), **{name: _version(name) for name in names}},
+        versions={"python": platform.python_version(), **{name: _version(name) for name in packages}},
         platform=platform.platform(), cpu=_cpu(), logical_cpus=os.cpu_count() or 1, threads=threads, dtype=dtype,
         code=code_digest(), commit=commit, dirty=dirty,
     )  # fmt: skip
@@ -164,11 +214,11 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-class Store:
-    """A folder of records, one file per run, named by the run's key."""
+class Store(Generic[R]):
+    """A folder of records of one kind, one file per run, named by the run's key."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, kind: type[R]) -> None:
+        self.folder, self.kind = folder, kind
 
     def path(self, key: str) -> Path:
         """File of the record with this key."""
@@ -180,24 +230,24 @@ class Store:
         with tempfile.TemporaryFile(dir=self.folder):
             pass
 
-    def save(self, record: ConvNetRecord) -> Path:
+    def save(self, record: R) -> Path:
         """Write a record so that its file is either absent, the old one, or complete."""
         path = self.path(record.key)
         write_atomically(path, record.model_dump_json(indent=1).encode() + b"\n")
         return path
 
-    def load(self, key: str) -> ConvNetRecord | None:
+    def load(self, key: str) -> R | None:
         """Read and validate the record with this key, or return None when there is none; raises RecordError."""
         path = self.path(key)
-        return read_record(path) if path.exists() else None
+        return read_record(path, self.kind) if path.exists() else None
 
-    def load_all(self) -> list[ConvNetRecord]:
+    def load_all(self) -> list[R]:
         """Read and validate every record in the folder, by file name; raises RecordError for the first bad one."""
-        return [read_record(path) for path in sorted(self.folder.glob("*.json"))]
+        return [read_record(path, self.kind) for path in sorted(self.folder.glob("*.json"))]
 
 
-def read_record(path: Path) -> ConvNetRecord:
-    """Read one record file; raises RecordError, in one sentence, when it is not a record of this version."""
+def read_record(path: Path, kind: type[R]) -> R:
+    """Read one record file; raises RecordError, in one sentence, when it is not a record of this kind and version."""
     way_out = "delete the file to have the run made again"
     try:
         contents = json.loads(path.read_bytes())
@@ -208,24 +258,9 @@ def read_record(path: Path) -> ConvNetRecord:
         raise RecordError(f"{path} has schema version {version!r}, this hw4 reads version 1; {way_out}")
     try:
         # Through JSON again: strict validation accepts JSON's own types only in JSON mode.
-        record = ConvNetRecord.model_validate_json(json.dumps(contents))
+        record = kind.model_validate_json(json.dumps(contents))
     except ValidationError as error:
         raise RecordError(f"{path} is not a valid record ({first_problem(error)}); {way_out}") from error
     if path.stem != record.key:
         raise RecordError(f"{path} holds the run {record.key}, but its name says otherwise; {way_out}")
     return record
-
-
-def write_atomically(path: Path, contents: bytes) -> None:
-    """Write a file under a temporary name in the same folder, flush it to disk, then rename it into place."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(contents)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading results
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

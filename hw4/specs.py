@@ -12,6 +12,7 @@ Norm = Literal["batch"]
 Downsample = Literal["pool", "stride"]
 NormMode = Literal["batch", "running"]
 Exercise = Literal["smoothness", "pooling"]
+QuestionSet = Literal["trec", "grammar"]
 
 DEFAULT_SUBSET: dict[Dataset, float] = {"fashion-mnist": 0.1, "digits": 1.0}
 """Share of the training images used when none is asked for: the homework's 10% of FashionMNIST, all of the digits."""
@@ -102,3 +103,57 @@ def exercise_specs(
         for seed in range(seeds)
         for norm, downsample in variants
     )
+
+
+STRIDES = (1, 5, 10, 30, 100, 500)
+TRIALS = 10
+
+
+class TextCNNSpec(BaseModel):
+    """One training run of one text CNN. ``stride`` in positions, ``epochs`` in reshuffled rounds over all questions.
+
+    Trial t has the same data order at every stride, and the same initial weights wherever the shapes agree.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    data: QuestionSet
+    stride: int = Field(ge=1)
+    trial: int = Field(default=0, ge=0)
+    learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.8, ge=0, lt=1)
+    batch_size: int = Field(default=32, ge=1)
+    epochs: int = Field(default=50, ge=1)
+
+    @property
+    def key(self) -> str:
+        """Name of the run: data, stride, every setting that is not the homework's, trial."""
+        parts = [self.data, f"textcnn-stride{self.stride}"]
+        for field, short in (
+            ("learning_rate", "lr"),
+            ("momentum", "momentum"),
+            ("batch_size", "batch"),
+            ("epochs", "epochs"),
+        ):
+            value = getattr(self, field)
+            if value != type(self).model_fields[field].default:
+                parts.append(f"{short}{value}")
+        return "_".join([*parts, f"trial{self.trial}"])
+
+
+def sweep_specs(
+    data: QuestionSet, *, strides: Sequence[int] = STRIDES, trials: int = TRIALS, **settings: object
+) -> tuple[TextCNNSpec, ...]:
+    """List the runs of a sweep, stride by stride, trial by trial: by default the homework's 60. Raises SpecError."""
+    if trials < 1:
+        raise SpecError(f"the number of trials must be at least 1, got {trials}")
+    if not strides or len(set(strides)) != len(strides):
+        raise SpecError(f"the strides must be given once each, at least one, got {list(strides)}")
+    try:
+        return tuple(
+            TextCNNSpec.model_validate({"data": data, "stride": stride, "trial": trial, **settings})
+            for stride in strides
+            for trial in range(trials)
+        )
+    except ValidationError as error:
+        raise SpecError(f"no such run: {first_problem(error)}") from error

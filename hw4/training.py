@@ -1,12 +1,14 @@
 """Plain minibatch SGD and evaluation for any model on tensors: numbers in, numbers out, nothing printed or timed."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from hw4.models import TextCNNEnsemble
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Mean loss over a batch from outputs (batch, ...) and targets (batch, ...), as a tensor of no dimensions."""
@@ -100,3 +102,40 @@ def evaluate(
         for module, mode in modes:
             module.training = mode
     return Evaluation(loss=total / len(x), accuracy=correct / len(x))
+
+
+def train_ensemble(
+    model: TextCNNEnsemble,
+    x: Tensor,
+    y: Tensor,
+    *,
+    learning_rate: float,
+    momentum: float,
+    batch_size: int,
+    epochs: int,
+    generators: Sequence[torch.Generator],
+) -> int:
+    """Train every network of an ensemble in place on x (n, 1, length), y (n,) by SGD with momentum.
+
+    Each epoch goes through all examples once, trial t in an order drawn from ``generators[t]``; the last batch may be
+    short. As ``torch.optim.SGD``: v <- momentum v + gradient, w <- w - learning_rate v. Returns the number of epochs
+    made, which is smaller once no trial has finite parameters left: such parameters never become finite again.
+    """
+    check_examples(x, y)
+    if len(generators) != model.trials:
+        raise ValueError(f"expected one generator for each of {model.trials} trials, got {len(generators)}")
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    fields = model.receptive_fields(x)
+    values = [p.detach() for p in model.parameters()]
+    velocities = [torch.zeros_like(value) for value in values]
+    for epoch in range(1, epochs + 1):
+        order = torch.stack([torch.randperm(len(x), generator=generator) for generator in generators])
+        for batch in torch.split(order, batch_size, dim=1):
+            gradients = model.loss_gradients(fields[batch], y[batch])
+            for value, velocity, gradient in zip(values, velocities, gradients, strict=True):
+                velocity.mul_(momentum).add_(gradient)
+                value.sub_(velocity, alpha=learning_rate)
+        if not any(torch.isfinite(conv).all() for conv in model.conv):
+            return epoch
+    return epochs

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hw4 import cli
-from hw4.records import Store
+from hw4.records import ConvNetRecord, Store
 
 QUICK = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1"]
 
@@ -46,7 +46,7 @@ def test_a_run_ends_with_the_path_of_its_report(
     page = Path(lines[-1].removeprefix("Report: "))
     assert page == Path("reports/digits/index.html")
     assert {path.name for path in page.parent.iterdir()} == {"index.html", "smoothness.png", "pooling.png", "records"}
-    assert len(Store(page.parent / "records").load_all()) == 3
+    assert len(Store(page.parent / "records", ConvNetRecord).load_all()) == 3
 
     first = page.read_bytes()
     page.unlink()
@@ -79,7 +79,7 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "Report: out/index.html"
     assert re.fullmatch(r"hw4: 3 of 3 runs diverged and are recorded as such .*\n", err)
-    assert all(record.diverged for record in Store(Path("out/records")).load_all())
+    assert all(record.diverged for record in Store(Path("out/records"), ConvNetRecord).load_all())
     assert "1 of 1 runs of ConvNet diverged" in Path("out/index.html").read_text()
 
 
@@ -181,5 +181,5 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -
     assert err == "hw4: interrupted; finished runs are kept, and the same command goes on from there\n"
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
     assert 1 <= len(files) < 15
-    assert len(Store(tmp_path / "out" / "records").load_all()) == len(files)
+    assert len(Store(tmp_path / "out" / "records", ConvNetRecord).load_all()) == len(files)
     assert all(json.loads(path.read_text())["schema_version"] == 1 for path in files)

@@ -78,7 +78,7 @@ def test_seeds_are_paired_across_architectures() -> None:
 def test_runs_are_made_once_and_found_later(few_digits: Images, tmp_path: Path) -> None:
     specs = [small_spec(passes=1, seed=seed) for seed in range(2)]
     made: list[tuple[str, bool]] = []
-    store = Store(tmp_path)
+    store = Store(tmp_path, ConvNetRecord)
 
     def note(record: ConvNetRecord, found: bool) -> None:
         made.append((record.key, found))
@@ -92,7 +92,7 @@ def test_runs_are_made_once_and_found_later(few_digits: Images, tmp_path: Path) 
 
 
 def test_a_record_of_other_code_or_data_does_not_serve(few_digits: Images, tmp_path: Path) -> None:
-    spec, store = small_spec(passes=1), Store(tmp_path)
+    spec, store = small_spec(passes=1), Store(tmp_path, ConvNetRecord)
     (record,) = run([spec], few_digits, store)
     for part, field in (("environment", "code"), ("data", "checksum")):
         contents = json.loads(record.model_dump_json())
@@ -106,13 +106,13 @@ def test_a_record_of_other_code_or_data_does_not_serve(few_digits: Images, tmp_p
 
 def test_a_diverged_run_is_a_recorded_result(few_digits: Images, tmp_path: Path) -> None:
     spec = small_spec(learning_rate=1e30, passes=5)
-    (record,) = run([spec], few_digits, Store(tmp_path))
+    (record,) = run([spec], few_digits, Store(tmp_path, ConvNetRecord))
     assert record.diverged
     assert record.last.train_loss is None
     assert record.last.test_accuracy is None, "the share of class 0 passed for an accuracy"
     assert record.last.smoothness is None
     assert len(record.times) == 1, "it went on after the loss was lost"
-    assert Store(tmp_path).load(spec.key) == record
+    assert Store(tmp_path, ConvNetRecord).load(spec.key) == record
 
 
 def test_ending_above_the_start_is_divergence_and_a_finite_loss_no_excuse(few_digits: Images) -> None:
@@ -127,7 +127,7 @@ def test_ending_above_the_start_is_divergence_and_a_finite_loss_no_excuse(few_di
 def test_specs_that_do_not_fit_the_data_are_refused_before_anything_is_written(
     few_digits: Images, tmp_path: Path
 ) -> None:
-    store = Store(tmp_path / "records")
+    store = Store(tmp_path / "records", ConvNetRecord)
     for spec, message in (
         (small_spec(batch_size=136), "a batch of 136 images is larger than the training set of 135"),
         (ConvNetSpec.build(data="fashion-mnist"), "about fashion-mnist, but the data given is digits"),
@@ -143,7 +143,7 @@ SEEDS = 5
 def train_share(specs: list[ConvNetSpec], folder: Path) -> None:
     """Make some of the real runs, in a process of its own."""
     torch.set_num_threads(1)
-    run(specs, load_images("fashion-mnist"), Store(folder))
+    run(specs, load_images("fashion-mnist"), Store(folder, ConvNetRecord))
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,9 @@ def real_runs(real_images: Images, tmp_path_factory: pytest.TempPathFactory) -> 
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
         list(pool.map(train_share, (by_cost[::2], by_cost[1::2]), (folder, folder)))
     found: list[bool] = []
-    records = run(specs, real_images, Store(folder), on_run=lambda _record, on_disk: found.append(on_disk))
+    records = run(
+        specs, real_images, Store(folder, ConvNetRecord), on_run=lambda _record, on_disk: found.append(on_disk)
+    )
     assert all(found), "another process's runs do not serve this one"
     return {(record.spec.variant, record.spec.seed): record for record in records}
 

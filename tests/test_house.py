@@ -12,6 +12,7 @@ import hw4
 PACKAGE = Path(hw4.__file__).parent
 LAYERS = (
     "errors",
+    "files",
     "specs",
     "data",
     "models",

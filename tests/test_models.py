@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks.plain import PlainConvNet
-from hw4.models import ConvNet, conv_output_length, stride_for
+from hw4.models import ConvNet, TextCNN, TextCNNEnsemble, conv_output_length, input_coverage, stride_for
 from hw4.specs import EXERCISES
 
 Variant = tuple[Literal["batch"] | None, Literal["pool", "stride"]]
@@ -168,3 +168,80 @@ def test_backward_agrees_with_finite_differences() -> None:
 
     assert isinstance(bias, Tensor)
     assert torch.autograd.gradcheck(scores, (bias.detach().clone().requires_grad_(),))
+
+
+STRIDES = {1: 6144, 2: 1536, 3: 704, 5: 256, 10: 64, 30: 64, 100: 64, 500: 64}
+
+every_stride = pytest.mark.parametrize("stride", STRIDES)
+
+
+def text_models(stride: int, trials: int = 3) -> list[TextCNN]:
+    """Text networks in float64 from a fixed seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(stride)
+        return [TextCNN(stride).double() for _ in range(trials)]
+
+
+def signals(*shape: int) -> Tensor:
+    return torch.randn(*shape, 1, 96, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+
+
+@every_stride
+def test_text_shapes(stride: int) -> None:
+    (model,) = text_models(stride, 1)
+    out = model(signals(5))
+    assert model.linear_in == model.linear.in_features == STRIDES[stride]
+    assert out.shape == (5, 6)
+    torch.testing.assert_close(out.exp().sum(1), torch.ones(5, dtype=torch.float64))
+    with pytest.raises(ValueError, match=re.escape("(batch, 1, 96), got (5, 96)")):
+        model(torch.zeros(5, 96))
+
+
+@given(st.integers(1, 120), st.integers(3, 110))
+def test_input_coverage_is_what_gradients_reach(stride: int, length: int) -> None:
+    model = TextCNN(stride, length=length, filters=16).double()
+    reached = torch.zeros(length, dtype=torch.bool)
+    for seed in range(20):  # a position is seen only when some filter's maximum falls on it
+        x = torch.randn(4, 1, length, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        (gradient,) = torch.autograd.grad(model(x.requires_grad_())[:, 0].sum(), x)
+        reached |= (gradient != 0).any(dim=0)[0]
+    assert reached.nonzero().flatten().tolist() == input_coverage(stride, length=length)
+
+
+def test_how_little_large_strides_read() -> None:
+    assert [len(input_coverage(stride)) for stride in (1, 5, 10, 30, 100, 500)] == [96, 32, 5, 5, 2, 2]
+
+
+@every_stride
+def test_the_ensemble_is_its_members(stride: int) -> None:
+    models, x = text_models(stride), signals(3, 7)
+    ensemble = TextCNNEnsemble.from_models(models)
+    expected = torch.stack([model(part) for model, part in zip(models, x, strict=True)])
+    torch.testing.assert_close(ensemble(x), expected, rtol=1e-12, atol=1e-12)  # sums in another order
+    for model, back in zip(models, ensemble.to_models(), strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(model.parameters(), back.parameters(), strict=True))
+
+
+@every_stride
+@pytest.mark.parametrize("batch", [1, 7])
+def test_the_ensembles_gradients_are_those_of_autograd(stride: int, batch: int) -> None:
+    ensemble, x = TextCNNEnsemble.from_models(text_models(stride)), signals(3, batch)
+    y = torch.randint(6, (3, batch), generator=torch.Generator().manual_seed(1))
+    loss = F.nll_loss(ensemble(x).flatten(0, 1), y.flatten(), reduction="sum") / batch
+    expected = torch.autograd.grad(loss, list(ensemble.parameters()))
+    for _ in range(2):  # the second time buffers hold what the first left
+        for found, gradient in zip(ensemble.loss_gradients(ensemble.receptive_fields(x), y), expected, strict=True):
+            torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-13)
+
+
+def test_strides_100_and_500_are_the_same_function() -> None:
+    first, second = TextCNN(100), TextCNN(500)
+    second.load_state_dict(first.state_dict())
+    x = signals(9).float()
+    assert torch.equal(first(x), second(x))
+
+
+def test_models_that_do_not_go_together_are_refused() -> None:
+    for models in ([], [TextCNN(5), TextCNN(10)]):
+        with pytest.raises(ValueError, match="all of one stride and shape"):
+            TextCNNEnsemble.from_models(models)

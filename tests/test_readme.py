@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hw4.records import Store
+from hw4.records import ConvNetRecord, Store
 from hw4.report.findings import sections
 
 ROOT = Path(__file__).parents[1]
@@ -19,7 +19,7 @@ def table(header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
 
 
 def test_the_tables_are_those_of_the_reference_records() -> None:
-    found = sections(Store(REFERENCE / "records").load_all())
+    found = sections(Store(REFERENCE / "records", ConvNetRecord).load_all())
     assert [section.exercise for section in found] == ["smoothness", "pooling"]
     for section in found:
         expected = table(section.header, section.rows)

@@ -11,7 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hw4.errors import RecordError
-from hw4.records import ConvNetRecord, Store, code_digest, read_record, write_atomically
+from hw4.files import write_atomically
+from hw4.records import ConvNetRecord, Store, code_digest, read_record
 from hw4.specs import ConvNetSpec
 from tests.factory import make_record, make_row
 
@@ -20,7 +21,7 @@ RECORD = make_record(SPEC, [make_row(0), make_row(1, loss=0.1 + 0.2), make_row(2
 
 
 def test_round_trip_is_exact(tmp_path: Path) -> None:
-    store = Store(tmp_path / "records")
+    store = Store(tmp_path / "records", ConvNetRecord)
     store.prepare()
     path = store.save(RECORD)
     assert path.name == f"{SPEC.key}.json"
@@ -37,7 +38,7 @@ def test_a_record_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / f"{SPEC.key}.json"
     path.write_text(contents[: cut % len(contents)])
     with pytest.raises(RecordError, match=r"not complete JSON.*delete the file"):
-        read_record(path)
+        read_record(path, ConvNetRecord)
 
 
 def changed(change: Callable[[dict[str, Any]], object]) -> str:
@@ -71,7 +72,7 @@ def test_other_documents_are_refused_by_name(tmp_path: Path, contents: str, mess
     path = tmp_path / f"{SPEC.key}.json"
     path.write_text(contents)
     with pytest.raises(RecordError, match=message) as caught:
-        read_record(path)
+        read_record(path, ConvNetRecord)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value), "one sentence, one line"
 
@@ -80,7 +81,7 @@ def test_a_record_under_another_name_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "another.json"
     path.write_text(RECORD.model_dump_json())
     with pytest.raises(RecordError, match="its name says otherwise"):
-        read_record(path)
+        read_record(path, ConvNetRecord)
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from benchmarks.plain import PlainConvNet, plain_pass
 from hw4.data.images import Images
-from hw4.models import ConvNet
-from hw4.training import chunks, draw_batches, evaluate, train_pass
+from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
+from hw4.training import chunks, draw_batches, evaluate, train_ensemble, train_pass
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -146,3 +146,59 @@ def test_unequal_or_empty_examples_are_refused() -> None:
     for inputs, targets in ((x, y[:-1]), (x[:0], y[:0])):
         with pytest.raises(ValueError, match="equally many and at least one"):
             evaluate(linear_model(), inputs, targets)
+
+
+def text_problem() -> tuple[Tensor, Tensor]:
+    """Forty random signals; a batch of 16 leaves a short last one."""
+    return torch.randn(40, 1, 96, dtype=torch.float64, generator=generator()), torch.randint(
+        6, (40,), generator=generator()
+    )
+
+
+@pytest.mark.parametrize("stride", [1, 5, 100])
+def test_an_ensemble_trains_as_torchs_sgd_trains_each_member(stride: int) -> None:
+    x, y = text_problem()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        models = [TextCNN(stride).double() for _ in range(3)]
+    ensemble = TextCNNEnsemble.from_models(models)
+    made = train_ensemble(
+        ensemble,
+        x,
+        y,
+        learning_rate=0.05,
+        momentum=0.8,
+        batch_size=16,
+        epochs=4,
+        generators=[*map(generator, range(3))],
+    )
+    assert made == 4
+    for seed, (model, found) in enumerate(zip(models, ensemble.to_models(), strict=True)):
+        optimizer, order = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.8), generator(seed)
+        for _ in range(4):
+            for batch in torch.split(torch.randperm(40, generator=order), 16):
+                optimizer.zero_grad()
+                F.nll_loss(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        for a, b in zip(model.parameters(), found.parameters(), strict=True):
+            torch.testing.assert_close(b, a, rtol=1e-9, atol=1e-11)  # twelve updates multiply rounding a little
+
+
+def test_an_ensemble_of_lost_trials_stops_and_one_lost_trial_harms_no_other() -> None:
+    x, y = text_problem()
+    settings = {"momentum": 0.8, "batch_size": 16, "epochs": 9}
+
+    def ensemble(trials: int) -> TextCNNEnsemble:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            return TextCNNEnsemble.from_models([TextCNN(5).double() for _ in range(trials)])
+
+    lost = ensemble(2)
+    assert train_ensemble(lost, x, y, learning_rate=1e200, generators=[generator(), generator(1)], **settings) < 9  # type: ignore[arg-type]
+    half, whole = ensemble(2), ensemble(2)
+    half.conv.data[1] = torch.nan
+    for model in (half, whole):
+        made = train_ensemble(model, x, y, learning_rate=0.05, generators=[generator(), generator(1)], **settings)  # type: ignore[arg-type]
+        assert made == 9
+    assert torch.equal(half.conv[0], whole.conv[0])
+    assert torch.equal(half.linear_weight[0], whole.linear_weight[0])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from hw4.records import ConvNetRecord, write_atomically
+from hw4.files import write_atomically
+from hw4.records import ConvNetRecord
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import Section, sections
 

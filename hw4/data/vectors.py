@@ -1,0 +1,197 @@
+"""Questions as vectors of 96 floats: spaCy's token vectors averaged, or TF-IDF reduced by a truncated SVD."""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hw4.data.locate import cache_root, data_roots
+from hw4.data.questions import CLASSES, Questions, embedded_questions, find_trec, load_trec
+from hw4.errors import DataError
+from hw4.files import write_atomically
+from hw4.specs import QuestionSet
+
+WIDTH = 96
+SPACY_MODEL = "en_core_web_sm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuestionVectors:
+    """A question set ready for training.
+
+    ``x_train`` (n, 1, 96) and ``x_test`` (m, 1, 96) are float32, ``y_train`` (n,) and ``y_test`` (m,) int64 classes in
+    0..5. ``vectors`` names what made the vectors, with its version. ``checksum`` is the SHA-256 of vectors and labels.
+    """
+
+    name: QuestionSet
+    title: str
+    vectors: str
+    checksum: str
+    x_train: Tensor
+    y_train: Tensor
+    x_test: Tensor
+    y_test: Tensor
+
+
+def choose_questions(choice: Literal["auto", "embedded", "real"]) -> tuple[QuestionSet, str]:
+    """Turn ``--data`` into a question set and a sentence that says which and why; raises DataError for absent data."""
+    if choice == "embedded":
+        return "grammar", "Data: the embedded questions, as asked."
+    root = find_trec()
+    if root is not None:
+        return "trec", f"Data: TREC questions in {root}."
+    searched = " and ".join(str(root) for root in data_roots())
+    if choice == "real":
+        raise DataError(f"the TREC questions are not in {searched}; run 'hw4 fetch' or set HW4_DATA to their folder")
+    return "grammar", f"Data: the embedded questions, because TREC is not in {searched} ('hw4 fetch' downloads it)."
+
+
+def load_questions(name: QuestionSet, *, root: Path | None = None) -> QuestionVectors:
+    """Load a question set and turn it into vectors, from the cache when the same was asked before.
+
+    ``root`` is the data root of TREC (default: the first found). Raises DataError for unusable files or models.
+    """
+    if name == "grammar":
+        train, test = embedded_questions()
+        vectors, (x_train, x_test) = "TF-IDF and truncated SVD to 96", _tf_idf(train, test)
+        title = "embedded questions"
+    else:
+        root = root or find_trec()
+        if root is None:
+            raise DataError("the TREC questions were not found; run 'hw4 fetch' or set HW4_DATA to their folder")
+        train, test = load_trec(root)
+        vectors, (x_train, x_test) = _spacy(train, test)
+        title = "TREC questions"
+    digest = hashlib.sha256()
+    for part in (x_train, train.labels, x_test, test.labels):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return QuestionVectors(
+        name=name, title=title, vectors=vectors, checksum=digest.hexdigest(),
+        x_train=torch.from_numpy(x_train).unsqueeze(1), y_train=torch.from_numpy(train.labels),
+        x_test=torch.from_numpy(x_test).unsqueeze(1), y_test=torch.from_numpy(test.labels),
+    )  # fmt: skip
+
+
+def majority_share(questions: QuestionVectors) -> float:
+    """Test accuracy of always answering the most frequent training class."""
+    majority = torch.bincount(questions.y_train, minlength=len(CLASSES)).argmax()
+    return float((questions.y_test == majority).double().mean())
+
+
+def logistic_share(questions: QuestionVectors) -> float:
+    """Test accuracy of a logistic regression on the same vectors, standardised with the training statistics."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=1_000))
+    model.fit(questions.x_train.squeeze(1).numpy(), questions.y_train.numpy())
+    return float(model.score(questions.x_test.squeeze(1).numpy(), questions.y_test.numpy()))
+
+
+def _tf_idf(train: Questions, test: Questions) -> tuple[np.ndarray, np.ndarray]:
+    """TF-IDF of words, reduced to 96 floats; fitted on the training questions only, scaled to unit mean square."""
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer()
+    svd = TruncatedSVD(WIDTH, algorithm="arpack", random_state=0)
+    fitted = svd.fit_transform(words.fit_transform(train.texts))
+    scale = np.sqrt(np.mean(fitted**2))
+    held_out = svd.transform(words.transform(test.texts))
+    return (fitted / scale).astype(np.float32), (held_out / scale).astype(np.float32)
+
+
+def _spacy(train: Questions, test: Questions) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
+    """Vectors of both sets by spaCy and the name of what made them, through the cache."""
+    model = find_spacy_model()
+    name = _model_name(model)
+    digest = hashlib.sha256(f"{name}\0{model}".encode())
+    if isinstance(model, Path):
+        for path in sorted(model.rglob("*")):
+            if path.is_file():
+                digest.update(path.relative_to(model).as_posix().encode() + path.read_bytes())
+    for text in (*train.texts, *test.texts):
+        digest.update(b"\0" + text.encode())
+    cached = cache_root() / "vectors" / f"{digest.hexdigest()[:32]}.npy"
+    vectors = _read_cached(cached, len(train.texts) + len(test.texts))
+    if vectors is None:
+        vectors = spacy_vectors([*train.texts, *test.texts], model)
+        _write_cached(cached, vectors)
+    return name, (vectors[: len(train.texts)], vectors[len(train.texts) :])
+
+
+def find_spacy_model() -> Path | str:
+    """The spaCy model folder below the first data root that has one, else the installed package; raises DataError."""
+    for root in data_roots():
+        if (root / SPACY_MODEL / "config.cfg").exists():
+            return root / SPACY_MODEL
+    if importlib.util.find_spec(SPACY_MODEL) is not None:
+        return SPACY_MODEL
+    raise DataError(
+        f"no spaCy model {SPACY_MODEL}: install it with 'python -m spacy download {SPACY_MODEL}', or put its folder "
+        f"into a data root ({' or '.join(map(str, data_roots()))})"
+    )
+
+
+def _model_name(model: Path | str) -> str:
+    """Name and version of a model from its meta data; spaCy itself, slow to import, is not needed for that."""
+    if isinstance(model, str):
+        return f"{model} {importlib.metadata.version(model)}"
+    try:
+        version = json.loads((model / "meta.json").read_bytes())["version"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{model / 'meta.json'} does not name the model's version ({_first_line(error)})") from error
+    return f"{SPACY_MODEL} {version}"
+
+
+def spacy_vectors(texts: Sequence[str], model: Path | str) -> np.ndarray:
+    """``nlp(text).vector`` of every text, float32 (n, 96), in batches through ``nlp.pipe``.
+
+    Raises DataError for a model that cannot be loaded, has no vectors, or has vectors of another width.
+    """
+    import spacy
+
+    try:
+        nlp = spacy.load(model)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{model} is not a usable spaCy model: {_first_line(error)}") from error
+    needed = [name for name in nlp.pipe_names if name in ("tok2vec", "transformer")]
+    vectors = [doc.vector for doc in nlp.pipe(texts, disable=[n for n in nlp.pipe_names if n not in needed])]
+    found = {vector.shape for vector in vectors}
+    if found != {(WIDTH,)} or not any(vector.any() for vector in vectors):
+        widths = ", ".join(sorted({str(shape[0]) for shape in found}))
+        raise DataError(f"{model} gives vectors of {widths} floats, all zero or of another width than {WIDTH}")
+    return np.stack([np.asarray(vector, dtype=np.float32) for vector in vectors])
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _read_cached(path: Path, n: int) -> np.ndarray | None:
+    """Vectors from the cache, or None when there are none of this shape (nothing is ever unpickled)."""
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return vectors if vectors.shape == (n, WIDTH) and vectors.dtype == np.float32 else None
+
+
+def _write_cached(path: Path, vectors: np.ndarray) -> None:
+    """Keep vectors for the next run; a cache that cannot be written costs seconds, not results."""
+    buffer = io.BytesIO()
+    np.save(buffer, vectors, allow_pickle=False)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
