@@ -7,7 +7,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hw4.models import ConvNet, TextCNN, TextCNNEnsemble, conv_output_length, stride_for
+    from hw4.geometry import conv_output_length, stride_for
+    from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
     from hw4.smoothness import SmoothnessReading, effective_smoothness, full_gradient, measure_smoothness
 
 __version__ = "0.1.0"
@@ -16,8 +17,8 @@ _HOMES = {
     "ConvNet": "models",
     "TextCNN": "models",
     "TextCNNEnsemble": "models",
-    "conv_output_length": "models",
-    "stride_for": "models",
+    "conv_output_length": "geometry",
+    "stride_for": "geometry",
     "SmoothnessReading": "smoothness",
     "effective_smoothness": "smoothness",
     "full_gradient": "smoothness",

@@ -11,11 +11,11 @@ from tqdm import tqdm
 
 from hw4 import __version__
 from hw4.errors import Hw4Error, SpecError
-from hw4.specs import EXERCISES, ConvNetSpec, exercise_specs
+from hw4.specs import EXERCISES, STRIDES, TRIALS, ConvNetSpec, exercise_specs, sweep_specs
 
 if TYPE_CHECKING:
     from hw4.experiments import OnPass, OnRun
-    from hw4.records import ConvNetRecord, PassRow
+    from hw4.records import ConvNetRecord, PassRow, TextCNNRecord
 
 FAILED, USAGE, DIVERGED, INTERRUPTED = 1, 2, 4, 130
 
@@ -161,20 +161,88 @@ def _on_run(bar: "tqdm[Never]") -> "OnRun":
     return on_run
 
 
+@app.command(
+    "sweep",
+    epilog="Examples: 'hw4 sweep' trains the homework's 60 models; 'hw4 sweep --stride 2 --stride 3 --trials 1000 "
+    "--out reports/many' trains 2,000; 'hw4 sweep --learning-rate 0.05' tries another learning rate.",
+)
+def sweep_command(  # noqa: PLR0917  typer makes options of them
+    data: Annotated[
+        DataChoice, typer.Option(help="Questions: TREC (real), generated (embedded), or real when found (auto).")
+    ] = DataChoice.auto,
+    stride: Annotated[
+        list[int] | None, typer.Option(help="A stride; may be given several times.  [default: 1 5 10 30 100 500]")
+    ] = None,
+    trials: Annotated[int, typer.Option(help="Models of each stride.")] = TRIALS,
+    epochs: Annotated[int, typer.Option(help="Rounds through the training questions.")] = 50,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of SGD, above 0.")] = 0.1,
+    momentum: Annotated[float, typer.Option(help="Momentum of SGD, from 0 to below 1.")] = 0.8,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for records, chart and page.  [default: reports/DATA]")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")] = False,
+    debug: Debug = False,  # noqa: ARG001  read by main()
+) -> None:
+    """Train the text CNNs of exercise 2 over strides and draw the bar chart."""
+    workers = processes if processes is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise SpecError(f"--processes must be at least 1, got {workers}")
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    from hw4.data.vectors import choose_questions, load_questions
+
+    name, sentence = choose_questions(data.value)
+    specs = sweep_specs(
+        name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
+    )
+    folder = out or Path("reports", name)
+    print(sentence, flush=True)
+
+    from hw4.records import Store, TextCNNRecord
+    from hw4.report.page import write_sweep_report
+    from hw4.sweep import sweep_and_rescue
+
+    questions = load_questions(name)
+    print(f"Training {len(specs)} text CNNs on {len(questions.x_train):,} questions ({questions.vectors}).", flush=True)
+    store = Store(folder / "records", TextCNNRecord)
+    on_disk = 0
+    with tqdm(total=len(specs), unit="model", disable=None, dynamic_ncols=True) as bar:
+
+        def on_trial(record: "TextCNNRecord", found: bool) -> None:
+            nonlocal on_disk
+            on_disk += found
+            bar.total = max(bar.total or 0, bar.n + 1)  # learning rates tried beyond the sweep come on top
+            bar.set_description(f"stride {record.stride}, trial {record.trial}", refresh=False)
+            bar.update()
+
+        records = sweep_and_rescue(specs, questions, store, processes=workers, fresh=fresh, on_trial=on_trial)
+    if on_disk:
+        print(f"{on_disk} of {len(records)} models were found on disk.")
+    print(f"Report: {write_sweep_report(records, folder)}")
+
+
 @app.command("report", epilog="Example: 'hw4 report --out reports/digits' after 'hw4 run --data embedded'.")
 def report_command(
-    out: Annotated[Path, typer.Option(help="Folder that 'hw4 run' wrote to.")],
+    out: Annotated[Path, typer.Option(help="Folder that 'hw4 run' or 'hw4 sweep' wrote to.")],
+    partial: Annotated[bool, typer.Option("--partial", help="Draw a sweep although trials are missing.")] = False,
     debug: Debug = False,  # noqa: ARG001  read by main()
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
     from hw4.errors import RecordError
-    from hw4.records import ConvNetRecord, Store
-    from hw4.report.page import write_report
+    from hw4.records import ConvNetRecord, Store, TextCNNRecord
+    from hw4.report.page import write_report, write_sweep_report
 
-    records = Store(out / "records", ConvNetRecord).load_all()
-    if not records:
-        raise RecordError(f"there are no records in {out / 'records'}; make them with 'hw4 run --out {out}'")
-    print(f"Report: {write_report(records, out)}")
+    folder = out / "records"
+    if not any(folder.glob("*.json")):
+        raise RecordError(f"there are no records in {folder}; make them with 'hw4 run' or 'hw4 sweep', --out {out}")
+    if any(folder.glob("*_textcnn-*.json")):
+        page = write_sweep_report(Store(folder, TextCNNRecord).load_all(), out, partial=partial)
+    else:
+        page = write_report(Store(folder, ConvNetRecord).load_all(), out)
+    print(f"Report: {page}")
 
 
 @app.command("fetch", epilog="Example: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later.")

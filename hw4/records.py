@@ -19,7 +19,16 @@ from hw4.files import write_atomically
 from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
 
 PACKAGE = Path(__file__).parent
-NUMERICAL_CODE = ("data", "experiments.py", "models.py", "smoothness.py", "specs.py", "sweep.py", "training.py")
+NUMERICAL_CODE = (
+    "data",
+    "experiments.py",
+    "geometry.py",
+    "models.py",
+    "smoothness.py",
+    "specs.py",
+    "sweep.py",
+    "training.py",
+)
 """The parts of the package that can change a run's numbers, as opposed to how they are kept or shown."""
 
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 from scipy import stats
 
 CONFIDENCE = 0.95
@@ -52,3 +53,42 @@ def paired_ratio(pairs: Sequence[tuple[float, float]], confidence: float = CONFI
         raise ValueError(f"ratios need positive values, got {list(pairs)}")
     logs = mean_interval([math.log(first / second) for first, second in pairs], confidence)
     return Interval(math.exp(logs.estimate), math.exp(logs.low), math.exp(logs.high), logs.n)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A paired difference with its interval and two-sided p-value."""
+
+    difference: Interval
+    p_value: float
+
+
+def compare_crossed(first: np.ndarray, second: np.ndarray, confidence: float = CONFIDENCE) -> Comparison:
+    """Mean difference of two arrays (trials, questions) paired in both, for new trials and new questions alike.
+
+    Trials and questions are crossed random samples. The variance of the mean is taken as (variance of the trials'
+    means) / trials + (variance of the questions' means) / questions, which counts their interaction twice and so errs
+    on the safe side; the interval is Student's with trials - 1 degrees of freedom. Raises ValueError for shapes that
+    differ or fewer than two trials or questions.
+    """
+    if first.shape != second.shape or first.ndim != 2 or min(first.shape) < 2:
+        raise ValueError(f"expected equal shapes (trials, questions) of at least 2, got {first.shape}, {second.shape}")
+    gap = first.astype(float) - second.astype(float)
+    trials, questions = gap.shape
+    estimate = float(gap.mean())
+    error = math.sqrt(gap.mean(axis=1).var(ddof=1) / trials + gap.mean(axis=0).var(ddof=1) / questions)
+    half_width = float(stats.t.ppf((1 + confidence) / 2, trials - 1)) * error
+    if error == 0:
+        p_value = 1.0 if estimate == 0 else 0.0
+    else:
+        p_value = float(2 * stats.t.sf(abs(estimate) / error, trials - 1))
+    return Comparison(Interval(estimate, estimate - half_width, estimate + half_width, trials), p_value)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment (1979): p-values that may each be held against the family's level, in order."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted

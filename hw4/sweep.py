@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from hw4.data.vectors import QuestionVectors, logistic_share, majority_share
 from hw4.errors import Hw4Error, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
-from hw4.models import TEXT_FILTERS, TextCNN, TextCNNEnsemble, pooling_windows
+from hw4.geometry import TEXT_LENGTH, pooling_windows
+from hw4.models import TEXT_FILTERS, TextCNN, TextCNNEnsemble
 from hw4.records import TEXT_PACKAGES, Environment, QuestionIdentity, Store, TextCNNRecord, environment
 from hw4.specs import TextCNNSpec, sweep_specs
 from hw4.training import chunks, train_ensemble
@@ -48,7 +49,7 @@ def groups(specs: Sequence[TextCNNSpec]) -> list[list[TextCNNSpec]]:
 
 
 def _windows(spec: TextCNNSpec) -> int:
-    return len(pooling_windows(96, spec.stride))
+    return len(pooling_windows(TEXT_LENGTH, spec.stride))
 
 
 def train_trials(

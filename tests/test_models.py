@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks.plain import PlainConvNet
-from hw4.models import ConvNet, TextCNN, TextCNNEnsemble, conv_output_length, input_coverage, stride_for
+from hw4.geometry import conv_output_length, input_coverage, stride_for
+from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
 from hw4.specs import EXERCISES
 
 Variant = tuple[Literal["batch"] | None, Literal["pool", "stride"]]

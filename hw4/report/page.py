@@ -3,38 +3,98 @@
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+import jinja2
+from matplotlib.figure import Figure
 
 from hw4.files import write_atomically
-from hw4.records import ConvNetRecord
+from hw4.records import ConvNetRecord, Environment, TextCNNRecord
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import Section, sections
+from hw4.report.strides import chart, chart_alt_text, summarise
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One part of a page: a figure with its words. ``tables`` are captions, headers and rows."""
+
+    title: str
+    file_name: str
+    figure: Figure
+    alt: str
+    caption: str
+    tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]]
+    answer: Sequence[str]
 
 
 def write_report(records: Sequence[ConvNetRecord], folder: Path) -> Path:
-    """Write ``index.html`` and one PNG per exercise and setting into ``folder``; returns the page's path.
+    """Write the page of exercises 1 and 3, ``index.html``, and its figures as PNG into ``folder``; returns its path.
 
     Raises RecordError when the records cannot be reported together, before anything is written.
     """
     found = sections(records)
-    entries = []
-    for section in found:
+    entries = [
+        Entry(
+            section.title, _file_name(section, found), figure(section), alt_text(section), section.caption,
+            [("", section.header, section.rows)], section.answer,
+        )
+        for section in found
+    ]  # fmt: skip
+    facts = [
+        f"Smoothness: full gradient over all training images and all parameters, normalised by "
+        f"{setting.norm_mode} statistics in chunks of at most {setting.chunk_size} images, along one minibatch update"
+        for setting in dict.fromkeys(section.setting for section in found)
+    ]
+    data = [
+        f"{record.data.title}: {record.data.n_train:,} training and {record.data.n_test:,} test images, SHA-256 of the "
+        f"images used {record.data.checksum}"
+        for record in records
+    ]
+    return write_page(
+        "BatchNorm and smoothness, pooling and stride", entries, [r.environment for r in records], data + facts, folder
+    )
+
+
+def write_sweep_report(records: Sequence[TextCNNRecord], folder: Path, *, partial: bool = False) -> Path:
+    """Write the page of exercise 2, ``index.html``, and its chart into ``folder``; returns the page's path.
+
+    Raises RecordError for an incomplete set of trials, unless ``partial``, and for a mixed one, before writing.
+    """
+    found = summarise(records, partial=partial)
+    entry = Entry(
+        "Exercise 2: a text CNN against its stride", "strides.png", chart(found), chart_alt_text(found), found.caption,
+        found.tables, found.answer,
+    )  # fmt: skip
+    facts = [f"SHA-256 of the vectors and labels used: {found.data.checksum}"]
+    return write_page(
+        "A text CNN against its stride", [entry], [record.environment for record in records], facts, folder
+    )
+
+
+def write_page(
+    title: str, entries: Sequence[Entry], environments: Sequence[Environment], facts: Sequence[str], folder: Path
+) -> Path:
+    """Write a self-contained ``index.html`` and its figures as PNG; returns the page's path."""
+    pngs = []
+    for entry in entries:
         buffer = io.BytesIO()
-        figure(section).savefig(buffer, format="png", metadata={"Software": None})
-        entries.append((section, _file_name(section, found), buffer.getvalue()))
-    environment = Environment(loader=PackageLoader("hw4.report", "."), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("index.html.jinja").render(
-        sections=[
-            {"section": section, "png": name, "alt": alt_text(section), "data": base64.b64encode(png).decode()}
-            for section, name, png in entries
-        ],
-        runs=records,
+        entry.figure.savefig(buffer, format="png", metadata={"Software": None})
+        pngs.append(buffer.getvalue())
+    templates = jinja2.Environment(
+        loader=jinja2.PackageLoader("hw4.report", "."), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    page = templates.get_template("index.html.jinja").render(
+        title=title,
+        entries=[(entry, base64.b64encode(png).decode()) for entry, png in zip(entries, pngs, strict=True)],
+        runs=len(environments),
+        environment=environments[0],
+        facts=list(dict.fromkeys(facts)),
     )
     folder.mkdir(parents=True, exist_ok=True)
-    for _, name, png in entries:
-        write_atomically(folder / name, png)
+    for entry, png in zip(entries, pngs, strict=True):
+        write_atomically(folder / entry.file_name, png)
     path = folder / "index.html"
     write_atomically(path, page.encode())
     return path
