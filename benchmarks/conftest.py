@@ -1,12 +1,23 @@
-"""Ratios of plain to fast code, taken side by side: the plain code runs right before and right after each round."""
+"""Ratios of plain to fast code, taken side by side, and the options and the ending of the stride sweep.
 
+For a ratio the plain code runs right before and right after each round of the fast code.
+"""
+
+import os
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
+
+from hw4.data.vectors import choose_questions, load_questions
+from hw4.records import Store, TextCNNRecord
+from hw4.report.page import write_sweep_report
+from hw4.specs import STRIDES, TRIALS, QuestionSet, TextCNNSpec, sweep_specs
+from hw4.sweep import sweep_and_rescue
 
 
 class Compare(Protocol):
@@ -58,6 +69,55 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Comp
         return ratio
 
     return run
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options of ``benchmarks/sweep.py``."""
+    group = parser.getgroup("sweep", "stride sweep (benchmarks/sweep.py)")
+    group.addoption("--sweep-data", choices=("auto", "embedded", "real"), default="auto", help="questions to train on")
+    group.addoption("--sweep-out", metavar="DIR", type=Path, help="folder for records and chart [reports/DATA]")
+    group.addoption("--sweep-stride", metavar="N", type=int, action="append", help="a stride; repeat for several")
+    group.addoption("--sweep-trials", metavar="N", type=int, default=TRIALS, help="models of each stride")
+    group.addoption("--sweep-epochs", metavar="N", type=int, default=50, help="rounds through the questions")
+    group.addoption("--sweep-learning-rate", metavar="X", type=float, default=0.1, help="learning rate of SGD")
+    group.addoption("--sweep-momentum", metavar="X", type=float, default=0.8, help="momentum of SGD")
+
+
+def sweep_data(config: pytest.Config) -> QuestionSet:
+    """The question set asked for."""
+    return choose_questions(config.getoption("--sweep-data"))[0]
+
+
+def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:
+    """Every trial asked for."""
+    return sweep_specs(
+        sweep_data(config), strides=config.getoption("--sweep-stride") or STRIDES,
+        trials=config.getoption("--sweep-trials"), epochs=config.getoption("--sweep-epochs"),
+        learning_rate=config.getoption("--sweep-learning-rate"), momentum=config.getoption("--sweep-momentum"),
+    )  # fmt: skip
+
+
+def sweep_store(config: pytest.Config) -> Store[TextCNNRecord]:
+    """Where the records lie."""
+    folder = config.getoption("--sweep-out") or config.rootpath / "reports" / sweep_data(config)
+    return Store(folder / "records", TextCNNRecord)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Draw the sweep's chart from the records on disk, in the controlling process, once every worker has ended."""
+    config = session.config
+    asked = [Path(argument.partition("::")[0]).name for argument in config.args]
+    if "sweep.py" not in asked or hasattr(config, "workerinput") or config.option.collectonly:
+        return
+    specs, store = wanted_specs(config), sweep_store(config)
+    absent = [spec.key for spec in specs if not store.path(spec.key).exists()]
+    if exitstatus != pytest.ExitCode.OK or absent:
+        print(
+            f"\nNo chart: {len(absent)} of {len(specs)} records are absent{f', {absent[0]} first' if absent else ''}."
+        )
+        return
+    records = sweep_and_rescue(specs, load_questions(sweep_data(config)), store, processes=os.cpu_count() or 1)
+    print(f"\nReport: {write_sweep_report(records, store.folder.parent)}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -248,17 +248,18 @@ def report_command(
 @app.command("fetch", epilog="Example: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later.")
 def fetch_command(
     mirror: Annotated[
-        list[str] | None, typer.Option(help="Address of a folder with the .gz files; may be given several times.")
+        list[str] | None, typer.Option(help="Address of a folder with all the files; may be given several times.")
     ] = None,
     debug: Debug = False,  # noqa: ARG001  read by main()
 ) -> None:
-    """Download FashionMNIST (31 MB) to $HW4_DATA or the user's cache, checked against published SHA-256 sums."""
-    from hw4.data.locate import MIRRORS, data_roots, fetch_fashion_mnist
+    """Download FashionMNIST (31 MB) and TREC to $HW4_DATA or the user's cache, checked against SHA-256 sums."""
+    from hw4.data.locate import MIRRORS, TREC_MIRRORS, data_roots, fetch_fashion_mnist, fetch_trec
 
     root = data_roots()[0]
-    print(f"Fetching FashionMNIST to {root} (files that are there and intact are kept).", flush=True)
-    folder = fetch_fashion_mnist(root, mirrors=mirror or MIRRORS)
-    print(f"FashionMNIST is complete and verified in {folder}.")
+    print(f"Fetching FashionMNIST and TREC to {root} (files that are there and intact are kept).", flush=True)
+    print(f"FashionMNIST is complete and verified in {fetch_fashion_mnist(root, mirrors=mirror or MIRRORS)}.")
+    print(f"TREC is complete and verified in {fetch_trec(root, mirrors=mirror or TREC_MIRRORS)}.")
+    print("The question vectors need spaCy's model: 'python -m spacy download en_core_web_sm' installs it.")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ import gzip
 import hashlib
 import os
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,17 @@ FILES = {
 """The four files of FashionMNIST (Xiao, Rasul and Vollgraf, 2017), by their uncompressed name."""
 
 
+TREC = Path("trec")
+"""Folder of the question files below a data root."""
+
+TREC_MIRRORS = ("https://cogcomp.seas.upenn.edu/Data/QA/QC/",)
+TREC_FILES = {
+    "train_1000.label": "9e26897eefb72b02b380412c6d8d3ccc003458ff1b3ff0998a2e60e31f77926d",
+    "TREC_10.label": "033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e",
+}
+"""The training and test questions (Li and Roth, 2002) with their SHA-256, in this order."""
+
+
 def cache_root() -> Path:
     """Where downloads are kept: the user's cache folder for hw4."""
     return Path(pooch.os_cache("hw4"))
@@ -102,19 +113,28 @@ def read_verified(folder: Path, name: str) -> bytes:
 
 
 def fetch_fashion_mnist(root: Path, *, mirrors: Sequence[str] = MIRRORS, progress: bool = True) -> Path:
-    """Download the four files below ``root`` unless intact copies are there; returns their folder.
+    """Download the four files of FashionMNIST below ``root``; see :func:`fetch_files`."""
+    files = {f"{name}.gz": known.gz_sha256 for name, known in FILES.items()}
+    return fetch_files(root / FASHION_MNIST, files, mirrors=mirrors, progress=progress)
+
+
+def fetch_trec(root: Path, *, mirrors: Sequence[str] = TREC_MIRRORS, progress: bool = True) -> Path:
+    """Download the two files of TREC below ``root``; see :func:`fetch_files`."""
+    return fetch_files(root / TREC, TREC_FILES, mirrors=mirrors, progress=progress)
+
+
+def fetch_files(folder: Path, files: Mapping[str, str], *, mirrors: Sequence[str], progress: bool) -> Path:
+    """Download files, given by name with their SHA-256, into ``folder`` unless intact copies are there.
 
     Each file comes under a temporary name and takes its own name only once its SHA-256 agrees; what an interrupted
-    download left is removed and the file starts over. Raises DataError when no mirror delivers.
+    download left is removed and the file starts over. Returns the folder; raises DataError when no mirror delivers.
     """
-    folder = root / FASHION_MNIST
     folder.mkdir(parents=True, exist_ok=True)
-    for name, known in FILES.items():
+    for name, sha256 in files.items():
         problems: list[str] = []
         for mirror in mirrors:
-            url = f"{mirror.rstrip('/')}/{name}.gz"
             try:
-                _download(url, folder, f"{name}.gz", known.gz_sha256, progress=progress)
+                _download(f"{mirror.rstrip('/')}/{name}", folder, name, sha256, progress=progress)
                 break
             except (requests.RequestException, ValueError) as error:
                 # pooch raises ValueError for a wrong checksum: often a login or error page instead of the file.
@@ -122,7 +142,7 @@ def fetch_fashion_mnist(root: Path, *, mirrors: Sequence[str] = MIRRORS, progres
                 problems.append(f"{mirror}: {reason}")
         else:
             raise DataError(
-                f"{name}.gz could not be downloaded ({'; '.join(problems)}); check the network, name another "
+                f"{name} could not be downloaded ({'; '.join(problems)}); check the network, name another "
                 f"--mirror, or put the file into {folder} by hand"
             )
     return folder

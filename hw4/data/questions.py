@@ -8,14 +8,11 @@ from string import Formatter
 
 import numpy as np
 
-from hw4.data.locate import data_roots
+from hw4.data.locate import TREC, TREC_FILES, data_roots
 from hw4.errors import DataError
 
 CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
 """The six coarse classes of Li and Roth (2002), in the label encoder's order: alphabetical."""
-
-TREC = Path("trec")
-TREC_FILES = {"train": "train_1000.label", "test": "TREC_10.label"}
 
 
 @dataclass(frozen=True)
@@ -54,13 +51,13 @@ def parse_questions(contents: bytes, source: str) -> Questions:
 
 def find_trec() -> Path | None:
     """Return the first data root with any of TREC's files, or None; a partial copy counts and is refused later."""
-    return next((r for r in data_roots() if any((r / TREC / name).exists() for name in TREC_FILES.values())), None)
+    return next((r for r in data_roots() if any((r / TREC / name).exists() for name in TREC_FILES)), None)
 
 
 def load_trec(root: Path) -> tuple[Questions, Questions]:
     """Read the 1,000 training and 500 test questions below a data root; raises DataError for an unusable file."""
     parts = []
-    for name in TREC_FILES.values():
+    for name in TREC_FILES:
         path = root / TREC / name
         if not path.exists():
             raise DataError(f"{path} is missing; run 'hw4 fetch' or point HW4_DATA at a folder with both TREC files")

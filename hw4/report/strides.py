@@ -222,9 +222,10 @@ def chart(summary: Summary) -> Figure:
     ax.axhline(summary.data.majority_accuracy, color="#444444", linestyle=":", label="majority class")
     labels = [f"{bar.stride}\nreads {len(input_coverage(bar.stride))} of 96" for bar in summary.bars]
     ax.set_xticks(range(len(labels)), labels)
-    ax.set(xlabel="stride of convolution and pooling", ylabel="test accuracy (share of questions)", ylim=(0, None))
+    highest = max([summary.data.logistic_accuracy, *(value for bar in summary.bars for value in bar.accuracies)])
+    ax.set(xlabel="stride of convolution and pooling", ylabel="test accuracy (share of questions)")
+    ax.set_ylim(0, 1.2 * highest)  # room for the legend above every line
     ax.set_xlim(-0.6, len(labels) - 0.4)
-    ax.margins(y=0.1)
     ax.legend(loc="upper right")
     ax.grid(axis="y", alpha=0.3)
     note = f"{summary.caption}; bar: mean of the trials that converged, whisker: 95% t interval over them, dot: trial"

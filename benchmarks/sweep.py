@@ -1,0 +1,49 @@
+"""Exercise 2's models as named test items, for the workers of pytest-xdist: what ``tox -e sweep`` runs.
+
+Each item is one trial. The first item of a group trains the whole group, for that is several times faster than one by
+one, and saves a record per trial; the group's other items find theirs on disk. When all items have ended the
+controlling process draws the chart from the records, and refuses when any is absent. See ``pytest_addoption`` in
+``benchmarks/conftest.py`` for the options.
+"""
+
+import pytest
+import torch
+from filelock import FileLock
+
+from benchmarks.conftest import sweep_data, sweep_store, wanted_specs
+from hw4.data.vectors import QuestionVectors, load_questions
+from hw4.records import QuestionIdentity
+from hw4.specs import TextCNNSpec
+from hw4.sweep import groups, identity, make_group, missing
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One item for each trial: first one of every group, costliest group first, then those that will find theirs."""
+    ranked = [(rank, spec) for group in groups(wanted_specs(metafunc.config)) for rank, spec in enumerate(group)]
+    ordered = [spec for _, spec in sorted(ranked, key=lambda pair: pair[0] > 0)]
+    metafunc.parametrize("spec", ordered, ids=[spec.key for spec in ordered])
+
+
+@pytest.fixture(scope="session")
+def data(request: pytest.FixtureRequest) -> tuple[QuestionVectors, QuestionIdentity]:
+    """The questions, read once for each worker; the first worker's vectors are cached for the others."""
+    torch.set_num_threads(1)
+    folder = sweep_store(request.config).folder
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".vectors.lock"):
+        questions = load_questions(sweep_data(request.config))
+    return questions, identity(questions)
+
+
+def test_trial(
+    spec: TextCNNSpec, data: tuple[QuestionVectors, QuestionIdentity], request: pytest.FixtureRequest
+) -> None:
+    store, (questions, data_identity) = sweep_store(request.config), data
+    (group,) = [group for group in groups(wanted_specs(request.config)) if spec in group]
+    with FileLock(store.folder / f".{group[0].key}.lock"):
+        absent = [each for each, record in missing(group, store, data_identity).items() if record is None]
+        if spec in absent:
+            make_group(absent, questions, data_identity, store.folder)
+    record = store.load(spec.key)
+    assert record is not None
+    assert record.diverged or record.test_accuracy is not None

@@ -1,0 +1,163 @@
+"""The sweep: trials together are trials alone, groups are a partition, and nothing finished is ever lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hw4.data.vectors import QuestionVectors, load_questions
+from hw4.errors import RecordError, SpecError
+from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
+from hw4.models import TextCNN
+from hw4.records import Store, TextCNNRecord
+from hw4.report.strides import summarise
+from hw4.specs import TextCNNSpec, sweep_specs
+from hw4.sweep import groups, identity, make_group, sweep, sweep_and_rescue, train_trials
+
+
+@pytest.fixture(scope="module")
+def questions() -> QuestionVectors:
+    return load_questions("grammar")
+
+
+def test_the_homeworks_sixty_models() -> None:
+    specs = sweep_specs("trec")
+    assert len({spec.key for spec in specs}) == 60
+    assert specs[0].key == "trec_textcnn-stride1_trial0"
+    odd = TextCNNSpec(data="grammar", stride=3, learning_rate=0.5, momentum=0.0, batch_size=8, epochs=2, trial=7)
+    assert odd.key == "grammar_textcnn-stride3_lr0.5_momentum0.0_batch8_epochs2_trial7"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"strides": [0]}, "stride is 0"), ({"trials": 0}, "at least 1, got 0"), ({"strides": [5, 5]}, "once each"),
+     ({"strides": []}, "once each"), ({"momentum": 1.0}, "momentum is 1.0"), ({"epochs": 0}, "epochs is 0"),
+     ({"learning_rate": float("inf")}, "learning_rate is inf")],
+)  # fmt: skip
+def test_nonsense_is_refused_by_name(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        sweep_specs("grammar", **settings)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=4, unique=True), st.integers(1, 300))
+def test_groups_are_a_partition_into_equal_settings(strides: list[int], trials: int) -> None:
+    specs = sweep_specs("grammar", strides=strides, trials=trials)
+    found = groups(specs)
+    assert sorted(spec.key for group in found for spec in group) == sorted(spec.key for spec in specs)
+    assert all(len({spec.stride for spec in group}) == 1 for group in found)
+
+
+@pytest.mark.parametrize("stride", [1, 5, 500])
+def test_trials_trained_together_are_trials_trained_by_torch(questions: QuestionVectors, stride: int) -> None:
+    specs = sweep_specs("grammar", strides=[stride], trials=2, epochs=2, learning_rate=0.01)
+    x, y = questions.x_train, questions.y_train
+    for record in train_trials(specs, questions, identity(questions)):
+        with torch.random.fork_rng():
+            torch.manual_seed(seeded(record.trial, INITIAL_WEIGHTS).initial_seed())
+            model = TextCNN(stride)
+        optimizer, order = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.8), seeded(record.trial, BATCHES)
+        for _ in range(2):
+            for batch in torch.split(torch.randperm(len(x), generator=order), 32):
+                optimizer.zero_grad()
+                F.nll_loss(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+        with torch.no_grad():
+            # float32 rounding through 58 updates; a wrong batch or step would show in the second digit
+            assert record.train_loss == pytest.approx(F.nll_loss(model(x), y).item(), rel=1e-3)
+            right = model(questions.x_test).argmax(1) == questions.y_test
+        assert record.correct is not None
+        assert (torch.tensor(record.correct) != right).sum() <= 2, "but for a tie or two the answers agree"
+
+
+def test_strides_100_and_500_give_the_same_answers(questions: QuestionVectors) -> None:
+    hundred, five_hundred = (
+        train_trials(sweep_specs("grammar", strides=[stride], trials=3, epochs=5), questions, identity(questions))
+        for stride in (100, 500)
+    )
+    assert [record.correct for record in hundred] == [record.correct for record in five_hundred]
+    assert len({tuple(record.correct or ()) for record in hundred}) > 1, "trials do not differ"
+
+
+def test_a_diverged_trial_has_no_accuracy(questions: QuestionVectors) -> None:
+    (record,) = train_trials(
+        sweep_specs("grammar", strides=[5], trials=1, learning_rate=1e9), questions, identity(questions)
+    )
+    assert record.diverged
+    assert record.test_accuracy is None
+    assert record.correct is None
+
+
+def test_a_sweep_goes_on_where_it_stopped(questions: QuestionVectors, tmp_path: Path) -> None:
+    store, made = Store(tmp_path / "records", TextCNNRecord), list[tuple[str, bool]]()
+
+    def note(record: TextCNNRecord, found: bool) -> None:
+        made.append((record.key, found))
+
+    specs = sweep_specs("grammar", strides=[5, 10], trials=3, epochs=1)
+    whole = sweep(specs, questions, store, on_trial=note)
+    assert [record.key for record in whole] == [spec.key for spec in specs]
+    store.path(specs[1].key).unlink()
+    made.clear()
+    assert sweep(specs, questions, store, on_trial=note) == whole
+    assert sorted(key for key, found in made if not found) == [specs[1].key]
+    store.path(specs[1].key).write_text("{")
+    with pytest.raises(RecordError, match="not complete JSON"):
+        sweep(specs, questions, store)
+
+
+def test_processes_give_the_same_records(questions: QuestionVectors, tmp_path: Path) -> None:
+    specs = sweep_specs("grammar", strides=[1, 5], trials=2, epochs=1)
+    alone = sweep(specs, questions, Store(tmp_path / "alone", TextCNNRecord))
+    spread = sweep(specs, questions, Store(tmp_path / "spread", TextCNNRecord), processes=2)
+    assert [record.correct for record in spread] == [record.correct for record in alone]
+
+
+def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(questions: QuestionVectors, tmp_path: Path) -> None:
+    store = Store(tmp_path, TextCNNRecord)
+    specs = sweep_specs("grammar", strides=[1], trials=2, epochs=3, learning_rate=5.0)
+    records = sweep_and_rescue(specs, questions, store)
+    assert all(record.diverged for record in records[:2])
+    assert not any(record.diverged for record in records[-2:])
+    assert "all train, to a test accuracy of" in " ".join(summarise(records).answer)
+
+
+def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVectors, tmp_path: Path) -> None:
+    data = identity(questions)
+    with pytest.raises(SpecError, match="differ in the trial only"):
+        make_group(sweep_specs("grammar", strides=[5, 10], trials=1), questions, data, tmp_path)
+    with pytest.raises(SpecError, match="about trec, but the data given is grammar"):
+        make_group(sweep_specs("trec", strides=[5], trials=1), questions, data, tmp_path)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker process through Linux's /proc")
+def test_a_killed_worker_loses_nothing_finished(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "hw4", "sweep", "--data", "embedded", "--stride", "1", "--trials", "8",
+               "--epochs", "20", "--learning-rate", "0.01", "--processes", "2", "--out", "out"]  # fmt: skip
+    records = tmp_path / "out" / "records"
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ}
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not list(records.glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        os.kill(workers[0], signal.SIGKILL)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "a worker process died" in err
+    assert err.count("\n") == 1
+    kept = {path.name: path.read_bytes() for path in records.glob("*.json")}
+    assert 1 <= len(kept) < 8
+    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
+    assert f"{len(kept)} of 8 models were found on disk." in again.stdout
+    assert all((records / name).read_bytes() == contents for name, contents in kept.items())
+    assert len(Store(records, TextCNNRecord).load_all()) == 8
