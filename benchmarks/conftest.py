@@ -29,6 +29,11 @@ class Compare(Protocol):
 _RATIOS: dict[str, str] = {}
 
 
+def report_ratio(name: str, ratio: str, plain: float, fast: float) -> None:
+    """Put a ratio into the table printed at the end, with the seconds it came from."""
+    _RATIOS[name] = f"{ratio}   plain {plain:7.3f} s   fast {fast:7.3f} s"
+
+
 @pytest.fixture
 def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Compare:
     """Time ``fast`` as the benchmark with ``plain`` before and after every round; returns the median ratio.
@@ -62,10 +67,8 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Comp
         benchmark.extra_info.update(
             ratio=ratio, low=float(low), high=float(high), plain=float(np.median(plain_seconds))
         )
-        _RATIOS[request.node.name] = (
-            f"{ratio:5.2f} x faster [{low:.2f}, {high:.2f}]   plain {np.median(plain_seconds):7.3f} s   "
-            f"fast {np.median(fast_seconds):7.3f} s"
-        )
+        times = float(np.median(plain_seconds)), float(np.median(fast_seconds))
+        report_ratio(request.node.name, f"{ratio:5.2f} x faster [{low:.2f}, {high:.2f}]", *times)
         return ratio
 
     return run
@@ -123,7 +126,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the table of ratios."""
     if _RATIOS:
-        terminalreporter.section("processor time, plain against fast: median ratio of paired rounds [95% bootstrap]")
+        terminalreporter.section("plain against fast: median ratio of paired rounds in processor time [95% bootstrap]")
         width = max(map(len, _RATIOS))
         for name, line in _RATIOS.items():
             terminalreporter.write_line(f"{name:{width}} {line}")

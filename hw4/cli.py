@@ -1,7 +1,10 @@
 """The command line: options, progress, exit codes. Heavy modules load after the thread count is set."""
 
+import contextlib
 import os
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Executor
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Never
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     from hw4.records import ConvNetRecord, PassRow, TextCNNRecord
 
 FAILED, USAGE, DIVERGED, INTERRUPTED = 1, 2, 4, 130
+
+CONNECT_SECONDS = 10
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -183,6 +188,9 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     processes: Annotated[
         int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")
     ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to train there (needs hw4[dask]).")
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")] = False,
     debug: Debug = False,  # noqa: ARG001  read by main()
 ) -> None:
@@ -209,7 +217,8 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     print(f"Training {len(specs)} text CNNs on {len(questions.x_train):,} questions ({questions.vectors}).", flush=True)
     store = Store(folder / "records", TextCNNRecord)
     on_disk = 0
-    with tqdm(total=len(specs), unit="model", disable=None, dynamic_ncols=True) as bar:
+    cluster = _cluster(scheduler) if scheduler else contextlib.nullcontext()
+    with cluster as executor, tqdm(total=len(specs), unit="model", disable=None, dynamic_ncols=True) as bar:
 
         def on_trial(record: "TextCNNRecord", found: bool) -> None:
             nonlocal on_disk
@@ -218,10 +227,35 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
             bar.set_description(f"stride {record.stride}, trial {record.trial}", refresh=False)
             bar.update()
 
-        records = sweep_and_rescue(specs, questions, store, processes=workers, fresh=fresh, on_trial=on_trial)
+        records = sweep_and_rescue(
+            specs, questions, store, processes=workers, executor=executor, fresh=fresh, on_trial=on_trial
+        )
     if on_disk:
         print(f"{on_disk} of {len(records)} models were found on disk.")
     print(f"Report: {write_sweep_report(records, folder)}")
+
+
+@contextlib.contextmanager
+def _cluster(address: str) -> Iterator[Executor]:
+    """The executor of a Dask cluster; what its workers cannot give back is said in one sentence."""
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise Hw4Error("--scheduler needs Dask; install it with 'pip install hw4[dask]'") from error
+    try:
+        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise Hw4Error(
+            f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds; start one with 'dask scheduler' "
+            f"or check the address"
+        ) from error
+    try:
+        if not client.scheduler_info()["workers"]:
+            print(f"The scheduler at {address} has no workers yet; waiting for them.", flush=True)
+        with client.get_executor(pure=False, retries=3) as executor:
+            yield executor
+    finally:
+        client.close()
 
 
 @app.command("report", epilog="Example: 'hw4 report --out reports/digits' after 'hw4 run --data embedded'.")

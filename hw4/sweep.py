@@ -5,6 +5,7 @@ import multiprocessing
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -114,28 +115,29 @@ def missing(
 ) -> dict[TextCNNSpec, TextCNNRecord | None]:
     """What the store holds of some trials: the record where one serves, None where the trial is to be made.
 
-    A record serves when its data, computing code, versions, processor and thread count are those of this process.
+    A record serves when its data, computing code and versions are those of this process; trials may come from
+    machines with other processors, which change rounding only.
     """
     now, found = _environment(), {}
     for spec in specs:
         record = store.load(spec.key)
         serves = record is not None and record.data == data and all(
             getattr(now, field) == getattr(record.environment, field)
-            for field in ("versions", "cpu", "threads", "dtype", "code")
+            for field in ("versions", "dtype", "code")
         )  # fmt: skip
         found[spec] = record if serves else None
     return found
 
 
 def make_group(
-    specs: Sequence[TextCNNSpec], questions: QuestionVectors, data: QuestionIdentity, folder: Path
+    specs: Sequence[TextCNNSpec], questions: QuestionVectors, data: QuestionIdentity, folder: Path | None = None
 ) -> list[TextCNNRecord]:
-    """Train a group of trials, in whatever process this runs, and save each record."""
+    """Train a group of trials in whatever process or machine this runs, and save each record if a folder is given."""
     torch.set_num_threads(1)
-    store = Store(folder, TextCNNRecord)
     records = train_trials(specs, questions, data)
-    for record in records:
-        store.save(record)
+    if folder is not None:
+        for record in records:
+            Store(folder, TextCNNRecord).save(record)
     return records
 
 
@@ -151,8 +153,8 @@ def sweep(
 ) -> list[TextCNNRecord]:
     """Make every trial that the store does not hold already, group by group, and return all records in order.
 
-    Groups go to ``executor``, or to so many processes of one thread each. Every trial is saved as its group ends, so
-    whatever stops the sweep, nothing finished is lost and the same call goes on from there.
+    Groups go to ``executor``, which may be on other machines, or to so many processes of one thread each. Every trial
+    is saved as its group ends, so whatever stops the sweep, nothing finished is lost and the same call goes on.
     """
     torch.set_num_threads(1)
     store.prepare()
@@ -160,37 +162,37 @@ def sweep(
     known = dict.fromkeys(specs) if fresh else missing(specs, store, data)
     records: dict[TextCNNSpec, TextCNNRecord] = {}
 
-    def take(record: TextCNNRecord, *, found: bool) -> None:
-        records[record.spec] = record
-        if on_trial is not None:
-            on_trial(record, found)
+    def take(found: Sequence[TextCNNRecord], *, on_disk: bool) -> None:
+        for record in found:
+            records[record.spec] = record
+            if on_trial is not None:
+                on_trial(record, on_disk)
 
-    for record in known.values():
-        if record is not None:
-            take(record, found=True)
+    take([record for record in known.values() if record is not None], on_disk=True)
     todo = groups([spec for spec, record in known.items() if record is None])
-    if executor is None and (processes == 1 or len(todo) <= 1):
+    if executor is not None:
+        for future in as_completed([executor.submit(make_group, group, questions, data) for group in todo]):
+            for record in future.result():
+                store.save(record)
+            take(future.result(), on_disk=False)
+    elif processes == 1 or len(todo) <= 1:
         for group in todo:
-            for record in make_group(group, questions, data, store.folder):
-                take(record, found=False)
+            take(make_group(group, questions, data, store.folder), on_disk=False)
     else:
         # "spawn" gives every process a torch of its own, on every platform.
-        context = multiprocessing.get_context("spawn")
-        pool = executor or ProcessPoolExecutor(min(processes, len(todo)), mp_context=context)
+        pool = ProcessPoolExecutor(min(processes, len(todo)), mp_context=multiprocessing.get_context("spawn"))
         try:
             for future in as_completed(
                 [pool.submit(make_group, group, questions, data, store.folder) for group in todo]
             ):
-                for record in future.result():
-                    take(record, found=False)
+                take(future.result(), on_disk=False)
         except BrokenProcessPool as error:
             raise Hw4Error(
                 f"a worker process died; the {len(records)} finished trials are kept in {store.folder}, and the same "
                 f"command goes on from there"
             ) from error
         finally:
-            if executor is None:
-                pool.shutdown(cancel_futures=True)
+            pool.shutdown(cancel_futures=True)
     return [records[spec] for spec in specs]
 
 
@@ -200,6 +202,7 @@ def sweep_and_rescue(
     store: Store[TextCNNRecord],
     *,
     processes: int = 1,
+    executor: Executor | None = None,
     fresh: bool = False,
     on_trial: OnTrial | None = None,
 ) -> list[TextCNNRecord]:
@@ -207,7 +210,10 @@ def sweep_and_rescue(
 
     Returns the sweep's records followed by those of the learning rates tried.
     """
-    records = sweep(specs, questions, store, processes=processes, fresh=fresh, on_trial=on_trial)
+    go = partial(
+        sweep, questions=questions, store=store, processes=processes, executor=executor, fresh=fresh, on_trial=on_trial
+    )
+    records = go(specs)
     for stride in dict.fromkeys(spec.stride for spec in specs):
         trials = [record for record in records if record.stride == stride]
         if 2 * sum(record.diverged for record in trials) <= len(trials):
@@ -216,10 +222,9 @@ def sweep_and_rescue(
         for rate in RESCUE_RATES:
             if rate >= trials[0].spec.learning_rate:
                 continue
-            tried = sweep(
-                sweep_specs(trials[0].spec.data, strides=[stride], trials=len(trials), learning_rate=rate, **settings),
-                questions, store, processes=processes, fresh=fresh, on_trial=on_trial,
-            )  # fmt: skip
+            tried = go(
+                sweep_specs(trials[0].spec.data, strides=[stride], trials=len(trials), learning_rate=rate, **settings)
+            )
             records += tried
             if not any(record.diverged for record in tried):
                 break

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hw4 import cli
 from hw4.data.vectors import QuestionVectors, load_questions
-from hw4.errors import RecordError, SpecError
+from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
 from hw4.records import Store, TextCNNRecord
@@ -161,3 +164,56 @@ def test_a_killed_worker_loses_nothing_finished(tmp_path: Path) -> None:
     assert f"{len(kept)} of 8 models were found on disk." in again.stdout
     assert all((records / name).read_bytes() == contents for name, contents in kept.items())
     assert len(Store(records, TextCNNRecord).load_all()) == 8
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
+    """A Dask scheduler and two workers as processes of their own, on loopback."""
+    pytest.importorskip("distributed", reason="needs the extra hw4[dask]")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    address = f"tcp://127.0.0.1:{port}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ}}
+    code = "from distributed.cli.dask_{0} import main; main()"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", code.format(role), *arguments, "--host", "127.0.0.1", "--no-dashboard"],
+            **quiet,  # type: ignore[call-overload]
+        )
+        for role, arguments in (
+            ("scheduler", ["--port", str(port)]),
+            ("worker", [address, "--nthreads", "1", "--no-nanny"]),
+            ("worker", [address, "--nthreads", "1", "--no-nanny"]),
+        )
+    ]
+    yield address, processes
+    for process in processes:
+        process.kill()
+        process.wait(10)
+
+
+def test_a_dask_cluster_finishes_although_a_worker_is_killed(
+    cluster: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path
+) -> None:
+    address, (_, doomed, _) = cluster
+    command = [sys.executable, "-m", "hw4", "sweep", "--data", "embedded", "--stride", "1", "--trials", "8",
+               "--epochs", "20", "--learning-rate", "0.01", "--scheduler", address, "--out", "out"]  # fmt: skip
+    records = tmp_path / "out" / "records"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 60
+        while not list(records.glob("*.json")) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        doomed.kill()
+        out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    assert "Report: out/index.html" in out
+    assert len(Store(records, TextCNNRecord).load_all()) == 8
+
+
+def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("distributed", reason="needs the extra hw4[dask]")
+    monkeypatch.setattr(cli, "CONNECT_SECONDS", 0.5)
+    with pytest.raises(Hw4Error, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 0.5 seconds"):
+        cli._cluster("tcp://127.0.0.1:9").__enter__()
+    assert capsys.readouterr().out == ""

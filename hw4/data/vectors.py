@@ -7,9 +7,9 @@ import importlib.util
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,16 @@ class QuestionVectors:
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to other processes by value: torch would send file descriptors, which a killed process leaves open."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return _from_arrays, ({k: v.numpy() if isinstance(v, Tensor) else v for k, v in values.items()},)
+
+
+def _from_arrays(values: dict[str, Any]) -> QuestionVectors:
+    tensors: dict[str, Any] = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+    return QuestionVectors(**tensors)
 
 
 def choose_questions(choice: Literal["auto", "embedded", "real"]) -> tuple[QuestionSet, str]:
