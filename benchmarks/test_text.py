@@ -28,7 +28,7 @@ def warm(pool: Executor, questions: QuestionVectors) -> None:
 
 @pytest.mark.parametrize("learning_rate", [0.1, 0.05])
 def test_sweep_of_60_models(learning_rate: float, tmp_path: Path, request: pytest.FixtureRequest) -> None:
-    """At the homework's 0.1 stride 1 diverges, and an ensemble of lost trials stops; at 0.05 all 60 train to the end."""
+    """At the homework's 0.1 stride 1 diverges, and lost trials are stopped; at 0.05 all 60 train to the end."""
     questions = load_questions(choose_questions("auto")[0])
     specs = sweep_specs(questions.name, epochs=EPOCHS, learning_rate=learning_rate)
     assert len(specs) == len(STRIDES) * TRIALS == 60

@@ -14,6 +14,7 @@ from hw4 import cli
 from hw4.records import ConvNetRecord, Store
 
 QUICK = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1"]
+SWEEP = ["sweep", "--data", "embedded", "--stride", "5", "--stride", "500", "--trials", "2", "--epochs", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +55,24 @@ def test_a_run_ends_with_the_path_of_its_report(
     assert page.read_bytes() == first
     assert hw4(monkeypatch, *QUICK) == 0
     assert capsys.readouterr().out.count("(found on disk)") == 3
+
+
+def test_a_sweep_ends_with_its_report_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hw4(monkeypatch, *SWEEP, "--processes", "1") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[-1] == "Report: reports/grammar/index.html"
+    page = Path("reports/grammar/index.html").read_bytes()
+    assert hw4(monkeypatch, *SWEEP, "--processes", "1") == 0
+    assert "4 of 4 models were found on disk." in capsys.readouterr().out
+    assert hw4(monkeypatch, "report", "--out", "reports/grammar") == 0
+    assert Path("reports/grammar/index.html").read_bytes() == page
+    Path("reports/grammar/records/grammar_textcnn-stride5_epochs1_trial1.json").unlink()
+    assert hw4(monkeypatch, "report", "--out", "reports/grammar") == 1
+    assert "the sweep is incomplete: stride 5 at learning rate 0.1 lacks trial 1" in capsys.readouterr().err
+    assert hw4(monkeypatch, "report", "--out", "reports/grammar", "--partial") == 0
 
 
 def test_one_exercise_trains_its_two_networks(
@@ -104,6 +123,14 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["report", "--out", "nowhere"], 1, "there are no records in nowhere/records"),
         (["report", "--out", "bad records"], 1, "is not complete JSON"),
         (["report"], 2, "--out"),
+        (["sweep", "--stride", "0"], 2, "stride is 0"),
+        (["sweep", "--stride", "5", "--stride", "5"], 2, "once each"),
+        (["sweep", "--trials", "0"], 2, "at least 1, got 0"),
+        (["sweep", "--momentum", "1"], 2, "momentum is 1.0"),
+        (["sweep", "--processes", "0"], 2, "--processes must be at least 1, got 0"),
+        (["sweep", "--data", "real"], 1, "the TREC questions are not in"),
+        ([*SWEEP, "--out", "a file/out"], 1, "a file/out"),
+        ([*SWEEP, "--out", "bad records"], 1, "is not complete JSON"),
         (["fetch", "--mirror", "http://127.0.0.1:9/"], 1, "could not be downloaded"),
         (["fetch", "--mirror", "not an address"], 1, "could not be downloaded"),
         (["juggle"], 2, "No such command 'juggle'"),
@@ -118,6 +145,7 @@ def test_a_mistake_gets_one_sentence(
     bad = Path("bad records/records/digits_convnet-pool_passes1_subset0.1_seed0.json")
     bad.parent.mkdir(parents=True)
     bad.write_text("{")
+    bad.with_name("grammar_textcnn-stride5_epochs1_trial0.json").write_text("{")
     monkeypatch.setattr("hw4.data.locate.RETRIES", 0)
     before = sorted(Path().rglob("*"))
     assert hw4(monkeypatch, *arguments) == code
@@ -148,7 +176,9 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
         cli.main()
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["report", "--help"], ["fetch", "--help"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["sweep", "--help"], ["report", "--help"], ["fetch", "--help"]]
+)
 def test_help(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert hw4(monkeypatch, *arguments) == 0
     out = capsys.readouterr().out

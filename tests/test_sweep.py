@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw4 import cli
+from hw4.data.questions import find_trec
 from hw4.data.vectors import QuestionVectors, load_questions
 from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
@@ -217,3 +218,26 @@ def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
     with pytest.raises(Hw4Error, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 0.5 seconds"):
         cli._cluster("tcp://127.0.0.1:9").__enter__()
     assert capsys.readouterr().out == ""
+
+
+def test_the_sweep_on_real_questions(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    root = find_trec()
+    if root is None or not (root / "en_core_web_sm").exists():
+        reason = "needs the real TREC questions and spaCy vectors: set HW4_DATA"
+        if request.config.getoption("--require-real-data"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+    records = sweep_and_rescue(
+        sweep_specs("trec"), load_questions("trec", root=root), Store(tmp_path, TextCNNRecord), processes=2
+    )
+    summary = summarise(records)
+    means = {bar.stride: bar.mean.estimate for bar in summary.bars if bar.mean is not None}
+    # Seen before with the same vectors; twice the standard error that 500 shared test questions add is 0.044.
+    for stride, seen in {5: 0.53, 10: 0.41, 30: 0.40, 100: 0.27, 500: 0.27}.items():
+        assert means[stride] == pytest.approx(seen, abs=0.044)
+    assert next(bar.diverged for bar in summary.bars if bar.stride == 1) > 5, "most trials diverge at 0.1"
+    answer = " ".join(summary.answer)
+    for decided in ("5 above 10", "5 above 30", "5 above 100", "10 above 100", "30 above 100"):
+        assert decided in answer
+    assert "10 above 30" not in answer, "they read the same number of inputs"
+    assert "includes zero; at equal seeds their answers are the same" in answer
