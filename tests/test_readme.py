@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from hw4.records import ConvNetRecord, Store
+from hw4.records import ConvNetRecord, Store, TextCNNRecord
 from hw4.report.findings import sections
+from hw4.report.strides import summarise
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -28,6 +29,15 @@ def test_the_tables_are_those_of_the_reference_records() -> None:
             assert f"- {sentence}\n" in README
         assert f"reports/reference/{section.exercise}.png" in README
         assert (REFERENCE / f"{section.exercise}.png").stat().st_size > 10_000
+
+
+def test_the_sweeps_table_is_that_of_its_reference_records() -> None:
+    summary = summarise(Store(REFERENCE / "strides" / "records", TextCNNRecord).load_all())
+    _, header, rows = summary.tables[0]
+    expected = table(tuple(header), tuple(tuple(row) for row in rows))
+    assert expected in README, f"the README should hold this table instead:\n{expected}"
+    for sentence in summary.answer:
+        assert f"- {sentence}\n" in README
 
 
 def test_linked_files_exist() -> None:
