@@ -261,7 +261,9 @@ def _cluster(address: str) -> Iterator[Executor]:
 @app.command("report", epilog="Example: 'hw4 report --out reports/digits' after 'hw4 run --data embedded'.")
 def report_command(
     out: Annotated[Path, typer.Option(help="Folder that 'hw4 run' or 'hw4 sweep' wrote to.")],
-    partial: Annotated[bool, typer.Option("--partial", help="Draw a sweep although trials are missing.")] = False,
+    anyway: Annotated[
+        bool, typer.Option("--anyway", help="Draw a sweep although it is incomplete or mixed, and say so.")
+    ] = False,
     debug: Debug = False,  # noqa: ARG001  read by main()
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
@@ -273,7 +275,7 @@ def report_command(
     if not any(folder.glob("*.json")):
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run' or 'hw4 sweep', --out {out}")
     if any(folder.glob("*_textcnn-*.json")):
-        page = write_sweep_report(Store(folder, TextCNNRecord).load_all(), out, partial=partial)
+        page = write_sweep_report(Store(folder, TextCNNRecord).load_all(), out, anyway=anyway)
     else:
         page = write_report(Store(folder, ConvNetRecord).load_all(), out)
     print(f"Report: {page}")

@@ -57,12 +57,12 @@ def write_report(records: Sequence[ConvNetRecord], folder: Path) -> Path:
     )
 
 
-def write_sweep_report(records: Sequence[TextCNNRecord], folder: Path, *, partial: bool = False) -> Path:
+def write_sweep_report(records: Sequence[TextCNNRecord], folder: Path, *, anyway: bool = False) -> Path:
     """Write the page of exercise 2, ``index.html``, and its chart into ``folder``; returns the page's path.
 
-    Raises RecordError for an incomplete set of trials, unless ``partial``, and for a mixed one, before writing.
+    Raises RecordError for an incomplete or mixed set of trials, unless ``anyway``, before anything is written.
     """
-    found = summarise(records, partial=partial)
+    found = summarise(records, anyway=anyway)
     entry = Entry(
         "Exercise 2: a text CNN against its stride", "strides.png", chart(found), chart_alt_text(found), found.caption,
         found.tables, found.answer,

@@ -53,23 +53,25 @@ class Summary:
     answer: tuple[str, ...]
 
 
-def summarise(records: Sequence[TextCNNRecord], *, partial: bool = False) -> Summary:
+def summarise(records: Sequence[TextCNNRecord], *, anyway: bool = False) -> Summary:
     """Bring a sweep's records into bars, tables and sentences.
 
     The sweep proper is what ran at the largest learning rate of each stride; smaller rates are told of beside it.
-    Raises RecordError when trials are missing, unless ``partial``, and when the records do not belong together.
+    Raises RecordError when trials are missing or the records do not belong together; with ``anyway`` the summary says
+    so instead.
     """
     if not records:
         raise RecordError("there are no records of a sweep; make them with 'hw4 sweep'")
+    faults = []
     for what, values in (
         ("data sets or vectors", {record.data for record in records}),
         ("versions of the code", {record.environment.code for record in records}),
         ("protocols", {(r.spec.momentum, r.spec.batch_size, r.spec.epochs) for r in records}),
     ):
         if len(values) > 1:
-            raise RecordError(
-                f"the {len(records)} records come from {len(values)} {what} and cannot share a chart; make them again "
-                f"with 'hw4 sweep --fresh' or report them from separate folders"
+            faults.append(
+                f"the {len(records)} records come from {len(values)} {what} and do not belong in one chart; make them "
+                f"again with 'hw4 sweep --fresh' or report them from separate folders"
             )
     by_setting: dict[tuple[int, float], list[TextCNNRecord]] = {}
     for record in sorted(records, key=lambda r: (r.stride, -r.spec.learning_rate, r.trial)):
@@ -77,11 +79,13 @@ def summarise(records: Sequence[TextCNNRecord], *, partial: bool = False) -> Sum
     wanted = set(range(max(record.trial for record in records) + 1))
     for (stride, rate), group in by_setting.items():
         absent = sorted(wanted - {record.trial for record in group})
-        if absent and not partial:
-            raise RecordError(
+        if absent:
+            faults.append(
                 f"the sweep is incomplete: stride {stride} at learning rate {rate:g} lacks trial {absent[0]} and "
-                f"{len(absent) - 1} others; 'hw4 sweep' makes what is missing, --partial draws what is there"
+                f"{len(absent) - 1} others; 'hw4 sweep' makes what is missing"
             )
+    if faults and not anyway:
+        raise RecordError(f"{faults[0]}, or draw the chart all the same with 'hw4 report --anyway'")
     rates = {rate for _, rate in by_setting}
     every = [Bar(stride, rate, tuple(group)) for (stride, rate), group in by_setting.items()]
     bars = tuple(bar for bar in every if bar.learning_rate == max(rates))
@@ -94,7 +98,11 @@ def summarise(records: Sequence[TextCNNRecord], *, partial: bool = False) -> Sum
     )
     comparisons, pairs_table = _pairwise(bars)
     tables = (("", *_bars_table((*bars, *slower))), *pairs_table)
-    return Summary(data, bars, caption, tables, (*_answer(data, bars, slower), *comparisons))
+    return Summary(data, bars, caption, tables, (*map(_warning, faults), *_answer(data, bars, slower), *comparisons))
+
+
+def _warning(fault: str) -> str:
+    return f"Drawn although {fault.partition(';')[0]}: what follows may compare more than strides."
 
 
 def _bars_table(bars: Sequence[Bar]) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
@@ -118,7 +126,7 @@ def _bars_table(bars: Sequence[Bar]) -> tuple[Sequence[str], Sequence[Sequence[s
 def _matrices(first: Bar, second: Bar, shift: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
     """Right answers (trials, questions) of both, trial t of the first beside trial t + shift of the second.
 
-    Trials that diverged on either side are left out; None when fewer than two are left.
+    Trials that diverged on either side are left out; None when fewer than two are left or the questions differ.
     """
     other = {record.trial: record for record in second.records}
     pairs = [
@@ -127,7 +135,7 @@ def _matrices(first: Bar, second: Bar, shift: int = 0) -> tuple[np.ndarray, np.n
         if (partner := (record.trial + shift) % len(second.records)) in other
     ]
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
-    if len(both) < 2:
+    if len(both) < 2 or len({len(right) for pair in both for right in pair}) > 1:
         return None
     return np.array([a for a, _ in both]), np.array([b for _, b in both])
 
