@@ -2,6 +2,8 @@
 
 import math
 import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -141,6 +143,18 @@ def make_group(
     return records
 
 
+def _end_with_parent() -> None:
+    """End this worker when the process that started it is gone: a killed parent cannot tell its workers to stop."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(1)  # nothing is lost: records are written whole
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def sweep(
     specs: Sequence[TextCNNSpec],
     questions: QuestionVectors,
@@ -180,7 +194,9 @@ def sweep(
             take(make_group(group, questions, data, store.folder), on_disk=False)
     else:
         # "spawn" gives every process a torch of its own, on every platform.
-        pool = ProcessPoolExecutor(min(processes, len(todo)), mp_context=multiprocessing.get_context("spawn"))
+        pool = ProcessPoolExecutor(
+            min(processes, len(todo)), mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+        )
         try:
             for future in as_completed(
                 [pool.submit(make_group, group, questions, data, store.folder) for group in todo]

@@ -1,12 +1,13 @@
 """The sweep: trials together are trials alone, groups are a partition, and nothing finished is ever lost."""
 
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -141,24 +142,33 @@ def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVector
         make_group(sweep_specs("trec", strides=[5], trials=1), questions, data, tmp_path)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker process through Linux's /proc")
-def test_a_killed_worker_loses_nothing_finished(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hw4", "sweep", "--data", "embedded", "--stride", "1", "--trials", "8",
-               "--epochs", "20", "--learning-rate", "0.01", "--processes", "2", "--out", "out"]  # fmt: skip
-    records = tmp_path / "out" / "records"
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ}
-    ) as process:
-        deadline = time.monotonic() + 60
-        while not list(records.glob("*.json")) and time.monotonic() < deadline:
-            time.sleep(0.02)
+LONG_SWEEP = [sys.executable, "-m", "hw4", "sweep", "--data", "embedded", "--stride", "1", "--trials", "8",
+              "--epochs", "10", "--learning-rate", "0.01", "--out", "out"]  # fmt: skip
+
+
+def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
+    """Look again and again until something is so."""
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.02)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker processes through Linux's /proc")
+@pytest.mark.parametrize("victim", ["worker", "parent"])
+def test_a_kill_loses_nothing_finished(tmp_path: Path, victim: str) -> None:
+    command, records = [*LONG_SWEEP, "--processes", "2"], tmp_path / "out" / "records"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
+        wait_for(lambda: list(records.glob("*.json")))
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-        workers = [int(pid) for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        os.kill(workers[0], signal.SIGKILL)
+        workers = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        assert len(workers) == 2
+        os.kill(int(workers[0]) if victim == "worker" else process.pid, signal.SIGKILL)
         _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert "a worker process died" in err
-    assert err.count("\n") == 1
+    if victim == "worker":
+        assert process.returncode == 1
+        assert re.fullmatch(r"hw4: a worker process died; .* and the same command goes on from there\n", err)
+    wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     kept = {path.name: path.read_bytes() for path in records.glob("*.json")}
     assert 1 <= len(kept) < 8
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
@@ -198,13 +208,9 @@ def test_a_dask_cluster_finishes_although_a_worker_is_killed(
     cluster: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path
 ) -> None:
     address, (_, doomed, _) = cluster
-    command = [sys.executable, "-m", "hw4", "sweep", "--data", "embedded", "--stride", "1", "--trials", "8",
-               "--epochs", "20", "--learning-rate", "0.01", "--scheduler", address, "--out", "out"]  # fmt: skip
-    records = tmp_path / "out" / "records"
+    command, records = [*LONG_SWEEP, "--scheduler", address], tmp_path / "out" / "records"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        deadline = time.monotonic() + 60
-        while not list(records.glob("*.json")) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(lambda: list(records.glob("*.json")))
         doomed.kill()
         out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
