@@ -321,5 +321,6 @@ def _explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, SpecError):
         return USAGE, str(error)
     if isinstance(error, OSError) and error.filename:
-        return FAILED, f"{error.filename}: {error.strerror}"
+        what_to_do = "see to that or choose another folder; nothing finished is lost"
+        return FAILED, f"{error.filename}: {error.strerror}; {what_to_do}"
     return FAILED, str(error)

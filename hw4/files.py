@@ -15,6 +15,8 @@ def write_atomically(path: Path, contents: bytes) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading results
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = str(path)  # a full disk does not say which file did not fit
         raise
