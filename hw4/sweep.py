@@ -19,7 +19,7 @@ from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.geometry import TEXT_LENGTH, pooling_windows
 from hw4.models import TEXT_FILTERS, TextCNN, TextCNNEnsemble
 from hw4.records import TEXT_PACKAGES, Environment, QuestionIdentity, Store, TextCNNRecord, environment
-from hw4.specs import TextCNNSpec, sweep_specs
+from hw4.specs import TRIALS, TextCNNSpec, sweep_specs
 from hw4.training import chunks, train_ensemble
 
 CACHED_FLOATS = 2**18
@@ -224,6 +224,7 @@ def sweep_and_rescue(
 ) -> list[TextCNNRecord]:
     """Sweep, then show for each stride of which most trials diverged at which smaller learning rate none does.
 
+    At smaller rates at most the homework's ten trials are made, however many the sweep has.
     Returns the sweep's records followed by those of the learning rates tried.
     """
     go = partial(
@@ -239,7 +240,13 @@ def sweep_and_rescue(
             if rate >= trials[0].spec.learning_rate:
                 continue
             tried = go(
-                sweep_specs(trials[0].spec.data, strides=[stride], trials=len(trials), learning_rate=rate, **settings)
+                sweep_specs(
+                    trials[0].spec.data,
+                    strides=[stride],
+                    trials=min(len(trials), TRIALS),
+                    learning_rate=rate,
+                    **settings,
+                )
             )
             records += tried
             if not any(record.diverged for record in tried):

@@ -83,6 +83,14 @@ def test_an_incomplete_or_mixed_set_is_refused(change: object, message: str, tmp
         assert "Drawn although the" in page
 
 
+def test_a_smaller_rate_may_have_fewer_trials() -> None:
+    slower = [make(spec, 0.6) for spec in sweep_specs("grammar", strides=[1], trials=2, learning_rate=0.05)]
+    summary = summarise([*whole(), *slower])
+    assert [bar.stride for bar in summary.bars] == list(SHARES)
+    assert "At 0.05 all train, to a test accuracy of" in " ".join(summary.answer)
+    assert summary.tables[0][2][-1][-1] == "0 of 2"
+
+
 def test_the_page_is_deterministic_escaped_and_says_what_is_decided(tmp_path: Path) -> None:
     first, second = (write_sweep_report(whole(10), tmp_path / name) for name in "ab")
     text = first.read_text()
