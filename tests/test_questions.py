@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hw4.data.questions import CLASSES, embedded_questions, find_trec, load_trec, parse_questions
@@ -25,9 +25,10 @@ def test_labels_are_those_of_the_encoder() -> None:
 text = st.text(st.characters(codec="latin-1", exclude_characters="\n\r"), min_size=1).filter(lambda t: t.strip())
 
 
+@example("Which is it : this : or that ?", "HUM", "\n")
 @given(text, st.sampled_from(CLASSES), st.sampled_from(["\n", "\r\n"]))
 def test_a_question_keeps_every_character(question: str, label: str, end: str) -> None:
-    line = f"{label}:fine {question}{end}"
+    line = f"{label}:fi:ne {question}{end}"  # the first colon ends the class, the first space the category
     questions = parse_questions((ONE_OF_EACH + line).encode("latin-1"), "here")
     assert questions.texts[-1] == question
     assert CLASSES[questions.labels[-1]] == label

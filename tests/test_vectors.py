@@ -66,8 +66,14 @@ def test_a_damaged_cache_is_made_again(small_trec: Path, tmp_path: Path) -> None
     (cached,) = (tmp_path / "cache" / "vectors").iterdir()
     cached.write_bytes(cached.read_bytes()[:50])
     assert torch.equal(load_questions("trec", root=small_trec).x_train, first.x_train)
-    np.save(cached, np.array([{"pickled": True}], dtype=object), allow_pickle=True)
+
+    class Bomb:
+        def __reduce__(self) -> tuple[object, ...]:
+            return Path.touch, (tmp_path / "unpickled",)
+
+    np.save(cached, np.array([Bomb()], dtype=object), allow_pickle=True)
     assert torch.equal(load_questions("trec", root=small_trec).x_test, first.x_test)
+    assert not (tmp_path / "unpickled").exists()
 
 
 def test_unusable_models_are_named(blank_model: Path, tmp_path: Path) -> None:
