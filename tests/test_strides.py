@@ -8,7 +8,7 @@ import pytest
 from hw4.errors import RecordError
 from hw4.records import QuestionIdentity, TextCNNRecord, environment
 from hw4.report.page import write_sweep_report
-from hw4.report.strides import chart, summarise
+from hw4.report.strides import _matrices, chart, summarise
 from hw4.specs import TextCNNSpec, sweep_specs
 from hw4.stats import compare_crossed, holm
 
@@ -101,6 +101,14 @@ def test_the_page_is_deterministic_escaped_and_says_what_is_decided(tmp_path: Pa
     assert "Strides 100 and 500 compute the same function" in text
     assert "at equal seeds their answers are the same on every question" in text
     assert "At stride 1 10 of 10 trials diverged" in text
+
+
+def test_the_control_pairs_no_seed_with_itself() -> None:
+    first, second = (bar for bar in summarise(whole(10)).bars if bar.stride in (100, 500))
+    matrices = _matrices(first, second, independent=True)
+    assert matrices is not None
+    for found, expected in zip(matrices, (first.records[:5], second.records[5:]), strict=True):
+        assert found.tolist() == [record.correct for record in expected]
 
 
 def test_one_trial_compares_nothing_but_is_reported(tmp_path: Path) -> None:

@@ -123,16 +123,19 @@ def _bars_table(bars: Sequence[Bar]) -> tuple[Sequence[str], Sequence[Sequence[s
     return header, rows
 
 
-def _matrices(first: Bar, second: Bar, shift: int = 0) -> tuple[np.ndarray, np.ndarray] | None:
-    """Right answers (trials, questions) of both, trial t of the first beside trial t + shift of the second.
+def _matrices(first: Bar, second: Bar, *, independent: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
+    """Right answers (trials, questions) of both, trial by trial of equal seeds.
+
+    With ``independent`` the first half of one's trials stands beside the second half of the other's: no seed twice.
 
     Trials that diverged on either side are left out; None when fewer than two are left or the questions differ.
     """
     other = {record.trial: record for record in second.records}
+    half = (max(other, default=0) + 1) // 2
     pairs = [
         (record.correct, other[partner].correct)
         for record in first.records
-        if (partner := (record.trial + shift) % len(second.records)) in other
+        if (partner := record.trial + half * independent) in other and (record.trial < half or not independent)
     ]
     both = [(a, b) for a, b in pairs if a is not None and b is not None]
     if len(both) < 2 or len({len(right) for pair in both for right in pair}) > 1:
@@ -162,7 +165,7 @@ def _pairwise(
         f"others are not decided."
     ]
     same = [bar for bar in bars if input_coverage(bar.stride) == input_coverage(bars[-1].stride)]
-    if len(same) > 1 and (control := _matrices(same[0], same[1], shift=1)) is not None:
+    if len(same) > 1 and (control := _matrices(same[0], same[1], independent=True)) is not None:
         noise = compare_crossed(*control).difference
         verdict = "includes" if noise.compared_with(0) == "not decided" else "does not include"
         sentences.append(
