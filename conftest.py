@@ -1,6 +1,8 @@
 """Thread policy, Hypothesis profile, options and data shared by tests and benchmarks."""
 
 import os
+from pathlib import Path
+from typing import NoReturn
 
 # Before torch is imported anywhere: two threads beside a busy neighbour can be sixty times slower than one, and the
 # workers of pytest-xdist are neighbours.
@@ -13,6 +15,8 @@ from hypothesis import settings
 
 from hw4.data.images import Images, load_images
 from hw4.data.locate import find_fashion_mnist
+from hw4.data.questions import find_trec
+from hw4.data.vectors import SPACY_MODEL
 
 torch.set_num_threads(1)
 
@@ -38,8 +42,21 @@ def digits() -> Images:
 def real_images(request: pytest.FixtureRequest) -> Images:
     """The homework's 6,000 images of FashionMNIST, where they can be found."""
     if find_fashion_mnist() is None:
-        reason = "needs the real FashionMNIST: run 'hw4 fetch' or set HW4_DATA"
-        if request.config.getoption("--require-real-data"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+        without(request, "the real FashionMNIST: run 'hw4 fetch' or set HW4_DATA")
     return load_images("fashion-mnist")
+
+
+@pytest.fixture(scope="session")
+def real_questions(request: pytest.FixtureRequest) -> Path:
+    """The data root with TREC's questions and spaCy's model, where it can be found."""
+    root = find_trec()
+    if root is None or not (root / SPACY_MODEL).exists():
+        without(request, "the real TREC questions and spaCy vectors: set HW4_DATA")
+    return root
+
+
+def without(request: pytest.FixtureRequest, needed: str) -> NoReturn:
+    """Skip, or fail where the real data is required, and say what is needed."""
+    if request.config.getoption("--require-real-data"):
+        pytest.fail(f"needs {needed}")
+    pytest.skip(f"needs {needed}")

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hw4.data.questions import CLASSES, embedded_questions, find_trec, load_trec, parse_questions
+from hw4.data.questions import CLASSES, embedded_questions, load_trec, parse_questions
 from hw4.errors import DataError
 
 ONE_OF_EACH = "".join(f"{label}:fine A question of {label} ?\n" for label in CLASSES)
@@ -86,14 +86,8 @@ def test_the_embedded_questions() -> None:
     assert any(len(found) > 1 for found in labels.values()), "no question has two classes, so 100% could be reached"
 
 
-def test_the_real_questions(request: pytest.FixtureRequest) -> None:
-    root = find_trec()
-    if root is None:
-        reason = "needs the real TREC questions: run 'hw4 fetch' or set HW4_DATA"
-        if request.config.getoption("--require-real-data"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    train, test = load_trec(root)
+def test_the_real_questions(real_questions: Path) -> None:
+    train, test = load_trec(real_questions)
     counts = dict(zip(CLASSES, np.bincount(train.labels).tolist(), strict=True))
     assert counts == {"ABBR": 18, "DESC": 211, "ENTY": 244, "HUM": 220, "LOC": 156, "NUM": 151}
     assert len(test.texts) == 500

@@ -17,7 +17,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw4 import cli
-from hw4.data.questions import find_trec
 from hw4.data.vectors import QuestionVectors, load_questions
 from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
@@ -226,15 +225,9 @@ def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().out == ""
 
 
-def test_the_sweep_on_real_questions(request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    root = find_trec()
-    if root is None or not (root / "en_core_web_sm").exists():
-        reason = "needs the real TREC questions and spaCy vectors: set HW4_DATA"
-        if request.config.getoption("--require-real-data"):
-            pytest.fail(reason)
-        pytest.skip(reason)
+def test_the_sweep_on_real_questions(real_questions: Path, tmp_path: Path) -> None:
     records = sweep_and_rescue(
-        sweep_specs("trec"), load_questions("trec", root=root), Store(tmp_path, TextCNNRecord), processes=2
+        sweep_specs("trec"), load_questions("trec", root=real_questions), Store(tmp_path, TextCNNRecord), processes=2
     )
     summary = summarise(records)
     means = {bar.stride: bar.mean.estimate for bar in summary.bars if bar.mean is not None}

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hw4.data import vectors
-from hw4.data.questions import CLASSES, embedded_questions, find_trec
+from hw4.data.questions import CLASSES, embedded_questions
 from hw4.data.vectors import WIDTH, load_questions, logistic_share, majority_share, spacy_vectors
 from hw4.errors import DataError
 
@@ -106,16 +106,12 @@ def test_baselines() -> None:
     assert majority_share(questions) + 0.3 < logistic_share(questions) < 1, "some questions have two classes"
 
 
-def test_real_vectors_are_those_of_genuine_spacy(request: pytest.FixtureRequest) -> None:
-    root = find_trec()
-    if root is None or not (root / "en_core_web_sm").exists():
-        reason = "needs the real TREC questions and spaCy vectors: set HW4_DATA"
-        if request.config.getoption("--require-real-data"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    questions = load_questions("trec", root=root)
+def test_real_vectors_are_those_of_genuine_spacy(real_questions: Path) -> None:
+    questions = load_questions("trec", root=real_questions)
     assert questions.vectors == "en_core_web_sm 2.2.5"
-    published = np.load(root / "trec" / "check_vectors_spacy2.2.4_en_core_web_sm2.2.5.npz", allow_pickle=False)
+    published = np.load(
+        real_questions / "trec" / "check_vectors_spacy2.2.4_en_core_web_sm2.2.5.npz", allow_pickle=False
+    )
     for name, found in (("train_1000", questions.x_train), ("TREC_10", questions.x_test)):
         # float32 sums of some hundred terms of order one, in another order: a few units of 1e-6
         np.testing.assert_allclose(found.squeeze(1).numpy(), published[name], atol=5e-6)
