@@ -10,12 +10,13 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lint benchmarks clean
+.PHONY: help report test lint benchmarks gate clean
 
 help:
 	@echo "make report      train the networks on the embedded data and write a report page (about a minute)"
 	@echo "make test        run the tests"
 	@echo "make benchmarks  time the fast code against plain PyTorch, side by side"
+	@echo "make gate        judge whether the code became slower or worse than the committed baseline (two minutes)"
 	@echo "make lint        formatter, linter, type checker"
 	@echo "make clean       remove the virtual environment and caches; reports stay"
 
@@ -41,6 +42,9 @@ lint: $(VENV)/ready
 
 benchmarks: $(VENV)/ready
 	$(BIN)/python -m pytest benchmarks
+
+gate: $(VENV)/ready
+	$(BIN)/hw4 gate
 
 clean:
 	rm -rf $(VENV) .tox .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks

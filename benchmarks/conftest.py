@@ -1,32 +1,38 @@
-"""Ratios of plain to fast code, taken side by side, and the options and the ending of the stride sweep.
-
-For a ratio the plain code runs right before and right after each round of the fast code.
-"""
+"""Timing today's code beside frozen code; what makes such timings mean nothing is refused. And the sweep's options."""
 
 import os
+import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pytest
+import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.gate_timing import cpu_class
+from benchmarks.workloads import WORKLOADS, Workload
 from hw4.data.vectors import choose_questions, load_questions
-from hw4.records import Store, TextCNNRecord
+from hw4.records import Store, TextCNNRecord, environment
 from hw4.report.page import write_sweep_report
 from hw4.specs import STRIDES, TRIALS, QuestionSet, TextCNNSpec, sweep_specs
 from hw4.sweep import sweep_and_rescue
 
+SAVED = Path(__file__).parents[1] / "reports" / "benchmarks"
+TIMER = time.process_time
+
 
 class Compare(Protocol):
-    """Time two ways of doing the same and return how many times faster the second is."""
+    """Time a workload's target as the benchmark, with its reference before and after every round."""
 
-    def __call__(self, plain: Callable[[], object], fast: Callable[[], object], *, rounds: int) -> float: ...
+    def __call__(self, workload: Workload, *, rounds: int) -> None: ...
 
 
 _RATIOS: dict[str, str] = {}
+_TIMED = pytest.StashKey[list[str]]()
 
 
 def report_ratio(name: str, ratio: str, plain: float, fast: float) -> None:
@@ -34,44 +40,133 @@ def report_ratio(name: str, ratio: str, plain: float, fast: float) -> None:
     _RATIOS[name] = f"{ratio}   plain {plain:7.3f} s   fast {fast:7.3f} s"
 
 
-@pytest.fixture
-def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest) -> Compare:
-    """Time ``fast`` as the benchmark with ``plain`` before and after every round; returns the median ratio.
+@pytest.fixture(scope="session")
+def peak() -> float:
+    """Multiply-adds per processor second of this machine's fastest matrix product, one thread: 1024 x 1024 float32."""
+    n = 1024
+    a, b = torch.randn(n, n), torch.randn(n, n)
+    a @ b
+    return n**3 / min(_seconds(partial(torch.mm, a, b)) for _ in range(15))
 
-    Both are timed in processor seconds of one thread. A neighbour that slows one round down slows its own
-    reference down as well, so ratios hold where times do not. The benchmark's marker names the same timer.
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = TIMER()
+    work()
+    return TIMER() - start
+
+
+@pytest.fixture
+def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, peak: float) -> Compare:
+    """Time two ways of doing the same in processor seconds of one thread.
+
+    A neighbour that slows one round down slows its own reference down as well, so ratios hold where times do not.
+    ``extra_info`` gets the median ratio of paired rounds with a 95% bootstrap interval, what was computed, and how
+    fast: per second, and as a share of the peak of this machine's own matrix product.
     """
 
-    def run(plain: Callable[[], object], fast: Callable[[], object], *, rounds: int) -> float:
+    def run(workload: Workload, *, rounds: int) -> None:
         before: list[float] = []
         after: list[float] = []
-
-        def timed(into: list[float]) -> Callable[[], None]:
-            def reference() -> None:
-                start = time.process_time()
-                plain()
-                into.append(time.process_time() - start)
-
-            return reference
-
+        benchmark.group = workload.group
         benchmark.pedantic(  # type: ignore[no-untyped-call]
-            fast, setup=timed(before), teardown=timed(after), rounds=rounds, warmup_rounds=1
-        )
-        assert benchmark.stats is not None, "pytest-benchmark is disabled (xdist?), so nothing was timed"
-        fast_seconds = np.array(benchmark.stats.stats.data)
-        plain_seconds = (np.array(before[-rounds:]) + np.array(after[-rounds:])) / 2
-        ratios = plain_seconds / fast_seconds
-        resampled = np.random.default_rng(0).choice(ratios, (2000, rounds))
+            workload.target, rounds=rounds, warmup_rounds=1,
+            setup=lambda: before.append(_seconds(workload.reference)),
+            teardown=lambda: after.append(_seconds(workload.reference)),
+        )  # fmt: skip
+        if benchmark.stats is None or benchmark._timer is not TIMER:
+            pytest.fail("nothing was timed, or not in processor time, so there is no benchmark")
+        fast = np.array(benchmark.stats.stats.data)
+        plain = (np.array(before[-rounds:]) + np.array(after[-rounds:])) / 2
+        resampled = np.random.default_rng(0).choice(plain / fast, (2000, rounds))
         low, high = np.percentile(np.median(resampled, axis=1), (2.5, 97.5))
-        ratio = float(np.median(ratios))
-        benchmark.extra_info.update(
-            ratio=ratio, low=float(low), high=float(high), plain=float(np.median(plain_seconds))
+        ratio, seconds = float(np.median(plain / fast)), float(np.median(fast))
+        benchmark.extra_info.update({
+            "ratio": ratio, "low": float(low), "high": float(high), "plain_seconds": float(np.median(plain)),
+            "parameters": workload.parameters, "multiply_adds": workload.multiply_adds,
+            f"{workload.unit}_per_second": workload.examples / seconds,
+            "peak_fraction": workload.multiply_adds / seconds / peak,
+        })  # fmt: skip
+        report_ratio(
+            request.node.name, f"{ratio:5.2f} x faster [{low:.2f}, {high:.2f}]", float(np.median(plain)), seconds
         )
-        times = float(np.median(plain_seconds)), float(np.median(fast_seconds))
-        report_ratio(request.node.name, f"{ratio:5.2f} x faster [{low:.2f}, {high:.2f}]", *times)
-        return ratio
+        request.config.stash.setdefault(_TIMED, []).append(request.node.callspec.id)
 
     return run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep saved runs in one place, whatever the current folder, and make a comparison with none an ordinary run."""
+    option = config.option
+    if option.benchmark_storage.endswith("./.benchmarks"):
+        option.benchmark_storage = f"file://{SAVED}"
+    if _sweeping(config):
+        return
+    _refuse_what_times_nothing(config)
+    if option.benchmark_compare_fail:
+        raise pytest.UsageError(
+            "--benchmark-compare-fail compares times of different moments, which on shared machines alarms without "
+            "cause and sleeps with one; 'hw4 gate' judges slowdowns"
+        )
+    if option.benchmark_compare and option.benchmark_storage == f"file://{SAVED}":
+        wanted = "*" if option.benchmark_compare is True else f"{option.benchmark_compare}*"
+        if not any(SAVED.rglob(f"{wanted}.json")):
+            if option.benchmark_compare is not True:
+                raise pytest.UsageError(f"no saved run begins with {option.benchmark_compare!r} in {SAVED}")
+            print(f"No saved run to compare with in {SAVED} yet; this one is saved for the next.")
+            option.benchmark_compare = None
+    if not option.benchmark_save:
+        option.benchmark_autosave = option.benchmark_autosave or _autosave_name()
+
+
+def _refuse_what_times_nothing(config: pytest.Config) -> None:
+    """Raise UsageError for every way in which benchmarks would run and pass without a time that means anything."""
+    option = config.option
+    reasons = {
+        "pytest-xdist is active, and its workers disturb one another; leave out -n": hasattr(config, "workerinput")
+        or option.dist != "no",
+        "--benchmark-disable times nothing; leave it out": option.benchmark_disable,
+        "--benchmark-skip times nothing; leave it out": option.benchmark_skip,
+        f"torch has {torch.get_num_threads()} threads, where one is needed": torch.get_num_threads() != 1,
+    }
+    for reason, applies in reasons.items():
+        if applies:
+            raise pytest.UsageError(f"benchmarks cannot run so: {reason}")
+
+
+def _autosave_name() -> str:
+    return time.strftime("%Y%m%d_%H%M%S", time.gmtime())
+
+
+def _sweeping(config: pytest.Config) -> bool:
+    """Whether this is the stride sweep, which is spread over workers and times nothing."""
+    return "sweep.py" in [Path(argument.partition("::")[0]).name for argument in config.args]
+
+
+def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
+    """What must be equal for two runs' times to be compared."""
+    return {
+        "node": platform.node(), "cpu": cpu_class(), "python": platform.python_version(), "torch": torch.__version__,
+        "timer": TIMER.__name__, "threads": torch.get_num_threads(),
+    }  # fmt: skip
+
+
+def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
+    """Say where a run was made, as records do, for its report."""
+    output_json["environment"] = environment(threads=torch.get_num_threads(), dtype="float32").model_dump()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
+    """Refuse to compare times of different machines; the ratios to plain code compare all the same."""
+    saved = compared_benchmark["machine_info"]
+    different = [name for name in machine_info if saved.get(name) != machine_info[name]]
+    if different:
+        name = different[0]
+        raise pytest.UsageError(
+            f"the saved run was made with {name} {saved.get(name)!r}, this one has {machine_info[name]!r}, and their "
+            f"times do not compare; leave out --benchmark-compare, or name another run: --benchmark-compare=NUMBER"
+        )
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -107,11 +202,30 @@ def sweep_store(config: pytest.Config) -> Store[TextCNNRecord]:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Draw the sweep's chart from the records on disk, in the controlling process, once every worker has ended."""
+    """Draw the sweep's chart, or see to it that a whole run of the benchmarks timed every workload."""
     config = session.config
-    asked = [Path(argument.partition("::")[0]).name for argument in config.args]
-    if "sweep.py" not in asked or hasattr(config, "workerinput") or config.option.collectonly:
+    if hasattr(config, "workerinput") or config.option.collectonly:
         return
+    if _sweeping(config):
+        _draw_chart(config, exitstatus)
+    elif exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and _everything_asked(config):
+        timed: list[str] = config.stash.get(_TIMED, [])
+        absent = sorted(set(WORKLOADS) - set(timed))
+        if absent:
+            print(f"\nNot timed: {', '.join(absent)}. A benchmark that is skipped or gone is no benchmark passed.")
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _everything_asked(config: pytest.Config) -> bool:
+    """Whether the whole folder was asked for, and nothing left out on purpose."""
+    option = config.option
+    folders = [Path(argument).resolve() for argument in config.args if "::" not in argument]
+    chosen = option.keyword or option.markexpr or option.deselect or option.lf or option.ignore or option.ignore_glob
+    return Path(__file__).parent in folders and not chosen
+
+
+def _draw_chart(config: pytest.Config, exitstatus: int) -> None:
+    """Draw from the records on disk, in the controlling process, once every worker has ended."""
     specs, store = wanted_specs(config), sweep_store(config)
     absent = [spec.key for spec in specs if not store.path(spec.key).exists()]
     if exitstatus != pytest.ExitCode.OK or absent:

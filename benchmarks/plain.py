@@ -64,3 +64,23 @@ def plain_scores(model: nn.Module, sets: list[tuple[Tensor, Tensor]]) -> list[fl
         scores.append(F.cross_entropy(model(x), y).item())
         scores.append((model(x).argmax(1) == y).float().mean().item())
     return scores
+
+
+def plain_reading(
+    model: nn.Module, x: Tensor, y: Tensor, *, learning_rate: float, batch_size: int, generator: torch.Generator
+) -> float:
+    """Effective smoothness along one minibatch update: full gradients before and after it, parameters put back."""
+    batch = torch.randint(len(x), (batch_size,), generator=generator)
+    parameters = list(model.parameters())
+    kept = [parameter.detach().clone() for parameter in parameters]
+    before = plain_gradient(model, x, y)
+    loss = F.cross_entropy(model(x[batch]), y[batch])
+    updates = [-learning_rate * gradient for gradient in torch.autograd.grad(loss, parameters)]
+    with torch.no_grad():
+        for parameter, update in zip(parameters, updates, strict=True):
+            parameter += update  # type: ignore[misc]  # noqa: PLW2901  in place
+    after = plain_gradient(model, x, y)
+    with torch.no_grad():
+        for parameter, value in zip(parameters, kept, strict=True):
+            parameter.copy_(value)
+    return float((after - before).norm() / torch.cat([update.flatten() for update in updates]).norm())

@@ -24,6 +24,14 @@ class PlainTextCNN(nn.Module):
         return F.log_softmax(self.linear(self.pool(self.conv(x)).flatten(1)), dim=1)
 
 
+def plain_epoch(model: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[tuple[Tensor, ...]]) -> None:
+    """One round through the questions."""
+    for inputs, targets in loader:
+        optimizer.zero_grad()
+        F.nll_loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
 def plain_trial(
     stride: int, trial: int, train: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], *, epochs: int, lr: float
 ) -> float:
@@ -34,9 +42,6 @@ def plain_trial(
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.8)
     loader = DataLoader(TensorDataset(*train), batch_size=32, shuffle=True)
     for _ in range(epochs):
-        for inputs, targets in loader:
-            optimizer.zero_grad()
-            F.nll_loss(model(inputs), targets).backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+        plain_epoch(model, optimizer, loader)
     with torch.no_grad():
         return float((model(test[0]).argmax(1) == test[1]).float().mean())

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Never
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from hw4.experiments import OnPass, OnRun
     from hw4.records import ConvNetRecord, PassRow, TextCNNRecord
 
-FAILED, USAGE, DIVERGED, INTERRUPTED = 1, 2, 4, 130
+FAILED, USAGE, UNMEASURABLE, DIVERGED, INTERRUPTED = 1, 2, 3, 4, 130
 
 CONNECT_SECONDS = 10
 
@@ -32,8 +33,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Train the homework's networks, measure the smoothness of their loss, and report what the runs show.",
-    epilog=f"Exit codes: 0 done; {FAILED} failed; {USAGE} wrong usage; {DIVERGED} done, but a run diverged "
-    f"(recorded and reported as such); {INTERRUPTED} interrupted.",
+    epilog=f"Exit codes: 0 done; {FAILED} failed; {USAGE} wrong usage; {UNMEASURABLE} the gate cannot say; "
+    f"{DIVERGED} done, but a run diverged (recorded and reported as such); {INTERRUPTED} interrupted.",
 )
 
 
@@ -260,7 +261,7 @@ def _cluster(address: str) -> Iterator[Executor]:
 
 @app.command("report", epilog="Example: 'hw4 report --out reports/digits' after 'hw4 run --data embedded'.")
 def report_command(
-    out: Annotated[Path, typer.Option(help="Folder that 'hw4 run' or 'hw4 sweep' wrote to.")],
+    out: Annotated[Path, typer.Option(help="Folder that 'hw4 run', 'hw4 sweep' or the benchmarks wrote to.")],
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Draw a sweep although it is incomplete or mixed, and say so.")
     ] = False,
@@ -269,9 +270,14 @@ def report_command(
     """Draw figures and page again from the records in a folder, without training."""
     from hw4.errors import RecordError
     from hw4.records import ConvNetRecord, Store, TextCNNRecord
-    from hw4.report.page import write_report, write_sweep_report
+    from hw4.report.benchmarks import newest_run
+    from hw4.report.page import write_benchmark_report, write_report, write_sweep_report
 
     folder = out / "records"
+    saved = newest_run(out)
+    if saved is not None and not folder.exists():
+        print(f"Report: {write_benchmark_report(saved, out)}")
+        return
     if not any(folder.glob("*.json")):
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run' or 'hw4 sweep', --out {out}")
     if any(folder.glob("*_textcnn-*.json")):
@@ -279,6 +285,71 @@ def report_command(
     else:
         page = write_report(Store(folder, ConvNetRecord).load_all(), out)
     print(f"Report: {page}")
+
+
+class PartChoice(StrEnum):
+    """What ``hw4 gate`` can be asked for."""
+
+    timing = "timing"
+    accuracy = "accuracy"
+    all = "all"
+
+
+class GateData(StrEnum):
+    """What the gate trains on."""
+
+    embedded = "embedded"
+    real = "real"
+
+
+@app.command(
+    "gate",
+    epilog=f"Exit codes: 0 not slower and not worse; {FAILED} a regression, changed numbers, or results too good to "
+    f"pass silently; {UNMEASURABLE} nothing can be said (a noisy machine, no comparable baseline), and why. "
+    f"Examples: 'hw4 gate --against main' judges a branch without any baseline; 'hw4 gate --update' takes what is now "
+    f"as the baseline.",
+)
+def gate_command(  # noqa: PLR0917  typer makes options of them
+    against: Annotated[
+        str | None, typer.Option(metavar="REV", help="Compare with this git revision instead of the baseline.")
+    ] = None,
+    update: Annotated[bool, typer.Option("--update", help="Show what changes, then rewrite the baseline.")] = False,
+    part: Annotated[PartChoice, typer.Option(help="What to judge.")] = PartChoice.all,
+    data: Annotated[GateData, typer.Option(help="What the accuracies are of.")] = GateData.embedded,
+    out: Annotated[Path, typer.Option(help="Folder for gate.json and gate.xml (JUnit).")] = Path("reports/gate"),
+    debug: Debug = False,  # noqa: ARG001  read by main()
+) -> int:
+    """Judge whether the code became slower or worse, by a gate that tests itself on every run."""
+    if against and update:
+        raise SpecError("--update takes what is measured now, so it does not go with --against; give one of them")
+    from hw4.files import write_atomically
+    from hw4.gate import run, verdicts
+    from hw4.gate.baseline import write_baseline
+    from hw4.records import environment
+
+    where = environment(threads=1, dtype="float32")
+    parts: list[verdicts.Part] = [known for known in ("timing", "accuracy") if part.value in (known, "all")]
+    say = partial(print, flush=True)
+    if update:
+        commit = where.commit if not where.dirty else None
+        try:
+            baseline, findings = run.propose_baseline(parts, data=data.value, commit=commit, say=say)
+        except verdicts.UnmeasurableError as error:
+            print(f"hw4: {error}", file=sys.stderr)
+            return UNMEASURABLE
+        print(verdicts.table(findings))
+        write_baseline(run.BASELINE, baseline)
+        print(f"Baseline: {run.BASELINE}; commit it with the change that it belongs to.")
+        return 0
+    findings = run.run_gate(parts, data=data.value, against=against, say=say)
+    verdict = verdicts.overall(findings)
+    facts: dict[str, object] = {"against": against, "environment": where.model_dump()}
+    out.mkdir(parents=True, exist_ok=True)
+    write_atomically(out / "gate.json", verdicts.as_json(findings, facts))
+    write_atomically(out / "gate.xml", verdicts.as_junit(findings))
+    print(verdicts.table(findings))
+    print(f"Verdict: {verdict}. Details: {out / 'gate.json'}, {out / 'gate.xml'}")
+    return verdicts.EXIT_CODES[verdict]
 
 
 @app.command("fetch", epilog="Example: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later.")

@@ -23,6 +23,7 @@ LAYERS = (
     "stats",
     "experiments",
     "sweep",
+    "gate",
     "report",
     "cli",
 )
@@ -31,6 +32,7 @@ STRANGERS = {
     "models": {"data"},
     "training": {"data"},
     "smoothness": {"data"},
+    "gate": {"data", "experiments", "models", "smoothness", "sweep", "training"},
     "report": {"data", "experiments", "models", "sweep", "training"},
 }
 
@@ -56,11 +58,11 @@ def test_imports_point_one_way(layer: str) -> None:
 
 def test_every_module_has_its_layer() -> None:
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert modules | {"data", "report"} == set(LAYERS)
+    assert modules | {"data", "gate", "report"} == set(LAYERS)
 
 
 @pytest.mark.parametrize(
-    "module", ["hw4", "hw4.specs", "hw4.records", "hw4.stats", "hw4.report.page", "hw4.cli"]
+    "module", ["hw4", "hw4.specs", "hw4.records", "hw4.stats", "hw4.gate.run", "hw4.report.page", "hw4.cli"]
 )  # fmt: skip
 def test_importing_leaves_torch_alone(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"

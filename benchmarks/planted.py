@@ -1,0 +1,111 @@
+"""Faults to plant: mistakes that training survives, so that only its numbers tell. A gate worth having catches each."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import hw4.data.vectors
+import hw4.experiments
+import hw4.sweep
+from hw4.data.vectors import QuestionVectors
+from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
+
+SHUFFLED_SHARE = 0.05
+LEARNING_RATE_FACTOR = 0.8
+
+
+def shuffled_labels() -> None:
+    """The labels of 5% of the training questions change places with one another."""
+    load = hw4.data.vectors.load_questions
+
+    def shuffled(*arguments: Any, **keywords: Any) -> QuestionVectors:
+        questions = load(*arguments, **keywords)
+        generator = torch.Generator().manual_seed(0)
+        n = len(questions.y_train)
+        chosen = torch.randperm(n, generator=generator)[: round(SHUFFLED_SHARE * n)]
+        questions.y_train[chosen] = questions.y_train[chosen.roll(1)]
+        return questions
+
+    hw4.data.vectors.load_questions = shuffled
+
+
+def no_bias() -> None:
+    """Convolutions and linear layers have no bias: it is zero and stays so."""
+    _after(ConvNet, "__init__", lambda model: _without_bias([*model.convs, model.linear]))
+    _after(TextCNN, "__init__", lambda model: _without_bias([model.conv, model.linear]))
+    gradients = TextCNNEnsemble.loss_gradients
+
+    def without(self: TextCNNEnsemble, fields: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        d_conv, d_weight, d_bias = gradients(self, fields, y)
+        d_conv[:, -1] = 0
+        return d_conv, d_weight, torch.zeros_like(d_bias)
+
+    TextCNNEnsemble.loss_gradients = without  # type: ignore[method-assign]
+
+
+def _without_bias(layers: list[Any]) -> None:
+    """Zero the biases for good: they take no part in training, but keep their place in the parameters."""
+    for layer in layers:
+        torch.nn.init.zeros_(layer.bias)
+        layer.bias.requires_grad_(requires_grad=False)
+
+
+def wrong_padding() -> None:
+    """Images wrap around at their edges instead of ending in zeros; vectors have both their zeros on the left."""
+
+    def wrap(model: ConvNet) -> None:
+        for conv in model.convs:
+            conv.padding_mode = "circular"  # type: ignore[assignment]
+
+    _after(ConvNet, "__init__", wrap)
+    fields = TextCNNEnsemble.receptive_fields
+
+    def shifted(self: TextCNNEnsemble, x: Tensor) -> Tensor:
+        return fields(self, torch.cat([torch.zeros_like(x[..., :1]), x[..., :-1]], dim=-1))
+
+    TextCNNEnsemble.receptive_fields = shifted  # type: ignore[method-assign]
+
+
+def smaller_learning_rate() -> None:
+    """Training uses 0.8 times the learning rate it is told."""
+    for module, name in ((hw4.experiments, "train_pass"), (hw4.sweep, "train_ensemble")):
+        train = getattr(module, name)
+
+        def slower(*arguments: Any, learning_rate: float, train: Any = train, **keywords: Any) -> Any:
+            return train(*arguments, learning_rate=LEARNING_RATE_FACTOR * learning_rate, **keywords)
+
+        setattr(module, name, slower)
+
+
+def batchnorm_in_eval_mode() -> None:
+    """BatchNorm stays in evaluation mode while training, normalising by statistics that never move."""
+    train = ConvNet.train
+
+    def frozen(self: ConvNet, mode: bool = True) -> ConvNet:
+        train(self, mode)
+        self.norms.eval()
+        return self
+
+    ConvNet.train = frozen  # type: ignore[method-assign,assignment]
+
+
+def _after(kind: type, name: str, then: Callable[[Any], None]) -> None:
+    """Do something after every call of a method."""
+    method = getattr(kind, name)
+
+    def wrapped(self: Any, *arguments: Any, **keywords: Any) -> None:
+        method(self, *arguments, **keywords)
+        then(self)
+
+    setattr(kind, name, wrapped)
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    "shuffled-labels": shuffled_labels,
+    "no-bias": no_bias,
+    "wrong-padding": wrong_padding,
+    "smaller-learning-rate": smaller_learning_rate,
+    "batchnorm-in-eval-mode": batchnorm_in_eval_mode,
+}

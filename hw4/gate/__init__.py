@@ -1,0 +1,1 @@
+"""Did a commit make training slower or worse? Measured beside a frozen reference, by a gate that tests itself."""

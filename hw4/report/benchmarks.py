@@ -1,0 +1,148 @@
+"""The benchmarks' table and picture, from a run that pytest-benchmark saved."""
+
+import json
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from matplotlib.figure import Figure
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from hw4.errors import RecordError, first_problem
+from hw4.records import Environment
+from hw4.report.figures import DPI
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class TimedWorkload(BaseModel):
+    """What one benchmark put into ``extra_info``, and its own median; times in processor seconds of one thread."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    group: str
+    seconds: Positive
+    plain_seconds: Positive
+    ratio: Positive
+    low: Positive
+    high: Positive
+    parameters: int
+    multiply_adds: Positive
+    images_per_second: Positive | None = None
+    questions_per_second: Positive | None = None
+    peak_fraction: Positive
+
+    @property
+    def rate(self) -> str:
+        """Examples per second with their unit."""
+        if self.images_per_second is not None:
+            return f"{self.images_per_second:,.0f} images"
+        return f"{self.questions_per_second or 0:,.0f} questions"
+
+
+@dataclass(frozen=True)
+class SavedRun:
+    """One run of the benchmarks."""
+
+    path: Path
+    date: str
+    environment: Environment
+    rows: tuple[TimedWorkload, ...]
+
+
+def newest_run(folder: Path) -> Path | None:
+    """The run saved last below a folder, or None."""
+    return max(folder.glob("*/[0-9]*_*.json"), key=lambda path: path.name, default=None)
+
+
+def read_run(path: Path) -> SavedRun:
+    """Read a saved run; raises RecordError when it holds no benchmarks of this suite."""
+    try:
+        contents: dict[str, Any] = json.loads(path.read_bytes())
+        rows = tuple(
+            TimedWorkload.model_validate(
+                {"name": row["params"]["name"], "group": row["group"], "seconds": row["stats"]["median"],
+                 **row["extra_info"]}
+            )
+            for row in contents["benchmarks"]
+        )  # fmt: skip
+        environment = Environment.model_validate_json(json.dumps(contents["environment"]))
+        date = str(contents["datetime"])[:16].replace("T", " ")
+    except ValidationError as error:
+        raise RecordError(
+            f"{path} was not saved by these benchmarks ({first_problem(error)}); delete it and run 'pytest benchmarks'"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise RecordError(
+            f"{path} is not a saved run of these benchmarks ({error!r:.80}); delete it and run 'pytest benchmarks'"
+        ) from error
+    return SavedRun(path, date, environment, rows)
+
+
+HEADER = (
+    "workload", "parameters", "multiply-adds", "plain, s", "hw4, s", "times faster", "per second", "of matrix peak",
+)  # fmt: skip
+
+
+def table_rows(run: SavedRun) -> list[tuple[str, ...]]:
+    """The table: one row for each workload."""
+    return [
+        (
+            row.name, f"{row.parameters:,}", f"{row.multiply_adds / 1e9:.3g} G", f"{row.plain_seconds:.3f}",
+            f"{row.seconds:.3f}", f"{row.ratio:.2f} [{row.low:.2f},\u00a0{row.high:.2f}]", row.rate,
+            f"{row.peak_fraction:.0%}",
+        )
+        for row in run.rows
+    ]  # fmt: skip
+
+
+def caption(run: SavedRun) -> str:
+    """What the picture shows."""
+    return (
+        "Processor time of plain PyTorch over that of hw4, one thread, median of paired rounds with 95% bootstrap "
+        f"intervals; saved {run.date}"
+    )
+
+
+def ratio_chart(run: SavedRun) -> Figure:
+    """Draw the ratios to plain PyTorch with their intervals, on a logarithmic axis that includes 1."""
+    canvas = Figure(figsize=(8, 1.6 + 0.42 * len(run.rows)), dpi=DPI, layout="constrained")
+    ax = canvas.subplots()
+    for y, row in enumerate(reversed(run.rows)):
+        ax.errorbar(
+            row.ratio, y, xerr=[[max(0.0, row.ratio - row.low)], [max(0.0, row.high - row.ratio)]],
+            fmt="o", color="#0072B2", ecolor="#0072B2", capsize=4,
+        )  # fmt: skip
+        ax.annotate(f"{row.ratio:.2f}", (row.ratio, y), xytext=(0, 6), textcoords="offset points", ha="center")
+    ax.axvline(1, color="#444444", linestyle=":", label="as fast as plain PyTorch")
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.set_xlim(min(0.8, *(row.low / 1.2 for row in run.rows)), max(2.2, *(row.high * 1.25 for row in run.rows)))
+    ax.set_ylim(-0.6, len(run.rows) - 0.3)
+    ax.set_yticks(range(len(run.rows)), [row.name for row in reversed(run.rows)])
+    ax.set_xlabel("plain seconds / hw4 seconds (times faster)")
+    ax.grid(axis="x", alpha=0.3)
+    ax.legend(loc="lower right")
+    canvas.supxlabel("\n".join(textwrap.wrap(caption(run), 110)), fontsize=8, color="#444444")
+    return canvas
+
+
+def answers(run: SavedRun) -> list[str]:
+    """What the run says, workload by workload that is decided."""
+    slower = [row.name for row in run.rows if row.high < 1]
+    undecided = [row.name for row in run.rows if row.low <= 1 <= row.high]
+    faster = [row for row in run.rows if row.low > 1]
+    sentences = []
+    if faster:
+        low, high = min(faster, key=lambda row: row.ratio), max(faster, key=lambda row: row.ratio)
+        sentences.append(
+            f"{len(faster)} of {len(run.rows)} workloads are faster than plain PyTorch, from {low.ratio:.2f} times "
+            f"({low.name}) to {high.ratio:.2f} times ({high.name})."
+        )
+    if undecided:
+        sentences.append(f"Not decided: {', '.join(undecided)}.")
+    if slower:
+        sentences.append(f"Slower than plain PyTorch: {', '.join(slower)}.")
+    return sentences
