@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,7 @@ class Worker:
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, cwd=root,
+            start_new_session=True,  # so that it can be ended together with the processes it starts
             env={**environment, **SETTINGS, "PYTHONPATH": os.pathsep.join(paths)},
         )  # fmt: skip
         self._expected = (package or root) / "hw4"
@@ -61,15 +63,20 @@ class Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()
+        self._end()
         self._process.communicate()
         self._errors.close()
+
+    def _end(self) -> None:
+        """End the worker and all that it started, also when it has ended itself."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def ask(self, question: object | None = None, seconds: float = ANSWER_SECONDS) -> object:
         """Send a line, if there is a question, and read a line; raises UnmeasurableError when none comes."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        late = threading.Timer(seconds, self._process.kill)
+        late = threading.Timer(seconds, self._end)
         late.start()
         try:
             if question is not None:
@@ -81,7 +88,7 @@ class Worker:
         finally:
             late.cancel()
         if not line:
-            self._process.kill()
+            self._end()
             self._process.wait()
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace").strip().splitlines()
