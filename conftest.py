@@ -60,3 +60,17 @@ def without(request: pytest.FixtureRequest, needed: str) -> NoReturn:
     if request.config.getoption("--require-real-data"):
         pytest.fail(f"needs {needed}")
     pytest.skip(f"needs {needed}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how many planted faults (tests/mutations.py) were seen by their tests."""
+    ended = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", None) == "call"
+        for name, value in report.user_properties
+        if name == "mutation"
+    ]
+    if ended:
+        terminalreporter.write_line(f"Planted faults: {ended.count('killed')} of {len(ended)} killed.")

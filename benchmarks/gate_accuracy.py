@@ -26,9 +26,7 @@ Unit = tuple[str, tuple[str, ...]]
 """A group's name, and the specs, as JSON, of some of its runs that are trained together."""
 
 
-MEASURED = (
-    "train_loss", "train_accuracy", "test_loss", "test_accuracy", "smoothness", "update_norm", "gradient_change_norm",
-)  # fmt: skip
+MEASURED = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "smoothness")
 """What a digest is made of, after every pass."""
 
 

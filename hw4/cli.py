@@ -15,11 +15,21 @@ from tqdm import tqdm
 
 from hw4 import __version__
 from hw4.errors import Hw4Error, SpecError
-from hw4.specs import EXERCISES, STRIDES, TRIALS, ConvNetSpec, exercise_specs, sweep_specs
+from hw4.specs import (
+    EXERCISES,
+    LADDER_RATES,
+    STRIDES,
+    TRIALS,
+    ConvNetSpec,
+    exercise_specs,
+    ladder_specs,
+    landscape_specs,
+    sweep_specs,
+)
 
 if TYPE_CHECKING:
     from hw4.experiments import OnPass, OnRun
-    from hw4.records import ConvNetRecord, PassRow, TextCNNRecord
+    from hw4.records import ConvNetRecord, LandscapeRecord, PassRow, TextCNNRecord
 
 FAILED, USAGE, UNMEASURABLE, DIVERGED, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -236,6 +246,114 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     print(f"Report: {write_sweep_report(records, folder)}")
 
 
+@app.command(
+    "claim",
+    epilog="Examples: 'hw4 claim' takes about a quarter of an hour on two processors; 'hw4 claim --data embedded "
+    "--seeds 2 --landscapes 1 --passes 3' is a quick look.",
+)
+def claim_command(  # noqa: PLR0917  typer makes options of them
+    data: Annotated[
+        DataChoice, typer.Option(help="Images: FashionMNIST (real), digits (embedded), or real when found (auto).")
+    ] = DataChoice.auto,
+    seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = 5,
+    landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = 3,
+    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(help="A learning rate; several make a ladder.  [default: 0.01 to 5.12 by twos]"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for records, figures and page.  [default: reports/DATA/claim]")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")] = False,
+    debug: Debug = False,  # noqa: ARG001  read by main()
+) -> None:
+    """Test the claim that BatchNorm allows larger learning rates: a ladder of rates, sharpness, kinks, range views."""
+    workers = processes if processes is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise SpecError(f"--processes must be at least 1, got {workers}")
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    from hw4.data.images import choose_dataset, load_images
+
+    name, sentence = choose_dataset(data.value)
+    ladder = ladder_specs(rates=rate or LADDER_RATES, seeds=seeds, data=name, passes=passes)
+    views = landscape_specs(seeds=landscapes, data=name, passes=passes)
+    folder = out or Path("reports", name, "claim")
+    print(sentence, flush=True)
+
+    from hw4.claim import run_claim
+    from hw4.records import LandscapeRecord
+    from hw4.report.page import write_claim_report
+
+    print(f"Training {len(ladder)} networks on the ladder and {len(views)} to look around in.", flush=True)
+    with tqdm(total=len(ladder) + len(views), unit="run", disable=None, dynamic_ncols=True) as bar:
+
+        def on_claim(record: "ConvNetRecord | LandscapeRecord", found: bool) -> None:  # noqa: ARG001
+            spec = record.spec.run if isinstance(record, LandscapeRecord) else record.spec
+            bar.set_description(f"{spec.label}, rate {spec.learning_rate:g}, seed {spec.seed}", refresh=False)
+            bar.update()
+
+        made = run_claim(
+            ladder, views, load_images(name), folder, processes=workers, fresh=fresh, on_claim=on_claim
+        )  # fmt: skip
+    print(f"Report: {write_claim_report(*made, folder)}")
+
+
+@app.command(
+    "audit",
+    epilog="Examples: 'hw4 audit' takes about three minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
+    "--passes 2' is a quick look.",
+)
+def audit_command(  # noqa: PLR0917  typer makes options of them
+    data: Annotated[
+        DataChoice, typer.Option(help="Images and questions: real, embedded, or real when both are found (auto).")
+    ] = DataChoice.auto,
+    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = 3,
+    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for record, figure and page.  [default: reports/DATA/audit]")
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")
+    ] = None,
+    debug: Debug = False,  # noqa: ARG001  read by main()
+) -> None:
+    """Rerun the solved notebook's way of measuring beside the right one, and show what each flaw changes."""
+    workers = processes if processes is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise SpecError(f"--processes must be at least 1, got {workers}")
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    from hw4.data.images import choose_dataset
+    from hw4.data.vectors import choose_questions
+
+    (name, sentence), (texts, other) = choose_dataset(data.value), choose_questions(data.value)
+    if data is DataChoice.auto and (name == "digits") != (texts == "grammar"):
+        (name, sentence), (texts, other) = choose_dataset("embedded"), choose_questions("embedded")
+    folder = out or Path("reports", name, "audit")
+    print(f"{sentence}\n{other}", flush=True)
+
+    from hw4.audit import run_audit
+    from hw4.report.audit import as_text
+    from hw4.report.page import write_audit_report
+
+    with tqdm(total=2 * seeds + 4, unit="part", disable=None, dynamic_ncols=True) as bar:
+
+        def on_audit(part: str) -> None:
+            bar.set_description(part, refresh=False)
+            bar.update()
+
+        record = run_audit(
+            name, texts, folder, seeds=seeds, passes=passes, processes=workers, on_audit=on_audit
+        )  # fmt: skip
+    print(as_text(record))
+    print(f"Report: {write_audit_report(record, folder)}")
+
+
 @contextlib.contextmanager
 def _cluster(address: str) -> Iterator[Executor]:
     """The executor of a Dask cluster; what its workers cannot give back is said in one sentence."""
@@ -269,11 +387,24 @@ def report_command(
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
     from hw4.errors import RecordError
-    from hw4.records import ConvNetRecord, Store, TextCNNRecord
+    from hw4.records import AuditRecord, ConvNetRecord, LandscapeRecord, Store, TextCNNRecord, read_record
     from hw4.report.benchmarks import newest_run
-    from hw4.report.page import write_benchmark_report, write_report, write_sweep_report
+    from hw4.report.page import (
+        write_audit_report,
+        write_benchmark_report,
+        write_claim_report,
+        write_report,
+        write_sweep_report,
+    )
 
     folder = out / "records"
+    if (out / "audit.json").exists():
+        print(f"Report: {write_audit_report(read_record(out / 'audit.json', AuditRecord), out)}")
+        return
+    if (out / "ladder").exists():
+        made = (Store(out / "ladder", ConvNetRecord).load_all(), Store(out / "landscapes", LandscapeRecord).load_all())
+        print(f"Report: {write_claim_report(*made, out)}")
+        return
     saved = newest_run(out)
     if saved is not None and not folder.exists():
         print(f"Report: {write_benchmark_report(saved, out)}")

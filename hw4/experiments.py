@@ -6,13 +6,23 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from hw4.data.images import Images
 from hw4.errors import SpecError
 from hw4.models import ConvNet
-from hw4.records import ConvNetRecord, DataIdentity, Environment, PassRow, PassTime, Store, environment
-from hw4.smoothness import SmoothnessUndefinedError, measure_smoothness
+from hw4.objective import Objective
+from hw4.records import (
+    ConvNetRecord,
+    DataIdentity,
+    Environment,
+    LandscapeRecord,
+    PassRow,
+    PassTime,
+    Reading,
+    Store,
+    environment,
+)
+from hw4.smoothness import SmoothnessUndefinedError, measure_directions
 from hw4.specs import ConvNetSpec
 from hw4.training import Evaluation, evaluate, train_pass
 
@@ -72,7 +82,7 @@ def train_convnet(spec: ConvNetSpec, images: Images, *, on_pass: OnPass | None =
             break
     first, last = rows[0].train_loss, rows[-1].train_loss
     return ConvNetRecord(
-        key=spec.key, spec=spec, data=identity(images), environment=_environment(x),
+        key=spec.key, spec=spec, data=identity(images), environment=images_environment(images),
         rows=rows, times=times, diverged=first is None or last is None or last > first,
     )  # fmt: skip
 
@@ -97,7 +107,7 @@ def run(
     records = []
     for spec in specs:
         record = None if fresh else store.load(spec.key)
-        found = record is not None and _same_circumstances(record, images)
+        found = record is not None and same_circumstances(record, images)
         if record is None or not found:
             record = train_convnet(spec, images, on_pass=on_pass)
             store.save(record)
@@ -115,13 +125,14 @@ def identity(images: Images) -> DataIdentity:
     )  # fmt: skip
 
 
-def _environment(x: Tensor) -> Environment:
-    return environment(threads=torch.get_num_threads(), dtype=str(x.dtype).removeprefix("torch."))
+def images_environment(images: Images) -> Environment:
+    """Where and with what this process trains on images."""
+    return environment(threads=torch.get_num_threads(), dtype=str(images.x_train.dtype).removeprefix("torch."))
 
 
-def _same_circumstances(record: ConvNetRecord, images: Images) -> bool:
+def same_circumstances(record: ConvNetRecord | LandscapeRecord, images: Images) -> bool:
     """Whether a run made now would give this record's numbers (its times aside)."""
-    now, then = _environment(images.x_train), record.environment
+    now, then = images_environment(images), record.environment
     return record.data == identity(images) and all(
         getattr(now, field) == getattr(then, field) for field in ("versions", "cpu", "threads", "dtype", "code")
     )
@@ -131,21 +142,28 @@ def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Ge
     """Evaluate and measure the model as it stands; what has no finite value becomes null."""
     train_loss, train_accuracy = _scores(evaluate(model, images.x_train, images.y_train))
     test_loss, test_accuracy = _scores(evaluate(model, images.x_test, images.y_test))
-    smoothness = update_norm = gradient_change_norm = None
-    try:
-        reading = measure_smoothness(
-            model, images.x_train, images.y_train, learning_rate=spec.learning_rate, batch_size=spec.batch_size,
-            generator=directions, norm_mode=spec.norm_mode, chunk_size=spec.chunk_size,
-        )  # fmt: skip
-        smoothness, update_norm = reading.smoothness, reading.update_norm
-        gradient_change_norm = reading.gradient_change_norm
-    except SmoothnessUndefinedError:
-        pass  # a diverged or a dead model; the row says so by its nulls
     return PassRow(
         completed=completed,
         train_loss=train_loss, train_accuracy=train_accuracy, test_loss=test_loss, test_accuracy=test_accuracy,
-        smoothness=smoothness, update_norm=update_norm, gradient_change_norm=gradient_change_norm,
+        readings=_readings(model, spec, images, directions) if spec.directions else [],
     )  # fmt: skip
+
+
+def _readings(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator) -> list[Reading]:
+    """Smoothness along some minibatch updates, or nothing when the model has diverged or died."""
+    objective = Objective(
+        model, images.x_train, images.y_train, norm_mode=spec.norm_mode, chunk_size=spec.chunk_size
+    )  # fmt: skip
+    try:
+        found = measure_directions(
+            objective, spec.directions, learning_rate=spec.learning_rate, batch_size=spec.batch_size,
+            generator=directions, noise_floor="reordered",
+        )  # fmt: skip
+    except SmoothnessUndefinedError:
+        return []
+    return [
+        Reading.model_validate({name: getattr(reading, name) for name in Reading.model_fields}) for reading in found
+    ]
 
 
 def _scores(evaluation: Evaluation) -> tuple[float | None, float | None]:

@@ -16,14 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hw4.errors import RecordError, first_problem
 from hw4.files import write_atomically
-from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
+from hw4.specs import ConvNetSpec, Dataset, LandscapeSpec, QuestionSet, TextCNNSpec
 
 PACKAGE = Path(__file__).parent
 NUMERICAL_CODE = (
+    "claim.py",
+    "curvature.py",
     "data",
     "experiments.py",
     "geometry.py",
     "models.py",
+    "objective.py",
     "smoothness.py",
     "specs.py",
     "sweep.py",
@@ -65,11 +68,27 @@ class Environment(_Document):
     dirty: bool | None
 
 
+class Reading(_Document):
+    """One smoothness reading and its companions, as :class:`hw4.smoothness.SmoothnessReading` explains them.
+
+    ``noise_floor`` is what rounding alone makes of the quotient; a reading too close to it is not ``usable``.
+    """
+
+    smoothness: Positive
+    update_norm: Positive
+    gradient_change_norm: Positive
+    cosine: Annotated[float, Field(ge=-1, le=1)]
+    along_update: Positive
+    weight_norm: Positive
+    noise_floor: Positive
+    usable: bool
+
+
 class PassRow(_Document):
     """State after ``completed`` passes (0: before training); losses are means in nats, accuracies shares.
 
-    Loss and accuracy of a set are null when the loss is not finite; the smoothness fields are null when the reading
-    had no value (zero update or a gradient that is not finite).
+    Loss and accuracy of a set are null when the loss is not finite. ``readings`` holds a smoothness reading for each
+    direction; none when they had no value (zero update or a gradient that is not finite) or were not asked for.
     """
 
     completed: Annotated[int, Field(ge=0)]
@@ -77,9 +96,14 @@ class PassRow(_Document):
     train_accuracy: Share | None
     test_loss: Positive | None
     test_accuracy: Share | None
-    smoothness: Positive | None
-    update_norm: Positive | None
-    gradient_change_norm: Positive | None
+    readings: list[Reading]
+
+    @property
+    def smoothness(self) -> float | None:
+        """Mean over the directions; None without readings, or when one is too close to its noise floor."""
+        if not self.readings or not all(reading.usable for reading in self.readings):
+            return None
+        return sum(reading.smoothness for reading in self.readings) / len(self.readings)
 
 
 class PassTime(_Document):
@@ -123,6 +147,61 @@ class ConvNetRecord(Record):
     def last(self) -> PassRow:
         """The row after the last pass made."""
         return self.rows[-1]
+
+
+class RangeRow(_Document):
+    """Loss and gradient change along an update, as :class:`hw4.curvature.RangeView` explains them."""
+
+    factors: list[Annotated[float, Field(gt=0)]]
+    loss: Positive
+    losses: list[Positive]
+    gradient_changes: list[Positive]
+    update_norm: Positive
+
+    @property
+    def smoothness(self) -> list[float]:
+        """Effective smoothness at each step length."""
+        return [
+            change / (factor * self.update_norm)
+            for factor, change in zip(self.factors, self.gradient_changes, strict=True)
+        ]
+
+
+class BlockNorms(_Document):
+    """One parameter tensor's norms: its weights, its part of the update, its part of the gradient's change."""
+
+    name: str
+    weight_norm: Positive
+    update_norm: Positive
+    gradient_change_norm: Positive
+
+
+class Curvature(_Document):
+    """Largest Hessian eigenvalue with its relative residual, and the share of kinks with its integral's error."""
+
+    sharpness: Annotated[float, Field(allow_inf_nan=False)]
+    residual: Positive
+    products: int
+    kink_share: Positive
+    quadrature_error: Positive
+
+
+class LandscapeRow(_Document):
+    """What lies around a network after ``completed`` passes; curvature is measured after some passes only."""
+
+    completed: Annotated[int, Field(ge=0)]
+    view: RangeRow
+    blocks: list[BlockNorms]
+    curvature: Curvature | None
+
+
+class LandscapeRecord(Record):
+    """What was measured around one run after each pass; it ends early when the run has diverged."""
+
+    spec: LandscapeSpec
+    data: DataIdentity
+    environment: Environment
+    rows: list[LandscapeRow]
 
 
 class QuestionIdentity(_Document):
@@ -273,3 +352,70 @@ def read_record(path: Path, kind: type[R]) -> R:
     if path.stem != record.key:
         raise RecordError(f"{path} holds the run {record.key}, but its name says otherwise; {way_out}")
     return record
+
+
+class AuditedRun(_Document):
+    """One network's smoothness after every pass, measured in several ways, and its scores from pass 0 on."""
+
+    label: str
+    variant: str
+    seed: int
+    smoothness: dict[str, list[Positive]]
+    train_loss: list[Positive]
+    test_accuracy: list[Share]
+
+
+class PixelAudit(_Document):
+    """Largest standardised test pixel, test images with one above 100, and scores, by the two rules."""
+
+    largest_right: Positive
+    largest_notebook: Positive
+    above_100_right: int
+    above_100_notebook: int
+    test_loss_right: Positive
+    test_loss_notebook: Positive
+    test_accuracy_right: Share
+    test_accuracy_notebook: Share
+
+
+class AuditedStride(_Document):
+    """A stride's mean with failures averaged in, the accuracies of the runs that trained, and how many did not."""
+
+    stride: int
+    notebook: Share
+    trained: list[Share]
+    diverged: int
+
+
+class QuestionAudit(_Document):
+    """Questions cut at a colon or otherwise changed by the notebook's parsing, and accuracies on either reading."""
+
+    questions: int
+    cut: int
+    mangled: int
+    logistic_right: Share
+    logistic_notebook: Share
+    stride5_right: list[Share]
+    stride5_notebook: list[Share]
+
+
+class EvaluationCost(_Document):
+    """Processor seconds of the notebook's evaluation, of ours, and of a training pass; medians of rounds in turn."""
+
+    notebook_seconds: Positive
+    right_seconds: Positive
+    pass_seconds: Positive
+
+
+class AuditRecord(Record):
+    """The notebook's way of measuring beside the right one."""
+
+    data: DataIdentity
+    questions_data: QuestionIdentity
+    environment: Environment
+    learning_rate: Positive
+    runs: Annotated[list[AuditedRun], Field(min_length=2)]
+    pixels: PixelAudit
+    strides: list[AuditedStride]
+    questions: QuestionAudit | None
+    evaluation: EvaluationCost

@@ -4,16 +4,22 @@ For an objective f and a displacement u, Lhat(w; u) = ||grad f(w + u) - grad f(w
 definition, after Santurkar et al., "How Does Batch Normalization Help Optimization?" (2018).
 """
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from hw4.training import Loss, chunks, draw_batches
+from hw4.objective import NormMode, Objective, flatten, loss_and_gradient
+from hw4.training import Loss, chunks
+
+NoiseFloor = Literal["reordered", "float64"]
+
+USABLE = 4
+"""A reading counts when it is so many times its noise floor: independent noise then adds at most 3% to it."""
 
 
 class SmoothnessUndefinedError(ValueError):
@@ -21,19 +27,47 @@ class SmoothnessUndefinedError(ValueError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Block:
+    """One parameter tensor's part in a reading: its name, and norms of its weights, its update, its gradient change."""
+
+    name: str
+    weight_norm: float
+    update_norm: float
+    gradient_change_norm: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class SmoothnessReading:
-    """One smoothness measurement.
+    """One smoothness measurement, with what is needed to judge it.
 
     ``smoothness`` is ``gradient_change_norm`` / ``update_norm``, where ``update_norm`` is ||u||_2 over all trained
     parameters. A value of the quotient means little without the ||u|| it was taken at: with ReLU or max-pooling it has
-    no limit for small u. ``norm_mode`` and ``chunk_size`` (examples) say which objective was differentiated.
+    no limit for small u. ``along_update`` = |u . dg| / ||u||^2 is its lower bound, the mean curvature along u;
+    ``cosine`` is the angle's between u and dg. ``noise_floor`` is what rounding alone makes of the quotient, when it
+    was asked for. ``norm_mode`` and ``chunk_size`` (examples) say which objective was differentiated.
     """
 
     smoothness: float
     update_norm: float
     gradient_change_norm: float
-    norm_mode: Literal["batch", "running"]
+    cosine: float
+    along_update: float
+    weight_norm: float
+    learning_rate: float
+    noise_floor: float | None
+    norm_mode: NormMode
     chunk_size: int
+    blocks: tuple[Block, ...]
+
+    @property
+    def scaled(self) -> float:
+        """Learning rate x smoothness: gradient descent on an L-smooth quadratic is stable below 2."""
+        return self.learning_rate * self.smoothness
+
+    @property
+    def usable(self) -> bool:
+        """Whether the reading is far enough above its noise floor, as far as one was measured."""
+        return self.noise_floor is None or self.smoothness >= USABLE * self.noise_floor
 
 
 def effective_smoothness(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Tensor) -> float:
@@ -42,39 +76,33 @@ def effective_smoothness(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Ten
     w and u are flat (p,), ``gradient`` maps (p,) to (p,). On f(w) = w'Hw/2 + b'w this is ||Hu|| / ||u||. Raises
     ValueError for shapes that differ and SmoothnessUndefinedError for a zero u or a gradient that is not finite.
     """
-    update_norm, gradient_change_norm = _secant(gradient, w, u)
-    return gradient_change_norm / update_norm
+    step, change = _secant(gradient, w, u, None)
+    return _norm(change) / _norm(step)
 
 
-def _secant(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Tensor) -> tuple[float, float]:
-    """Norms of the step from w to w + u and of the gradient's change over it."""
+def _secant(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The step from w to w + u as rounding left it, and the gradient's change over it; ``before`` is that at w."""
     if w.ndim != 1 or w.shape != u.shape:
         raise ValueError(f"w and u must be flat and equally long, got shapes {tuple(w.shape)} and {tuple(u.shape)}")
     moved = w + u
     step = moved - w  # the displacement that rounding left of u, which is the one the gradients see
-    update_norm = _norm(step)
-    if update_norm == 0:
+    if _norm(step) == 0:
         raise SmoothnessUndefinedError(
             f"the update is zero (||u|| = {_norm(u):.3g} against ||w|| = {_norm(w):.3g}), so the quotient has no value"
         )
-    before = gradient(w)
-    change = gradient(moved) - before
+    if before is None:
+        before = gradient(w)
     if before.shape != w.shape:
         raise ValueError(f"the gradient must have the shape of w, {tuple(w.shape)}, got {tuple(before.shape)}")
-    gradient_change_norm = _norm(change)
+    change = gradient(moved) - before
     if not (torch.isfinite(step).all() and torch.isfinite(change).all()):
         raise SmoothnessUndefinedError("a gradient or the update is not finite: the model has diverged")
-    return update_norm, gradient_change_norm
+    return step, change
 
 
 def _norm(vector: Tensor) -> float:
     """Euclidean norm, summed in float64."""
     return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
-
-
-def flatten(tensors: list[Tensor] | tuple[Tensor, ...]) -> Tensor:
-    """Concatenate tensors into one flat copy, each in its logical (row-major) order."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
 
 
 def full_gradient(
@@ -86,58 +114,96 @@ def full_gradient(
     a time, so ``chunk_size`` is part of the objective; without batch statistics it changes rounding only.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError("the model has no parameter that requires a gradient")
-    total = [torch.zeros_like(p) for p in parameters]
-    for inputs, targets in chunks(x, y, chunk_size):
-        objective = loss(model(inputs), targets) * (len(targets) / len(y))
-        for accumulated, part in zip(total, torch.autograd.grad(objective, parameters), strict=True):
-            accumulated.add_(part)
-    return flatten(total)
+    return flatten(loss_and_gradient(model, parameters, chunks(x, y, chunk_size), len(y), loss)[1])
 
 
 def measure_smoothness(
     model: nn.Module,
-    x: Tensor,
-    y: Tensor,
+    x: Tensor | DataLoader[Any],
+    y: Tensor | None = None,
     *,
     learning_rate: float,
     batch_size: int,
     generator: torch.Generator,
-    norm_mode: Literal["batch", "running"] = "batch",
+    norm_mode: NormMode = "batch",
     chunk_size: int = 100,
     loss: Loss = F.cross_entropy,
+    noise_floor: NoiseFloor | None = None,
+    dtype: torch.dtype | None = None,
 ) -> SmoothnessReading:
     """Effective smoothness of the mean loss over (x, y) at the model's parameters, along one minibatch SGD update.
 
     u = -learning_rate * gradient over ``batch_size`` examples drawn with replacement from ``generator``; both full
-    gradients run over all n examples of x (n, ...) and y (n, ...), in chunks. ``norm_mode="batch"`` differentiates
-    the function that is trained, normalised by batch statistics; ``"running"`` the one that is evaluated, normalised
-    by running statistics. They are different functions. The model itself is not touched: everything happens on a copy.
+    gradients run over all n examples of x (n, ...) and y (n, ...), in chunks, or over the batches of a data loader x.
+    ``norm_mode="batch"`` differentiates the function that is trained, normalised by batch statistics; ``"running"`` the
+    one that is evaluated, normalised by running statistics. They are different functions. The model itself is not
+    touched: everything happens on a copy, in ``dtype`` when one is given (``torch.float64`` to be rid of rounding).
 
-    Raises SmoothnessUndefinedError when the update is zero or a gradient is not finite.
+    ``noise_floor`` asks for the reading's error. ``"reordered"`` costs one full gradient more: the same numbers are
+    summed in another order. It does not see ReLUs and pooling windows that rounding tips over, which matter where u is
+    tiny; ``"float64"`` does, for two full gradients in double precision: it is the norm of the actual error of dg.
+
+    Raises ObjectiveError for an objective that is no fixed function (dropout, a shuffling loader), ValueError for other
+    unfit arguments, SmoothnessUndefinedError when the update is zero or a gradient is not finite.
     """
-    if norm_mode not in ("batch", "running"):
-        raise ValueError(f"norm_mode must be 'batch' or 'running', got {norm_mode!r}")
-    probe = copy.deepcopy(model).train(norm_mode == "batch")
-    parameters = [p for p in probe.parameters() if p.requires_grad]
-
-    def gradient(w: Tensor) -> Tensor:
-        with torch.no_grad():
-            for parameter, values in zip(parameters, torch.split(w, [p.numel() for p in parameters]), strict=True):
-                parameter.copy_(values.view(parameter.shape))
-        return full_gradient(probe, x, y, loss=loss, chunk_size=chunk_size)
-
-    (batch,) = draw_batches(len(x), updates=1, batch_size=batch_size, generator=generator)
-    minibatch = full_gradient(
-        probe, x.index_select(0, batch), y.index_select(0, batch), loss=loss, chunk_size=batch_size
+    objective = Objective(model, x, y, loss=loss, norm_mode=norm_mode, chunk_size=chunk_size, dtype=dtype)
+    (reading,) = measure_directions(
+        objective, 1, learning_rate=learning_rate, batch_size=batch_size, generator=generator, noise_floor=noise_floor
     )
-    w = flatten([p.detach() for p in parameters])
-    update_norm, gradient_change_norm = _secant(gradient, w, -learning_rate * minibatch)
-    return SmoothnessReading(
-        smoothness=gradient_change_norm / update_norm,
-        update_norm=update_norm,
-        gradient_change_norm=gradient_change_norm,
-        norm_mode=norm_mode,
-        chunk_size=chunk_size,
-    )
+    return reading
+
+
+def measure_directions(
+    objective: Objective,
+    directions: int,
+    *,
+    learning_rate: float,
+    batch_size: int,
+    generator: torch.Generator,
+    noise_floor: NoiseFloor | None = None,
+) -> list[SmoothnessReading]:
+    """Readings at one point along several minibatch updates, each as by :func:`measure_smoothness`.
+
+    They share the full gradient at the point and a reordered one, so d directions cost d + 1 or d + 2 full gradients.
+    """
+    if noise_floor not in (None, "reordered", "float64"):
+        raise ValueError(f"noise_floor must be None, 'reordered' or 'float64', got {noise_floor!r}")
+    if directions < 1:
+        raise ValueError(f"the number of directions must be at least 1, got {directions}")
+    w = objective.w
+    double = objective.in_double() if noise_floor == "float64" else None
+    before = noise = None
+    readings = []
+    for _ in range(directions):
+        u = -learning_rate * objective.minibatch_gradient(w, batch_size, generator)
+        if before is None:
+            before = objective.gradient(w)
+        step, change = _secant(objective.gradient, w, u, before)
+        if double is not None:
+            exact = double.gradient((w + u).double()) - double.gradient(w.double())
+            noise = _norm(change.double() - exact)
+        elif noise_floor and noise is None:
+            # Two gradients of the same function at the same point, summed in different orders, differ by sqrt(2) times
+            # the error of one; so does a difference of gradients at two points from its own true value.
+            noise = _norm(objective.gradient(w, reordered=True) - before)
+        update_norm, change_norm = _norm(step), _norm(change)
+        along = float(step.double() @ change.double())
+        readings.append(
+            SmoothnessReading(
+                smoothness=change_norm / update_norm,
+                update_norm=update_norm,
+                gradient_change_norm=change_norm,
+                cosine=max(-1.0, min(1.0, along / update_norm / change_norm)) if change_norm else 0.0,
+                along_update=abs(along) / update_norm**2,
+                weight_norm=_norm(w),
+                learning_rate=learning_rate,
+                noise_floor=None if noise is None else noise / update_norm,
+                norm_mode=objective.norm_mode,
+                chunk_size=objective.chunk_size,
+                blocks=tuple(
+                    Block(name=name, weight_norm=_norm(a), update_norm=_norm(b), gradient_change_norm=_norm(c))
+                    for name, a, b, c in zip(objective.names, *map(objective.split, (w, step, change)), strict=True)
+                ),
+            )
+        )
+    return readings

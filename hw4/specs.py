@@ -1,7 +1,7 @@
 """What to run: frozen descriptions of runs, without torch and without files. Defaults are the homework's numbers."""
 
 from collections.abc import Sequence
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -23,7 +23,8 @@ class ConvNetSpec(BaseModel):
 
     ``learning_rate`` is in loss units per squared parameter unit, ``batch_size`` in images, ``passes`` in rounds of
     ``round(n / batch_size)`` updates, ``subset`` the share of training images in (0, 1]. ``norm_mode`` and
-    ``chunk_size`` (images) say which function the smoothness is measured on, see :mod:`hw4.smoothness`.
+    ``chunk_size`` (images) say which function the smoothness is measured on, see :mod:`hw4.smoothness`, ``directions``
+    along how many minibatch updates after every pass (0: not at all).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -37,6 +38,7 @@ class ConvNetSpec(BaseModel):
     subset: float = Field(gt=0, le=1)
     norm_mode: NormMode = "batch"
     chunk_size: int = Field(default=100, ge=1)
+    directions: int = Field(default=3, ge=0)
     seed: int = Field(default=0, ge=0)
 
     @classmethod
@@ -67,7 +69,8 @@ class ConvNetSpec(BaseModel):
         """
         parts = [self.data, f"convnet-{self.variant}"]
         for field, short in (("learning_rate", "lr"), ("batch_size", "batch"), ("passes", "passes"),
-                             ("norm_mode", "norm-"), ("chunk_size", "chunk")):  # fmt: skip
+                             ("norm_mode", "norm-"), ("chunk_size", "chunk"),
+                             ("directions", "directions")):  # fmt: skip
             value = getattr(self, field)
             if value != type(self).model_fields[field].default:
                 parts.append(f"{short}{value}")
@@ -102,6 +105,56 @@ def exercise_specs(
         ConvNetSpec.build(data=data, subset=subset, norm=norm, downsample=downsample, seed=seed, **settings)
         for seed in range(seeds)
         for norm, downsample in variants
+    )
+
+
+LADDER_RATES = tuple(0.01 * 2**rung for rung in range(10))
+"""Learning rates from far below the homework's 0.04 to 5.12, each twice the one before."""
+CURVATURE_PASSES = (0, 3, 10)
+"""Passes after which the costly measurements are made: before training, under way, at the end."""
+
+
+class LandscapeSpec(BaseModel):
+    """A run to look around after every pass, and the passes after which curvature is measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    run: ConvNetSpec
+    curvature_passes: tuple[Annotated[int, Field(ge=0)], ...] = CURVATURE_PASSES
+
+    @property
+    def key(self) -> str:
+        """Name of the landscape: that of the run, and the passes where they are not the usual ones."""
+        passes = "-".join(map(str, self.curvature_passes))
+        return f"{self.run.key}_landscape{'' if self.curvature_passes == CURVATURE_PASSES else passes}"
+
+
+def ladder_specs(
+    *,
+    rates: Sequence[float] = LADDER_RATES,
+    seeds: int,
+    data: Dataset,
+    subset: float | None = None,
+    **settings: object,
+) -> tuple[ConvNetSpec, ...]:
+    """List the ladder's runs: both architectures of exercise 1 at every learning rate, paired seed by seed."""
+    if not rates or sorted(set(rates)) != list(rates):
+        raise SpecError(f"the learning rates must rise and differ, at least one, got {list(rates)}")
+    return tuple(
+        spec
+        for rate in rates
+        for spec in exercise_specs(
+            ["smoothness"], seeds=seeds, data=data, subset=subset, learning_rate=rate, directions=0, **settings
+        )
+    )
+
+
+def landscape_specs(*, seeds: int, data: Dataset, passes: int = 10) -> tuple[LandscapeSpec, ...]:
+    """List the runs to look around in: both architectures of exercise 1 at the homework's learning rate."""
+    measured = tuple(sorted({min(completed, passes) for completed in CURVATURE_PASSES}))
+    return tuple(
+        LandscapeSpec(run=spec, curvature_passes=measured)
+        for spec in exercise_specs(["smoothness"], seeds=seeds, data=data, passes=passes, directions=1)
     )
 
 

@@ -20,6 +20,11 @@ class Interval:
     high: float
     n: int
 
+    def claim(self, side: Literal["below", "above"], value: float) -> Literal["holds", "fails", "not decided"]:
+        """Whether the claim that the estimated quantity lies on this side of ``value`` holds, fails or is open."""
+        found = self.compared_with(value)
+        return "not decided" if found == "not decided" else "holds" if found == side else "fails"
+
     def compared_with(self, value: float) -> Literal["below", "above", "not decided"]:
         """Say on which side of ``value`` the whole interval lies, if on one."""
         if self.high < value:

@@ -1,12 +1,8 @@
 """Exercise 2: the sweep of text CNNs over strides, trials trained together, spread over processes or any executor."""
 
 import math
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Executor, as_completed
 from functools import partial
 from pathlib import Path
 
@@ -14,10 +10,11 @@ import torch
 import torch.nn.functional as F
 
 from hw4.data.vectors import QuestionVectors, logistic_share, majority_share
-from hw4.errors import Hw4Error, SpecError
+from hw4.errors import SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.geometry import TEXT_LENGTH, pooling_windows
 from hw4.models import TEXT_FILTERS, TextCNN, TextCNNEnsemble
+from hw4.processes import spread
 from hw4.records import TEXT_PACKAGES, Environment, QuestionIdentity, Store, TextCNNRecord, environment
 from hw4.specs import TRIALS, TextCNNSpec, sweep_specs
 from hw4.training import chunks, train_ensemble
@@ -143,18 +140,6 @@ def make_group(
     return records
 
 
-def _end_with_parent() -> None:
-    """End this worker when the process that started it is gone: a killed parent cannot tell its workers to stop."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)  # nothing is lost: records are written whole
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def sweep(
     specs: Sequence[TextCNNSpec],
     questions: QuestionVectors,
@@ -189,26 +174,10 @@ def sweep(
             for record in future.result():
                 store.save(record)
             take(future.result(), on_disk=False)
-    elif processes == 1 or len(todo) <= 1:
-        for group in todo:
-            take(make_group(group, questions, data, store.folder), on_disk=False)
     else:
-        # "spawn" gives every process a torch of its own, on every platform.
-        pool = ProcessPoolExecutor(
-            min(processes, len(todo)), mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
-        )
-        try:
-            for future in as_completed(
-                [pool.submit(make_group, group, questions, data, store.folder) for group in todo]
-            ):
-                take(future.result(), on_disk=False)
-        except BrokenProcessPool as error:
-            raise Hw4Error(
-                f"a worker process died; the {len(records)} finished trials are kept in {store.folder}, and the same "
-                f"command goes on from there"
-            ) from error
-        finally:
-            pool.shutdown(cancel_futures=True)
+        make = partial(make_group, questions=questions, data=data, folder=store.folder)
+        for found in spread(make, todo, processes=processes):
+            take(found, on_disk=False)
     return [records[spec] for spec in specs]
 
 

@@ -1,9 +1,11 @@
 """Records made up for tests that need outcomes, not training."""
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
-from hw4.records import ConvNetRecord, DataIdentity, PassRow, PassTime, environment
+from hw4.records import ConvNetRecord, DataIdentity, PassRow, PassTime, Reading, environment
 from hw4.specs import ConvNetSpec
+from hw4.stats import Interval
 
 DATA = DataIdentity(name="digits", title="made-up digits", checksum="0" * 64, n_train=100, n_test=50)
 
@@ -11,11 +13,20 @@ DATA = DataIdentity(name="digits", title="made-up digits", checksum="0" * 64, n_
 def make_row(
     completed: int, *, loss: float | None = 1.0, accuracy: float | None = 0.5, smoothness: float | None = 5.0
 ) -> PassRow:
-    """A row whose training and test values agree."""
+    """A row whose training and test values agree, with two readings whose mean is the smoothness, or none."""
     return PassRow(
         completed=completed, train_loss=loss, train_accuracy=accuracy, test_loss=loss, test_accuracy=accuracy,
-        smoothness=smoothness, update_norm=0.1, gradient_change_norm=None if smoothness is None else 0.1 * smoothness,
+        readings=[] if smoothness is None else [make_reading(0.9 * smoothness), make_reading(1.1 * smoothness)],
     )  # fmt: skip
+
+
+def make_reading(smoothness: float, **changes: Any) -> Reading:
+    """A reading far above its noise floor."""
+    values = {
+        "smoothness": smoothness, "update_norm": 0.1, "gradient_change_norm": 0.1 * smoothness, "cosine": 0.6,
+        "along_update": 0.6 * smoothness, "weight_norm": 3.0, "noise_floor": 1e-4 * smoothness, "usable": True,
+    }  # fmt: skip
+    return Reading.model_validate({**values, **changes})
 
 
 def make_record(
@@ -31,3 +42,12 @@ def make_record(
         key=spec.key, spec=spec, data=data, environment=environment(threads=1, dtype="float32"), rows=list(rows),
         times=[PassTime(wall_seconds=seconds, cpu_seconds=seconds)] * (len(rows) - 1), diverged=diverged,
     )  # fmt: skip
+
+
+def require(interval: Interval, side: Literal["below", "above"], value: float) -> None:
+    """Fail unless the data decide for the ordering, and say whether they decide against it or not at all."""
+    outcome = interval.claim(side, value)
+    seen = f"{interval.estimate:.4g} [{interval.low:.4g}, {interval.high:.4g}], n = {interval.n}"
+    assert outcome == "holds", (
+        f"the ordering '{side} {value:g}' {outcome if outcome == 'fails' else 'is ' + outcome}: {seen}"
+    )

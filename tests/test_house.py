@@ -18,11 +18,16 @@ LAYERS = (
     "data",
     "models",
     "training",
+    "objective",
     "smoothness",
+    "curvature",
     "records",
     "stats",
+    "processes",
     "experiments",
     "sweep",
+    "claim",
+    "audit",
     "gate",
     "report",
     "cli",
@@ -31,9 +36,11 @@ LAYERS = (
 STRANGERS = {
     "models": {"data"},
     "training": {"data"},
-    "smoothness": {"data"},
-    "gate": {"data", "experiments", "models", "smoothness", "sweep", "training"},
-    "report": {"data", "experiments", "models", "sweep", "training"},
+    "objective": {"data", "models"},
+    "smoothness": {"data", "models"},
+    "curvature": {"data", "models"},
+    "gate": {"audit", "claim", "data", "experiments", "models", "objective", "smoothness", "sweep", "training"},
+    "report": {"audit", "claim", "curvature", "data", "experiments", "models", "objective", "sweep", "training"},
 }
 
 

@@ -1,11 +1,15 @@
 """The README is true: its tables are those of the reference records, and its example runs."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
-from hw4.records import ConvNetRecord, Store, TextCNNRecord
+from benchmarks.validate_gate import markdown
+from benchmarks.validate_gate import summarise as summarise_gate
+from hw4.records import AuditRecord, ConvNetRecord, LandscapeRecord, Store, TextCNNRecord, read_record
+from hw4.report import audit, claim
 from hw4.report.findings import sections
 from hw4.report.strides import summarise
 
@@ -40,9 +44,46 @@ def test_the_sweeps_table_is_that_of_its_reference_records() -> None:
         assert f"- {sentence}\n" in README
 
 
+def test_the_claims_table_and_answer_are_those_of_its_records() -> None:
+    folder = REFERENCE / "claim"
+    found = claim.assemble(
+        Store(folder / "ladder", ConvNetRecord).load_all(), Store(folder / "landscapes", LandscapeRecord).load_all()
+    )
+    assert table(claim.PREDICTION_HEADER, tuple(claim.prediction_rows(found))) in README
+    for sentence in (*claim.answers(found), *claim.range_answers(found), *claim.failures(found)):
+        assert f"- {sentence}\n" in README
+
+
+def test_the_audits_table_is_that_of_its_record() -> None:
+    record = read_record(REFERENCE / "audit" / "audit.json", AuditRecord)
+    assert table(audit.HEADER, tuple(audit.rows(record))) in README
+    for sentence in audit.answers(record):
+        assert f"- {sentence}\n" in README
+
+
+def test_the_gates_tables_are_those_of_its_validation() -> None:
+    found = summarise_gate()
+    assert json.loads((REFERENCE / "gate" / "validation.json").read_text()) == found
+    for expected in markdown(found).split("\n\n"):
+        assert expected in README, f"the README should hold this table instead:\n{expected}"
+
+
 def test_linked_files_exist() -> None:
-    for target in re.findall(r"\]\((?!http)([^)]+)\)", README):
-        assert (ROOT / target).exists(), f"the README links to {target}, which is not there"
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!http)([^)]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}, which is not there"
+
+
+def test_the_page_for_other_models_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = re.findall(
+        r"```python\n(.*?)```", (ROOT / "docs" / "measure-your-model.md").read_text(), flags=re.S
+    )
+    scope: dict[str, object] = {}
+    exec(first, scope)  # the page's own code
+    assert len(first.strip().splitlines()) <= 15
+    assert "usable: True" in capsys.readouterr().out
+    exec(second, scope)
+    assert re.fullmatch(r"sharpness [\d.]+, kinks 0.0%, .* steps [\d.]+\n", capsys.readouterr().out)
 
 
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from hw4.report.findings import Section, sections, settled_smoothness, show
 from hw4.report.page import write_report
 from hw4.specs import EXERCISES, ConvNetSpec, exercise_specs
 from hw4.stats import Interval, mean_interval
-from tests.factory import DATA, make_record, make_row
+from tests.factory import DATA, make_reading, make_record, make_row
 
 PASSES = 4
 
@@ -151,6 +151,18 @@ def test_smoothness_is_averaged_from_pass_three() -> None:
     assert settled_smoothness(record) == 4
     short = make_record(ConvNetSpec.build(data="digits", passes=2), record.rows[:3])
     assert settled_smoothness(short) == 2
+
+
+def test_an_unusable_reading_is_not_plotted() -> None:
+    made = records()
+    drowned = [make_reading(5.0, noise_floor=4.0, usable=False), make_reading(5.0)]
+    rows = [row.model_copy(update={"readings": drowned}) if row.completed == 2 else row for row in made[0].rows]
+    section = smoothness_section([make_record(made[0].spec, rows), *made[1:]])
+    (line, *_) = figure(section).axes[2].lines
+    assert 2 not in np.asarray(line.get_xdata()).tolist()
+    answer = " ".join(section.answer)
+    assert "Each value is the mean over 2 minibatch updates" in answer
+    assert re.search(r"1 of \d+ was too close to it to be used", answer)
 
 
 def test_an_interval_is_written_with_its_limits() -> None:

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import numpy as np
@@ -12,13 +12,16 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from hw4.models import ConvNet
+from hw4.objective import Objective, ObjectiveError
 from hw4.smoothness import (
     SmoothnessReading,
     SmoothnessUndefinedError,
     effective_smoothness,
     full_gradient,
+    measure_directions,
     measure_smoothness,
 )
 from hw4.training import chunks
@@ -296,6 +299,192 @@ def test_nonsense_is_refused() -> None:
         ({"batch_size": 31}, "between 1 and the number of examples"),
         ({"chunk_size": 0}, "chunk_size must be at least 1"),
         ({"learning_rate": 0.0}, "the update is zero"),
+        ({"noise_floor": "yes"}, "noise_floor must be"),
     ):
         with pytest.raises(ValueError, match=message):
             measured(model, x, y, **settings)
+
+
+def test_the_companions_agree_with_the_reading() -> None:
+    model, x, y = small_problem(norm=True)
+    found = measured(model, x, y, noise_floor="reordered")
+    assert abs(found.cosine) * found.smoothness == pytest.approx(found.along_update, rel=EXACT)
+    assert 0 < found.along_update <= found.smoothness
+    assert found.scaled == 0.1 * found.smoothness
+    assert [block.name for block in found.blocks] == [name for name, _ in model.named_parameters()]
+    for total in ("weight_norm", "update_norm", "gradient_change_norm"):
+        parts = math.hypot(*(getattr(block, total) for block in found.blocks))
+        assert parts == pytest.approx(getattr(found, total), rel=EXACT)
+    assert found.noise_floor is not None
+    assert found.noise_floor < 1e-10 * found.smoothness
+    assert found.usable
+
+
+def test_on_a_quadratic_the_cosine_and_the_slope_along_the_update_are_exact() -> None:
+    # f(w) = w1^2/2 + w2^2 at (1, 1): the gradient is (1, 2), its change over u = -(1, 2)/2 is -(1, 4)/2.
+    class Quadratic(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(2, dtype=torch.float64))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return (self.w**2 * torch.tensor([0.5, 1.0])).sum().expand(len(x))
+
+    x = torch.zeros(5, dtype=torch.float64)
+    found = measure_smoothness(
+        Quadratic(), x, x, learning_rate=0.5, batch_size=2, generator=torch.Generator(), loss=lambda out, _: out.mean()
+    )
+    assert found.smoothness == pytest.approx(math.sqrt(17 / 5), rel=EXACT)
+    assert found.along_update == pytest.approx(9 / 5, rel=EXACT)
+    assert found.cosine == pytest.approx(9 / math.sqrt(5 * 17), rel=EXACT)
+    assert found.weight_norm == pytest.approx(math.sqrt(2), rel=EXACT)
+    assert found.update_norm == pytest.approx(math.sqrt(5) / 2, rel=EXACT)
+
+
+@pytest.mark.parametrize(("rate", "usable"), [(0.04, True), (1e-8, False)])
+@pytest.mark.parametrize("kind", ["reordered", "float64"])
+@pytest.mark.parametrize("smooth", [True, False], ids=["smooth", "kinked"])
+def test_the_noise_floor_is_the_error_that_float64_reveals(
+    rate: float, usable: bool, smooth: bool, kind: Literal["reordered", "float64"]
+) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        convs = nn.Sequential(nn.Conv2d(1, 4, 3), nn.Tanh() if smooth else nn.ReLU(), nn.Flatten(), nn.Linear(64, 10))
+        x, y = torch.randn(300, 1, 6, 6), torch.arange(300) % 10
+    found = measured(convs, x, y, learning_rate=rate, noise_floor=kind)
+    assert found.noise_floor is not None
+    assert found.usable == usable
+    objective = Objective(convs, x, y)
+    double, w = objective.in_double(), objective.w
+    u = -rate * objective.minibatch_gradient(w, 8, torch.Generator().manual_seed(4))
+    exact = double.gradient((w + u).double()) - double.gradient(w.double())
+    error = abs(found.smoothness - float(exact.norm()) / found.update_norm)
+    # The reordered floor is one draw of a norm of some hundred rounding errors, the actual error another.
+    assert error <= found.noise_floor * (3 if kind == "reordered" else 1 + 1e-6)
+
+
+def test_double_precision_on_request_is_that_of_a_double_model() -> None:
+    torch.manual_seed(3)
+    model, x, y = ConvNet(), torch.randn(40, 784), torch.arange(40) % 10
+    asked = measured(model, x, y, dtype=torch.float64)
+    assert asked == measured(copy.deepcopy(model).double(), x.double(), y)
+    assert next(model.parameters()).dtype == torch.float32
+
+
+def test_several_directions_share_the_point_and_are_single_readings() -> None:
+    model, x, y = small_problem(norm=True)
+    settings = {"learning_rate": 0.1, "batch_size": 8}
+    one, several = (torch.Generator().manual_seed(4) for _ in range(2))
+    singles = [measure_smoothness(model, x, y, generator=one, **settings) for _ in range(3)]  # type: ignore[arg-type]
+    together = measure_directions(Objective(model, x, y), 3, generator=several, **settings)  # type: ignore[arg-type]
+    assert together == singles
+    assert len({found.smoothness for found in together}) == 3
+    with pytest.raises(ValueError, match="directions must be at least 1"):
+        measure_directions(Objective(model, x, y), 0, generator=one, **settings)  # type: ignore[arg-type]
+
+
+def test_a_data_loader_gives_what_its_tensors_give() -> None:
+    model, x, y = small_problem(norm=True, n=23)
+    loader = DataLoader(TensorDataset(x, y), batch_size=10)
+    settings = {"learning_rate": 0.1, "batch_size": 8, "noise_floor": "reordered"}
+    found, expected = (
+        measure_smoothness(model, *data, generator=torch.Generator().manual_seed(4), chunk_size=10, **settings)  # type: ignore[arg-type]
+        for data in ((loader,), (x, y))
+    )
+    assert found == expected
+
+
+class Paired(nn.Module):
+    """Takes its inputs as a dict, as text models do."""
+
+    def __init__(self, **extra: nn.Module) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 3)
+        self.extra = nn.Sequential(*extra.values())
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Map two tensors (batch, 4) to (batch, 3)."""
+        scores: Tensor = self.extra(self.linear(inputs["a"] * inputs["b"][0]))
+        return scores
+
+
+def paired_data(n: int = 10) -> list[tuple[dict[str, object], int]]:
+    generator = torch.Generator().manual_seed(0)
+    return [({"a": torch.randn(4, generator=generator), "b": [torch.ones(4)]}, i % 3) for i in range(n)]
+
+
+def test_inputs_may_be_nested() -> None:
+    loader = DataLoader(paired_data(), batch_size=4)  # type: ignore[arg-type, var-annotated]
+    found = measure_smoothness(
+        Paired(), loader, learning_rate=0.1, batch_size=4, generator=torch.Generator(), noise_floor="reordered"
+    )
+    assert found.usable
+    assert found.chunk_size == 4
+
+
+class Stream(IterableDataset[object]):
+    """Examples without indices."""
+
+    def __iter__(self) -> Iterator[object]:
+        """Yield the examples."""
+        return iter(paired_data())
+
+
+class Jitter(nn.Module):
+    """Adds noise in every mode."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map any shape to itself."""
+        return x + 1e-3 * torch.randn_like(x)
+
+
+@pytest.mark.parametrize(
+    ("extra", "loader", "message"),
+    [
+        ({"drop": nn.Dropout(0.1)}, {}, r"dropout is on in extra.0 \(p = 0.1\).*norm_mode='running'"),
+        ({"jitter": Jitter()}, {}, "gave the losses .* is random; switch it off"),
+        ({}, {"shuffle": True}, "RandomSampler.*shuffle=False"),
+        ({}, {"drop_last": True}, "drops the last 2 of 10 examples.*drop_last=False"),
+        ({}, {"batch_size": None}, "must batch a dataset"),
+        ({}, {"dataset": Stream()}, "must batch a dataset"),
+    ],
+    ids=["dropout", "random", "shuffle", "drop_last", "unbatched", "stream"],
+)  # fmt: skip
+def test_what_is_no_fixed_function_is_refused_by_name(
+    extra: dict[str, nn.Module], loader: dict[str, object], message: str
+) -> None:
+    settings = {"dataset": paired_data(), "batch_size": 4, **loader}
+    data = DataLoader(**settings)  # type: ignore[arg-type, var-annotated]
+    model = Paired(**extra)
+    before = torch.get_rng_state()
+    with pytest.raises(ObjectiveError, match=message):
+        measure_smoothness(model, data, learning_rate=0.1, batch_size=4, generator=torch.Generator())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_dropout_is_no_obstacle_to_the_evaluated_function() -> None:
+    loader = DataLoader(paired_data(), batch_size=4)  # type: ignore[arg-type, var-annotated]
+    model = Paired(drop=nn.Dropout(0.5))
+    settings = {"learning_rate": 0.1, "batch_size": 4}
+    found, plain = (
+        measure_smoothness(net, loader, generator=torch.Generator().manual_seed(1), norm_mode="running", **settings)  # type: ignore[arg-type]
+        for net in (model, copy.deepcopy(model).eval())
+    )
+    assert found == plain
+
+
+def test_losses_that_are_no_mean_and_half_given_data_are_refused() -> None:
+    model, x, y = small_problem(norm=False)
+    with pytest.raises(ObjectiveError, match=r"one number, the batch's mean, got shape \(30,\)"):
+        measured(model, x, y, loss=lambda out, target: F.cross_entropy(out, target, reduction="none"))
+    with pytest.raises(ValueError, match="targets y are missing"):
+        measured(model, x, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="holds the targets already"):
+        measured(model, DataLoader(TensorDataset(x, y)), y)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_is_the_same_function() -> None:
+    model, x, y = small_problem(norm=True)
+    found = reading(model.cuda(), x, y)
+    assert found == pytest.approx(reading(model.cpu(), x, y), rel=1e-8)

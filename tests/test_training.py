@@ -54,6 +54,13 @@ def test_evaluation_does_not_depend_on_the_order_of_examples() -> None:
     assert first.accuracy == second.accuracy
 
 
+def test_an_evaluation_looks_at_every_example_once() -> None:
+    (x, y), model, seen = problem(), linear_model(), list[int]()
+    model.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    evaluate(model, x, y, chunk_size=10)
+    assert sum(seen) == len(x)
+
+
 def test_evaluation_uses_running_statistics_and_leaves_every_mode_and_buffer() -> None:
     model = ConvNet("batch")
     model.norms[0].eval()  # a module frozen by its owner must stay frozen

@@ -2,6 +2,7 @@
 
 import hashlib
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -53,10 +54,17 @@ def choose_dataset(choice: Literal["auto", "embedded", "real"]) -> tuple[Dataset
     return "digits", f"Data: the embedded digits, because FashionMNIST is not in {searched} ('hw4 fetch' downloads it)."
 
 
-def load_images(name: Dataset, *, subset: float | None = None, root: Path | None = None) -> Images:
+Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Grey levels of training (n, ...) and test images (m, ...) to standardised ones."""
+
+
+def load_images(
+    name: Dataset, *, subset: float | None = None, root: Path | None = None, rule: Rule | None = None
+) -> Images:
     """Load a data set, keep the ``subset`` share of its training images, standardise pixelwise with their statistics.
 
-    ``root`` is the data root of FashionMNIST (default: the first found). Raises DataError for unusable files.
+    ``root`` is the data root of FashionMNIST (default: the first found), ``rule`` another rule than
+    :func:`standardise`. Raises DataError for unusable files.
     """
     share = DEFAULT_SUBSET[name] if subset is None else subset
     if not 0 < share <= 1:
@@ -71,7 +79,7 @@ def load_images(name: Dataset, *, subset: float | None = None, root: Path | None
     digest = hashlib.sha256()
     for part in (train, train_labels, test, test_labels):
         digest.update(part.numpy().tobytes())
-    x_train, x_test = standardise(train.float(), test.float())
+    x_train, x_test = (rule or standardise)(train.float(), test.float())
     title = {"fashion-mnist": "FashionMNIST", "digits": "scikit-learn digits, enlarged to 28x28"}[name]
     return Images(
         name=name, title=title, checksum=digest.hexdigest(),

@@ -1,5 +1,6 @@
 """What the records say: numbers with intervals, and answers whose words follow from the numbers."""
 
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -168,13 +169,14 @@ def _smoothness(setting: ConvNetSpec, plain: Arm, normed: Arm) -> Section:
             f"{rate * normed_level:.2f} of that. "
             + (
                 "So the smoother objective leaves room for learning rates larger by about the same factor, "
-                f"{1 / ratio.estimate:.1f}, which is how smoothness may explain the larger learning rates that "
-                "BatchNorm allows."
+                f"{1 / ratio.estimate:.1f}: that is how smoothness would explain the larger learning rates that "
+                "BatchNorm allows, and 'hw4 claim' puts it to the test."
                 if side == "below"
                 else "These numbers therefore do not show that BatchNorm leaves room for larger learning rates."
             )
             + " The measured value is local, along one minibatch update, not a bound on the whole function."
         )
+    answer += _quality(plain, normed)
     start = _pairs(normed, plain, lambda run: run.rows[0].smoothness)
     if start:
         ratio = paired_ratio(start)
@@ -193,6 +195,28 @@ def _smoothness(setting: ConvNetSpec, plain: Arm, normed: Arm) -> Section:
         ("model", "train loss", "test accuracy", f"smoothness, passes {first_pass} to {setting.passes}", "diverged"),
         rows, tuple(answer),
     )  # fmt: skip
+
+
+def _quality(*arms: Arm) -> list[str]:
+    """A sentence on how good the readings themselves are: rounding, spread over directions, what was left out."""
+    groups = [row.readings for arm in arms for run in arm.runs.values() for row in run.rows if row.readings]
+    everything = [reading for readings in groups for reading in readings]
+    if not everything:
+        return []
+    unusable = sum(not reading.usable for reading in everything)
+    noise = max(reading.noise_floor / reading.smoothness for reading in everything if reading.smoothness)
+    directions = max(len(readings) for readings in groups)
+    spreads = [
+        statistics.stdev(reading.smoothness for reading in readings) / statistics.fmean(r.smoothness for r in readings)
+        for readings in groups
+        if len(readings) > 1 and any(reading.smoothness for reading in readings)
+    ]
+    spread = f", which differ by {statistics.median(spreads):.0%} of it (median standard deviation)" if spreads else ""
+    return [
+        f"Each value is the mean over {directions} minibatch update{'s' if directions > 1 else ''}{spread}. Rounding "
+        f"makes up at most {noise:.2%} of a reading; {unusable or 'none'} of {len(everything):,} "
+        f"{'was' if unusable == 1 else 'were'} too close to it to be used."
+    ]
 
 
 def _pooling(setting: ConvNetSpec, pooled: Arm, strided: Arm) -> Section:

@@ -10,7 +10,8 @@ import jinja2
 from matplotlib.figure import Figure
 
 from hw4.files import write_atomically
-from hw4.records import ConvNetRecord, Environment, TextCNNRecord
+from hw4.records import AuditRecord, ConvNetRecord, Environment, LandscapeRecord, TextCNNRecord
+from hw4.report import audit, claim
 from hw4.report.benchmarks import HEADER, answers, caption, ratio_chart, read_run, table_rows
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import Section, sections
@@ -77,6 +78,48 @@ def write_sweep_report(records: Sequence[TextCNNRecord], folder: Path, *, anyway
     return write_page(
         "A text CNN against its stride", [entry], [record.environment for record in records], facts, folder
     )
+
+
+def write_claim_report(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord], folder: Path) -> Path:
+    """Write the page on the homework's claim, ``index.html``, and its figures into ``folder``; raises RecordError."""
+    found = claim.assemble(ladder, landscapes)
+    entries = [
+        Entry(
+            "Does BatchNorm allow larger learning rates?", "ladder.png", claim.ladder_figure(found),
+            "Final train loss and test accuracy against the learning rate with and without BatchNorm, and the learning "
+            "rates that smoothness and sharpness would allow. The tables give the values.",
+            found.caption,
+            [("Largest stable learning rates, and what measurements along the runs would allow",
+              claim.PREDICTION_HEADER, claim.prediction_rows(found)),
+             ("The ladder", claim.HEADER, claim.ladder_rows(found))],
+            claim.answers(found),
+        ),
+        Entry(
+            "Along the update, over a range of steps", "range.png", claim.range_figure(found),
+            "Bands of loss, gradient change and effective smoothness over steps of half to four times the update.",
+            found.caption, [], claim.range_answers(found),
+        ),
+        Entry(
+            "Sharpness, kinks and layers", "curvature.png", claim.curvature_figure(found),
+            "Largest Hessian eigenvalue and kink share after some passes, and smoothness of each layer.",
+            found.caption, [], claim.failures(found),
+        ),
+    ]  # fmt: skip
+    environments = [r.environment for r in ladder] + [r.environment for r in landscapes]
+    return write_page("BatchNorm, smoothness and learning rates", entries, environments, [], folder)
+
+
+def write_audit_report(record: AuditRecord, folder: Path) -> Path:
+    """Write the audit's page, ``index.html``, and its figure into ``folder``; returns the page's path."""
+    entry = Entry(
+        "What the solved notebook reported, and what each flaw changes", "audit.png", audit.figure(record),
+        audit.alt_text(), audit.caption(record), [("", audit.HEADER, audit.rows(record))], audit.answers(record),
+    )  # fmt: skip
+    intro = (
+        "Each row repeats one flaw of the homework's solved notebook on hw4's own models and data, beside the same "
+        "thing done right; ratios have 95% intervals over paired seeds."
+    )
+    return write_page("the notebook, audited", [entry], [record.environment], [], folder, intro=intro)
 
 
 def write_benchmark_report(run: Path, folder: Path) -> Path:

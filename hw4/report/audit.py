@@ -1,0 +1,237 @@
+"""The audit's table, figure and sentences, from its record alone."""
+
+import statistics
+import textwrap
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hw4.records import AuditedRun, AuditRecord
+from hw4.report.figures import DPI, STYLES
+from hw4.report.findings import SETTLED_PASS, show
+from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
+
+WAYS = {
+    "right": "right",
+    "first parameter": "first parameter's gradient only",
+    "whole pass": "displacement over a whole pass",
+    "divided twice": "divided by the learning rate once more",
+    "evaluation mode": "evaluation mode",
+    "notebook": "all four, as in the notebook",
+}
+"""The ways of measuring smoothness, and what figures call them."""
+
+HEADER = ("what", "the notebook's way", "done right", "what the flaw changes")
+
+
+def level(run: AuditedRun, way: str) -> float:
+    """Smoothness in one way, averaged over passes 3 (or the last of a shorter run) to the last."""
+    values = run.smoothness[way]
+    return statistics.fmean(values[min(SETTLED_PASS, len(values)) - 1 :])
+
+
+def ratio(record: AuditRecord, way: str) -> Interval:
+    """Smoothness with BatchNorm over that without, in one way, paired by seed."""
+    by_variant = {
+        variant: {run.seed: level(run, way) for run in record.runs if run.variant == variant}
+        for variant in ("pool", "pool-batchnorm")
+    }
+    return paired_ratio([(by_variant["pool-batchnorm"][seed], value) for seed, value in by_variant["pool"].items()])
+
+
+def rows(record: AuditRecord) -> list[tuple[str, ...]]:
+    """The table: one row for each flaw."""
+    plain = [run for run in record.runs if run.variant == "pool"]
+    normed = [run for run in record.runs if run.variant == "pool-batchnorm"]
+    right = ratio(record, "right")
+    found: list[tuple[str, ...]] = []
+    for way, label in list(WAYS.items())[1:]:
+        inflation = [paired_ratio([(level(run, way), level(run, "right")) for run in runs]) for runs in (plain, normed)]
+        found.append(
+            (
+                f"Smoothness with BatchNorm over that without: {label}", show(ratio(record, way), digits=2),
+                show(right, digits=2), "values times " + " and ".join(f"{each.estimate:.2g}" for each in inflation)
+                + " (without, with)",
+            )
+        )  # fmt: skip
+    lag = [run.train_loss[-2] - run.train_loss[-1] for run in record.runs]
+    found.append(
+        (
+            f"Train loss after {len(plain[0].train_loss) - 1} passes, without BatchNorm: logged at the start of a pass",
+            f"{statistics.fmean(run.train_loss[-2] for run in plain):.3f}",
+            f"{statistics.fmean(run.train_loss[-1] for run in plain):.3f}",
+            f"the last pass is missing: {statistics.fmean(lag):+.3f} on average over both networks",
+        )
+    )
+    pixels, cost = record.pixels, record.evaluation
+    found += [
+        (
+            "Largest standardised test pixel: std + 1e-6", f"{pixels.largest_notebook:,.0f}",
+            f"{pixels.largest_right:.1f}",
+            f"{pixels.above_100_notebook} of {record.data.n_test:,} test images have a pixel above 100; test loss "
+            f"{pixels.test_loss_notebook:.3f} against {pixels.test_loss_right:.3f}, accuracy "
+            f"{pixels.test_accuracy_notebook:.3f} against {pixels.test_accuracy_right:.3f} (one seed)",
+        ),
+        (
+            "Processor seconds of an evaluation: four passes forward, one batch each", f"{cost.notebook_seconds:.2f}",
+            f"{cost.right_seconds:.2f}",
+            f"times {cost.notebook_seconds / cost.right_seconds:.1f}; a training pass takes {cost.pass_seconds:.2f}",
+        ),
+    ]  # fmt: skip
+    for stride in record.strides:
+        if stride.diverged:
+            n = len(stride.trained) + stride.diverged
+            found.append(
+                (
+                    f"Mean accuracy at stride {stride.stride}: lost runs averaged in as class 0's share",
+                    f"{stride.notebook:.3f}",
+                    f"{show(mean_interval(stride.trained))}" if stride.trained else "none",
+                    f"{stride.diverged} of {n} runs diverged and have no accuracy",
+                )
+            )
+    wide = {stride.stride: stride.trained for stride in record.strides if stride.stride in {100, 500}}
+    if len(wide) == 2 and all(wide.values()):
+        low, high = (statistics.fmean(values) for values in wide.values())
+        found.append(
+            (
+                "Strides 100 and 500, shown as two", f"{low:.3f} and {high:.3f}", "one function",
+                "the two read the same positions, so any gap between their bars is noise of the seeds",
+            )
+        )  # fmt: skip
+    spread = [statistics.stdev(run.test_accuracy[-1] for run in runs) for runs in (plain, normed) if len(runs) > 1]
+    if spread:
+        gap = paired_difference(
+            [(b.test_accuracy[-1], a.test_accuracy[-1]) for a, b in zip(plain, normed, strict=True)]
+        )  # fmt: skip
+        found.append(
+            (
+                "Test accuracy gained by BatchNorm: one seed",
+                f"{normed[0].test_accuracy[-1] - plain[0].test_accuracy[-1]:+.4f}",
+                show(gap, digits=4, sign=True), f"seeds alone scatter by {max(spread):.4f} (standard deviation)",
+            )
+        )  # fmt: skip
+    if record.questions is not None:
+        read = record.questions
+        accuracy = mean_interval(read.stride5_notebook), mean_interval(read.stride5_right)
+        gap = paired_difference(list(zip(read.stride5_notebook, read.stride5_right, strict=True)))
+        found += [
+            (
+                "Questions read as they are: cut at a colon, bytes printed",
+                f"{read.questions - read.cut - read.mangled}",
+                f"{read.questions}", f"{read.cut} cut, {read.mangled} otherwise mangled",
+            ),
+            (
+                "Accuracy at stride 5 on such questions", show(accuracy[0]), show(accuracy[1]),
+                f"{show(gap, digits=4, sign=True)}; logistic regression {read.logistic_notebook:.3f} against "
+                f"{read.logistic_right:.3f}",
+            ),
+        ]  # fmt: skip
+    return found
+
+
+def answers(record: AuditRecord) -> list[str]:
+    """What the audit says."""
+    right, notebook = ratio(record, "right"), ratio(record, "notebook")
+    levels = {
+        variant: (
+            statistics.fmean(level(run, "notebook") for run in record.runs if run.variant == variant),
+            statistics.fmean(level(run, "right") for run in record.runs if run.variant == variant),
+        )
+        for variant in ("pool", "pool-batchnorm")
+    }
+    sides = {"below": "smoother", "above": "rougher", "not decided": "not decidedly smoother or rougher"}
+    same = right.compared_with(1) == notebook.compared_with(1)
+    text = (
+        f"The notebook's smoothness without BatchNorm is {levels['pool'][0]:.3g} where the definition gives "
+        f"{levels['pool'][1]:.3g}, with it {levels['pool-batchnorm'][0]:.3g} where it gives "
+        f"{levels['pool-batchnorm'][1]:.3g}. By the notebook's way the network with BatchNorm is "
+        f"{sides[notebook.compared_with(1)]} ({show(notebook, digits=2)}), measured right it is "
+        f"{sides[right.compared_with(1)]} ({show(right, digits=2)})"
+    )
+    found = [f"{text}; {'the order is the same, the numbers are not' if same else 'the flaws change the answer'}."]
+    lost = [stride for stride in record.strides if stride.diverged]
+    if lost:
+        found.append(
+            f"In the sweep {sum(stride.diverged for stride in lost)} runs diverged, at stride "
+            f"{', '.join(str(stride.stride) for stride in lost)}; averaged in, they look like a property of the stride."
+        )
+    found.append("Discarded ReLUs change nothing here: the exercise's text CNN asks for none.")
+    return found
+
+
+def alt_text() -> str:
+    """Describe the figure for those who cannot see it."""
+    return (
+        "Smoothness over passes by the notebook's way and done right, the ratio with BatchNorm over without for each "
+        "flaw, and the sweep's means with and without lost runs. The table that follows gives the values."
+    )
+
+
+def caption(record: AuditRecord) -> str:
+    """What was audited."""
+    seeds = len({run.seed for run in record.runs})
+    return (
+        f"{record.data.title}, {record.data.n_train:,} training images, {record.questions_data.title}; learning rate "
+        f"{record.learning_rate:g}, {seeds} seed{'s' if seeds > 1 else ''}; the flawed ways are the notebook's, "
+        f"everything else is hw4's"
+    )
+
+
+def figure(record: AuditRecord) -> Figure:
+    """Draw curves, ratios flaw by flaw, and the sweep's means."""
+    canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
+    curves, ratios, strides = canvas.subplots(1, 3)
+    for variant in ("pool", "pool-batchnorm"):
+        style, runs = STYLES[variant], [run for run in record.runs if run.variant == variant]
+        for way, alpha in (("notebook", 0.45), ("right", 1.0)):
+            means = [statistics.fmean(values) for values in zip(*(run.smoothness[way] for run in runs), strict=True)]
+            curves.plot(
+                range(1, len(means) + 1), means, markersize=4, alpha=alpha, **style,
+                label=f"{runs[0].label}, {'done right' if way == 'right' else 'the notebook'}",
+            )  # fmt: skip
+    curves.set(title="Effective smoothness", xlabel="passes through the training data", yscale="log",
+               ylabel="what is called smoothness")  # fmt: skip
+    for y, (way, label) in enumerate(WAYS.items()):
+        found = ratio(record, way)
+        ends = (found.low, found.high) if found.n > 1 else (found.estimate, found.estimate)
+        ratios.errorbar(
+            found.estimate, -y, xerr=[[found.estimate - ends[0]], [ends[1] - found.estimate]], fmt="o", capsize=3,
+            color="#0072B2" if way == "right" else "#D55E00",
+        )  # fmt: skip
+        ratios.annotate(textwrap.fill(label, 26), (0, -y), xycoords=("axes fraction", "data"), xytext=(4, 10),
+                        textcoords="offset points", fontsize=8, va="center")  # fmt: skip
+    ratios.axvline(1, color="#444444", linestyle=":")
+    ratios.set(title="With BatchNorm over without", xlabel="ratio of smoothness", xscale="log", yticks=[],
+               ylim=(-len(WAYS) + 0.5, 0.7))  # fmt: skip
+    ratios.xaxis.set_major_formatter("{x:g}")
+    ratios.xaxis.set_minor_formatter("{x:g}")
+    ratios.tick_params(axis="x", which="both", labelsize=8)
+    _bars(strides, record)
+    for ax in (curves, strides):
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+    canvas.supxlabel("\n".join(textwrap.wrap(caption(record), 150)), fontsize=8, color="#444444")
+    return canvas
+
+
+def _bars(ax: Axes, record: AuditRecord) -> None:
+    """The sweep's means in both ways, side by side."""
+    names = [str(stride.stride) for stride in record.strides]
+    ax.bar([x - 0.2 for x in range(len(names))], [stride.notebook for stride in record.strides], 0.4,
+           color="#D55E00", label="lost runs averaged in, the notebook", hatch="//", alpha=0.7)  # fmt: skip
+    means = [statistics.fmean(stride.trained) if stride.trained else 0 for stride in record.strides]
+    ax.bar([x + 0.2 for x in range(len(names))], means, 0.4, color="#0072B2", label="runs that trained")
+    for x, stride in enumerate(record.strides):
+        if stride.diverged:
+            ax.annotate(f"{stride.diverged} lost", (x, stride.notebook), xytext=(0, 3), textcoords="offset points",
+                        ha="center", fontsize=8)  # fmt: skip
+    ax.set_xticks(range(len(names)), names)
+    ax.set(title="Text CNN: mean accuracy", xlabel="stride", ylabel="share of test questions")
+
+
+def as_text(record: AuditRecord) -> str:
+    """The table for a terminal."""
+    lines = []
+    for row in rows(record):
+        lines += [row[0], *(f"    {name}: {cell}" for name, cell in zip(HEADER[1:], row[1:], strict=True))]
+    return "\n".join(lines)

@@ -1,0 +1,509 @@
+"""What the ladder of learning rates and the landscapes say about the claim that BatchNorm allows larger rates."""
+
+import math
+import statistics
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from hw4.errors import RecordError
+from hw4.records import ConvNetRecord, LandscapeRecord, LandscapeRow
+from hw4.report.figures import DPI, STYLES
+from hw4.report.findings import SETTLED_PASS, show
+from hw4.stats import Interval, mean_interval, paired_ratio
+
+STUCK = 0.9
+"""A run whose final train loss is above this share of its initial one has learnt nothing to speak of."""
+
+VARIANTS = {"pool": "ConvNet", "pool-batchnorm": "ConvNet + BatchNorm"}
+
+Outcome = Literal["trained", "stuck", "diverged"]
+
+
+def outcome(record: ConvNetRecord) -> Outcome:
+    """How a run ended: trained, stuck (finite, but nothing learnt, as when every ReLU is dead) or diverged."""
+    first, last = record.rows[0].train_loss, record.last.train_loss
+    if record.diverged or first is None or last is None:
+        return "diverged"
+    return "stuck" if last > STUCK * first else "trained"
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One network at one learning rate: its runs by seed."""
+
+    rate: float
+    runs: dict[int, ConvNetRecord]
+
+    def count(self, what: Outcome) -> int:
+        """How many runs ended so."""
+        return sum(outcome(run) == what for run in self.runs.values())
+
+    @property
+    def trained(self) -> list[ConvNetRecord]:
+        """Runs that learnt."""
+        return [run for run in self.runs.values() if outcome(run) == "trained"]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Ladders by variant, and landscapes by variant and seed, all of one data set."""
+
+    ladders: dict[str, list[Rung]]
+    landscapes: dict[str, dict[int, LandscapeRecord]]
+
+    def records(self) -> tuple[list[ConvNetRecord], list[LandscapeRecord]]:
+        """All records, rate by rate and seed by seed."""
+        ladder = [run for rungs in self.ladders.values() for rung in rungs for run in rung.runs.values()]
+        return ladder, [record for views in self.landscapes.values() for record in views.values()]
+
+    @property
+    def any_rung(self) -> ConvNetRecord:
+        """A record, for what all share."""
+        return next(iter(self.ladders["pool"][0].runs.values()))
+
+    @property
+    def caption(self) -> str:
+        """What was run."""
+        record, rates = self.any_rung, [rung.rate for rung in self.ladders["pool"]]
+        landscapes = len(self.landscapes["pool"])
+        return (
+            f"{record.data.title}, {record.data.n_train:,} training images, data sha256 {record.data.checksum[:12]}; "
+            f"SGD, batch {record.spec.batch_size}, {record.spec.passes} passes; ladder of {len(rates)} learning rates "
+            f"from {rates[0]:g} to {rates[-1]:g}, {len(self.ladders['pool'][0].runs)} seeds; landscapes at learning "
+            f"rate {self.rate:g}, {landscapes} seed{'s' if landscapes > 1 else ''}"
+        )
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the landscapes."""
+        return next(iter(self.landscapes["pool"].values())).spec.run.learning_rate
+
+    def stable(self, variant: str) -> dict[int, tuple[float, float]]:
+        """By seed, the largest rate up to which every run trained, and the next rate, at which one did not.
+
+        Seeds that fail at the first rate or never fail have no bracket; they are left out.
+        """
+        rungs, brackets = self.ladders[variant], {}
+        for seed in rungs[0].runs:
+            good = [seed in rung.runs and outcome(rung.runs[seed]) == "trained" for rung in rungs]
+            first_bad = good.index(False) if False in good else len(good)
+            if 0 < first_bad < len(good):
+                brackets[seed] = (rungs[first_bad - 1].rate, rungs[first_bad].rate)
+        return brackets
+
+    def largest_stable(self, variant: str) -> Interval | None:
+        """Largest stable rate: geometric mean of the brackets' middles, and the hull of their ends' intervals."""
+        return _bracketed(list(self.stable(variant).values()))
+
+    def stable_ratio(self) -> Interval | None:
+        """How many times larger the stable rate is with BatchNorm: paired seeds, and each bracket's width added."""
+        plain, normed = self.stable("pool"), self.stable("pool-batchnorm")
+        return _bracketed(
+            [(normed[seed][0] / plain[seed][1], normed[seed][1] / plain[seed][0]) for seed in normed if seed in plain]
+        )
+
+    def values(
+        self, variant: str, measure: Callable[[LandscapeRow], float | None], *, settled: bool
+    ) -> dict[int, float]:
+        """A measure's geometric mean by seed, over passes 3 and later, or before training."""
+        found = {}
+        for seed, record in self.landscapes[variant].items():
+            rows = [
+                row
+                for row in record.rows
+                if (row.completed >= SETTLED_PASS) == settled and (settled or not row.completed)
+            ]
+            taken = [value for row in rows if (value := measure(row)) is not None and value > 0]
+            if taken:
+                found[seed] = statistics.geometric_mean(taken)
+        return found
+
+    def level(self, variant: str, measure: Callable[[LandscapeRow], float | None]) -> Interval | None:
+        """Interval of a measure's level under way over seeds, on a logarithmic scale."""
+        return _geometric(list(self.values(variant, measure, settled=True).values()))
+
+    def ratio(self, measure: Callable[[LandscapeRow], float | None], *, settled: bool = True) -> Interval | None:
+        """A measure with BatchNorm over that without, paired by seed."""
+        plain, normed = (self.values(variant, measure, settled=settled) for variant in VARIANTS)
+        pairs = [(normed[seed], plain[seed]) for seed in normed if seed in plain]
+        return paired_ratio(pairs) if pairs else None
+
+
+def _bracketed(brackets: Sequence[tuple[float, float]]) -> Interval | None:
+    """Interval of what lies in the brackets, one for each seed: their own widths count as well as their scatter."""
+    if not brackets:
+        return None
+    low, high = (_geometric([bracket[end] for bracket in brackets]) for end in (0, 1))
+    assert low is not None
+    assert high is not None
+    middle = math.sqrt(low.estimate * high.estimate)
+    if len(brackets) == 1:
+        return Interval(middle, low.estimate, high.estimate, 1)
+    return Interval(middle, low.low, high.high, len(brackets))
+
+
+def _geometric(values: Sequence[float]) -> Interval | None:
+    if not values:
+        return None
+    logs = mean_interval([math.log(value) for value in values])
+    ends = (math.exp(logs.low), math.exp(logs.high)) if logs.n > 1 else (0.0, math.inf)
+    return Interval(math.exp(logs.estimate), *ends, logs.n)
+
+
+def at_step(row: LandscapeRow) -> float | None:
+    """Effective smoothness at the step that training takes."""
+    return row.view.smoothness[row.view.factors.index(1.0)] if 1.0 in row.view.factors else None
+
+
+def largest(row: LandscapeRow) -> float:
+    """Effective smoothness, the largest over the range of steps."""
+    return max(row.view.smoothness)
+
+
+def sharpest(row: LandscapeRow) -> float | None:
+    """Largest Hessian eigenvalue, where it was measured."""
+    return row.curvature.sharpness if row.curvature else None
+
+
+def layer(name: str) -> Callable[[LandscapeRow], float | None]:
+    """Gradient change over update of one layer's weight alone."""
+
+    def measure(row: LandscapeRow) -> float | None:
+        for block in row.blocks:
+            if block.name == name and block.update_norm > 0:
+                return block.gradient_change_norm / block.update_norm
+        return None
+
+    return measure
+
+
+def weight(name: str) -> Callable[[LandscapeRow], float | None]:
+    """Norm of one layer's weight."""
+    return lambda row: next((block.weight_norm for block in row.blocks if block.name == name), None)
+
+
+LAYERS = {
+    "convs.0.weight": "first convolution",
+    "convs.1.weight": "second convolution",
+    "linear.weight": "linear layer",
+}
+
+
+def assemble(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord]) -> Claim:
+    """Group the records; raises RecordError when an architecture is missing or they do not belong together."""
+    sources = [(r.data.checksum, r.environment.code) for r in ladder]
+    sources += [(r.data.checksum, r.environment.code) for r in landscapes]
+    if len(set(sources)) > 1:
+        raise RecordError("the records come from several data sets or versions of the code; make them with --fresh")
+    lost = next((record.key for record in landscapes if len(record.rows) <= record.spec.run.passes), None)
+    if lost is not None:
+        raise RecordError(f"{lost} diverged and has no landscape to its end; choose a smaller learning rate")
+    ladders: dict[str, list[Rung]] = {}
+    for variant in VARIANTS:
+        runs = [record for record in ladder if record.spec.variant == variant]
+        ladders[variant] = [
+            Rung(rate, {r.spec.seed: r for r in runs if r.spec.learning_rate == rate})
+            for rate in sorted({record.spec.learning_rate for record in runs})
+        ]
+    views = {variant: {r.spec.run.seed: r for r in landscapes if r.spec.run.variant == variant} for variant in VARIANTS}
+    for variant, label in VARIANTS.items():
+        if not ladders[variant] or not views[variant]:
+            raise RecordError(f"there are no records of {label} for the claim; make them with 'hw4 claim'")
+    return Claim(ladders, views)
+
+
+HEADER = ("learning rate", *(f"{label}: {what}" for label in VARIANTS.values()
+                             for what in ("train loss", "test accuracy", "trained / stuck / diverged")))  # fmt: skip
+
+
+def ladder_rows(claim: Claim) -> list[tuple[str, ...]]:
+    """The ladder's table."""
+    rows = []
+    for index, rung in enumerate(claim.ladders["pool"]):
+        cells = [f"{rung.rate:g}"]
+        for variant in VARIANTS:
+            mine = claim.ladders[variant][index]
+            for pick in (_final_loss, _final_accuracy):
+                values = [value for run in mine.trained if (value := pick(run)) is not None]
+                cells.append(show(mean_interval(values) if values else None))
+            cells.append(" / ".join(str(mine.count(what)) for what in ("trained", "stuck", "diverged")))
+        rows.append(tuple(cells))
+    return rows
+
+
+def _final_loss(run: ConvNetRecord) -> float | None:
+    return run.last.train_loss
+
+
+def _final_accuracy(run: ConvNetRecord) -> float | None:
+    return run.last.test_accuracy
+
+
+PREDICTION_HEADER = ("learning rates", *VARIANTS.values(), "ratio, BatchNorm over without")
+
+
+def prediction_rows(claim: Claim) -> list[tuple[str, ...]]:
+    """Measured stable rates beside what smoothness and sharpness would allow."""
+    rows = [("largest stable, measured", *(show(claim.largest_stable(v), digits=2) for v in VARIANTS),
+             show(claim.stable_ratio(), digits=1))]  # fmt: skip
+    for label, measure, share in (
+        ("1 / smoothness", at_step, 1), ("2 / smoothness", at_step, 2),
+        ("1 / largest smoothness over the range", largest, 1), ("2 / sharpness", sharpest, 2),
+    ):  # fmt: skip
+        cells = [show(_inverse(claim.level(variant, measure), share), digits=3) for variant in VARIANTS]
+        rows.append((label, *cells, show(_inverse(claim.ratio(measure), 1), digits=1)))
+    return rows
+
+
+def _inverse(interval: Interval | None, share: float) -> Interval | None:
+    if interval is None:
+        return None
+    low = share / interval.high if math.isfinite(interval.high) else 0.0
+    return Interval(share / interval.estimate, low, share / interval.low if interval.low > 0 else math.inf, interval.n)
+
+
+def answers(claim: Claim) -> list[str]:
+    """The answer to the homework's question, from the numbers."""
+    sentences = []
+    plain, normed, ratio = claim.largest_stable("pool"), claim.largest_stable("pool-batchnorm"), claim.stable_ratio()
+    side = ratio.compared_with(1) if ratio else "not decided"
+    if ratio is None or plain is None or normed is None:
+        sentences.append("The ladder does not bracket the largest stable rate of both networks, so nothing is decided.")
+    else:
+        words = {
+            "above": "BatchNorm does allow larger learning rates",
+            "below": "BatchNorm does not allow larger learning rates here, it needs smaller ones",
+            "not decided": "Whether BatchNorm allows larger learning rates is not decided",
+        }[side]
+        sentences.append(
+            f"{words}: the largest rate up to which training works is {show(plain, digits=2)} without and "
+            f"{show(normed, digits=2)} with it, a factor of {show(ratio, digits=1)} (paired seeds, n = {ratio.n}; the "
+            f"intervals include the ladder's spacing)."
+        )
+    smoother, sharper = claim.ratio(at_step), claim.ratio(sharpest)
+    if smoother is not None:
+        predicted = _inverse(smoother, 1)
+        assert predicted is not None
+        text = (
+            f"Smoothness along the updates at rate {claim.rate:g} would predict a factor of {show(predicted, digits=1)}"
+        )
+        if sharper is not None:
+            text += f", sharpness one of {show(_inverse(sharper, 1), digits=1)}"
+        if ratio is not None and ratio.n > 1 and predicted.n > 1:
+            agree = predicted.low <= ratio.high and ratio.low <= predicted.high
+            text += (
+                "; the first agrees with what was measured within the intervals" if agree
+                else "; smoothness does not account for what was measured, neither in size nor within the intervals"
+            )  # fmt: skip
+        sentences.append(text + ".")
+    if plain is not None:
+        level = claim.level("pool", at_step)
+        if level is not None:
+            sentences.append(
+                f"The rule of thumb itself, 1/L, is no bound: without BatchNorm 1/L is {1 / level.estimate:.3f} along "
+                f"a run at rate {claim.rate:g}, and training works up to {plain.estimate * level.estimate:.1f} times "
+                f"that. "
+                f"A value measured along one step at one rate is local, and a network that is trained at a larger rate "
+                f"moves to where that rate is stable."
+            )
+    return sentences
+
+
+def range_answers(claim: Claim) -> list[str]:
+    """What the range view adds."""
+    ratio = claim.ratio(largest)
+    if ratio is None:
+        return []
+    words = {"below": "smaller", "above": "larger", "not decided": "not decidedly smaller or larger"}
+    return [
+        f"The largest effective smoothness over the range of steps is {words[ratio.compared_with(1)]} with BatchNorm: "
+        f"{show(ratio, digits=2)} times that without, over passes {SETTLED_PASS} and later (paired seeds, n = "
+        f"{ratio.n})."
+    ]
+
+
+def failures(claim: Claim) -> list[str]:
+    """Where the simple story fails: at the start, by layer, through weight scale, at kinks."""
+    sentences = []
+    start = claim.ratio(at_step, settled=False)
+    if start is not None:
+        words = {"above": "rougher", "below": "smoother", "not decided": "not decidedly smoother or rougher"}
+        sentences.append(
+            f"At initialisation the network with BatchNorm is {words[start.compared_with(1)]}, not less so because it "
+            f"will train faster: ratio of smoothness {show(start, digits=2)}."
+        )
+    layers = {label: claim.ratio(layer(name)) for name, label in LAYERS.items()}
+    known = [f"{label} {show(ratio, digits=2)}" for label, ratio in layers.items() if ratio is not None]
+    if known:
+        sentences.append(f"By layer the ratio of gradient change to update, with over without, is: {'; '.join(known)}.")
+    for name, label in list(LAYERS.items())[:2]:
+        ends = {}
+        for variant in VARIANTS:
+            runs = claim.landscapes[variant].values()
+            growth = [b / a for run in runs if (a := weight(name)(run.rows[0])) and (b := weight(name)(run.rows[-1]))]
+            ends[variant] = _geometric(growth)
+        plain, normed = ends.values()
+        if plain is not None and normed is not None:
+            sentences.append(
+                f"Weight scale: the {label}'s norm grows by a factor of {show(plain, digits=2)} without and "
+                f"{show(normed, digits=2)} with BatchNorm. There it does not change what is computed, but makes this "
+                f"layer's smoothness {1 / normed.estimate**2:.2f} of what it was, and its updates matter less."
+            )
+    kinks = [
+        (variant, [row.curvature for run in claim.landscapes[variant].values() for row in run.rows if row.curvature])
+        for variant in VARIANTS
+    ]
+    parts = [
+        f"{np.median([c.kink_share for c in found]):.0%} {'with' if 'batchnorm' in variant else 'without'} BatchNorm "
+        f"(at most {max(c.kink_share for c in found):.0%}; error of the integral at most "
+        f"{max(c.quadrature_error for c in found):.1%})"
+        for variant, found in kinks
+        if found
+    ]
+    if parts:
+        sentences.append(
+            f"Kinks: of the gradient's change along an update, no Hessian accounts for a median share of "
+            f"{' and '.join(parts)}, so sharpness can never tell the whole story of these networks."
+        )
+    return sentences
+
+
+def ladder_figure(claim: Claim) -> Figure:
+    """Final train loss and test accuracy against the learning rate, and the rates that measurements predict."""
+    canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
+    loss, accuracy, rates = canvas.subplots(1, 3, width_ratios=(3, 3, 3))
+    for ax, pick, title, unit in (
+        (loss, _final_loss, "Final train loss", "mean logistic loss (nats)"),
+        (accuracy, _final_accuracy, "Final test accuracy", "share of test images"),
+    ):
+        for variant in VARIANTS:
+            _draw_ladder(ax, claim, variant, pick)
+        ax.set(title=title, xlabel="learning rate", ylabel=unit, xscale="log")
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=8)
+    loss.set_yscale("log")
+    loss.yaxis.set_major_formatter("{x:g}")
+    names = []
+    for y, (label, measure, share) in enumerate(
+        (("largest stable,\nmeasured", None, 1), ("1 / smoothness", at_step, 1),
+         ("1 / largest\nover the range", largest, 1), ("2 / sharpness", sharpest, 2))
+    ):  # fmt: skip
+        names.append(label)
+        for offset, variant in enumerate(VARIANTS):
+            found = claim.largest_stable(variant) if measure is None else _inverse(claim.level(variant, measure), share)
+            if found is not None:
+                style = STYLES[variant]
+                low, high = (found.low, found.high) if found.n > 1 or measure is None else (found.estimate,) * 2
+                rates.errorbar(
+                    found.estimate, -y + 0.12 - 0.24 * offset,
+                    xerr=[[found.estimate - low], [high - found.estimate]], color=style["color"],
+                    marker=style["marker"], capsize=3, linestyle="none", label=None if y else VARIANTS[variant],
+                )  # fmt: skip
+    rates.set(title="Learning rates: measured and predicted", xlabel="learning rate", xscale="log")
+    rates.xaxis.set_major_formatter("{x:g}")
+    rates.set_yticks([-y for y in range(len(names))], names)
+    rates.set_ylim(-len(names) + 0.4, 0.6)
+    rates.grid(axis="x", alpha=0.3)
+    rates.legend(fontsize=8)
+    return _noted(canvas, claim, "dots: seeds; line: mean of the runs that trained; bars: 95% t intervals over seeds")
+
+
+def _draw_ladder(ax: Axes, claim: Claim, variant: str, pick: Callable[[ConvNetRecord], float | None]) -> None:
+    style, means, offset = STYLES[variant], [], list(VARIANTS).index(variant)
+    for rung in claim.ladders[variant]:
+        values = [value for run in rung.trained if (value := pick(run)) is not None]
+        ax.plot([rung.rate] * len(values), values, color=style["color"], marker=style["marker"], linestyle="none",
+                markersize=3, alpha=0.5)  # fmt: skip
+        if values:
+            means.append((rung.rate, math.fsum(values) / len(values)))
+        lost = len(rung.runs) - len(values)
+        if lost:
+            ax.annotate(
+                f"{lost} of {len(rung.runs)}", (rung.rate, 0.98 - 0.06 * offset), xycoords=("data", "axes fraction"),
+                color=style["color"], fontsize=7, ha="center", va="top",
+            )  # fmt: skip
+    ax.plot(*zip(*means, strict=True), color=style["color"], linestyle=style["linestyle"],
+            label=f"{VARIANTS[variant]} (top: runs lost)")  # fmt: skip
+
+
+def range_figure(claim: Claim) -> Figure:
+    """Loss, gradient change and largest smoothness over the range of steps, after every pass, both models in each."""
+    canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
+    loss, change, smooth = canvas.subplots(1, 3)
+    for variant, label in VARIANTS.items():
+        style = STYLES[variant]
+        runs = list(claim.landscapes[variant].values())
+        passes = range(min(len(run.rows) for run in runs))
+        for ax, quantity in ((loss, "losses"), (change, "gradient_changes"), (smooth, "smoothness")):
+            ends: tuple[Callable[[list[float]], float], ...] = (min, max)
+            lows, highs = (
+                [statistics.geometric_mean(end(getattr(run.rows[p].view, quantity)) for run in runs) for p in passes]
+                for end in ends
+            )
+            ax.fill_between(passes, lows, highs, color=style["color"], alpha=0.25, linewidth=0)
+            ax.plot(passes, highs, label=label, markersize=4, **style)
+    factors = runs[0].rows[0].view.factors
+    loss.set(title="Loss along the update", ylabel="mean logistic loss (nats)", yscale="log")
+    change.set(title="Gradient change along the update", ylabel="||change of gradient||", yscale="log")
+    smooth.set(title="Effective smoothness over the range", ylabel="||change of gradient|| / ||step||", yscale="log")
+    for ax in (loss, change, smooth):
+        ax.set_xlabel("passes through the training data")
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.grid(alpha=0.3)
+        ax.legend()
+    return _noted(
+        canvas, claim, f"bands: smallest to largest over steps of {factors[0]:g} to {factors[-1]:g} times the update, "
+        f"line: the largest; geometric means over seeds",
+    )  # fmt: skip
+
+
+def curvature_figure(claim: Claim) -> Figure:
+    """Sharpness, kink share, and smoothness by layer."""
+    canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
+    sharp, kinks, layers = canvas.subplots(1, 3)
+    for offset, (variant, label) in enumerate(VARIANTS.items()):
+        style = STYLES[variant]
+        for run in claim.landscapes[variant].values():
+            found = [(row.completed, row.curvature) for row in run.rows if row.curvature]
+            shown = label if run.spec.run.seed == min(claim.landscapes[variant]) else None
+            for ax, values in (
+                (sharp, [c.sharpness for _, c in found]),
+                (kinks, [100 * c.kink_share for _, c in found]),
+            ):
+                ax.plot([p for p, _ in found], values, markersize=4, alpha=0.8, label=shown, **style)
+        for x, name in enumerate(LAYERS):
+            level = claim.level(variant, layer(name))
+            if level is not None:
+                ends = (level.low, level.high) if level.n > 1 else (level.estimate, level.estimate)
+                layers.errorbar(
+                    x + 0.1 * (2 * offset - 1), level.estimate,
+                    yerr=[[level.estimate - ends[0]], [ends[1] - level.estimate]], color=style["color"],
+                    marker=style["marker"], capsize=3, linestyle="none", label=None if x else label,
+                )  # fmt: skip
+    sharp.axhline(2 / claim.rate, color="#444444", linestyle=":", label=f"2 / learning rate = {2 / claim.rate:g}")
+    sharp.set(title="Sharpness", ylabel="largest eigenvalue of the Hessian", yscale="log")
+    kinks.set(title="Kink share of the gradient's change", ylabel="% that no Hessian accounts for", ylim=(0, None))
+    layers.set(
+        title=f"By layer, passes {SETTLED_PASS} and later", ylabel="||gradient change|| / ||update||", yscale="log"
+    )
+    layers.set_xticks(range(len(LAYERS)), [label.replace(" ", "\n") for label in LAYERS.values()])
+    for ax in (sharp, kinks, layers):
+        ax.grid(alpha=0.3)
+        ax.legend()
+    for ax in (sharp, layers):
+        ax.yaxis.set_major_formatter("{x:g}")
+    for ax in (sharp, kinks):
+        ax.set_xlabel("passes through the training data")
+    return _noted(canvas, claim, "one line for each seed; bars: 95% t intervals over seeds")
+
+
+def _noted(canvas: Figure, claim: Claim, note: str) -> Figure:
+    canvas.supxlabel("\n".join(textwrap.wrap(f"{claim.caption}; {note}", 150)), fontsize=8, color="#444444")
+    return canvas

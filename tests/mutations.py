@@ -1,0 +1,738 @@
+"""Every known mistake of such measurements as a planted fault, and the test that must fail because of it.
+
+Sources: public code that draws the smoothness plot, the homework's solved notebook, and ways in which gates, parsers
+and records have failed. A fault is planted by monkeypatching, for as long as its test runs; no file is edited.
+"""
+
+import copy
+import gzip
+import math
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+import hw4.curvature
+import hw4.data.vectors
+import hw4.experiments
+import hw4.models
+import hw4.objective
+import hw4.records
+import hw4.smoothness
+import hw4.stats
+import hw4.sweep
+import hw4.training
+from hw4.data import locate
+from hw4.data.images import load_images
+from hw4.data.vectors import load_questions
+from hw4.gate import accuracy, run, timing, verdicts
+from hw4.objective import Objective
+from hw4.records import PassRow
+from hw4.report import strides
+from tests import (
+    test_audit,
+    test_claim,
+    test_curvature,
+    test_experiments,
+    test_gate,
+    test_images,
+    test_locate,
+    test_models,
+    test_questions,
+    test_records,
+    test_report,
+    test_smoothness,
+    test_stats,
+    test_strides,
+    test_sweep,
+    test_training,
+    test_vectors,
+)
+
+Patch = pytest.MonkeyPatch
+Source = Literal["public code", "notebook", "statistics", "gate", "parser", "model"]
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """A fault: where it was seen, how to plant it, and a call of the test that must fail because of it."""
+
+    name: str
+    source: Source
+    plant: Callable[[Patch], None]
+    killer: Callable[[], object]
+
+
+MUTATIONS: list[Mutation] = []
+
+
+def fault(
+    source: Source, killer: Callable[..., object], *arguments: Any
+) -> Callable[[Callable[[Patch], None]], Callable[[Patch], None]]:
+    """Enter a function that plants a fault into the table, named after it."""
+
+    def enter(plant: Callable[[Patch], None]) -> Callable[[Patch], None]:
+        name = plant.__name__.strip("_").replace("_", " ")
+        MUTATIONS.append(Mutation(name, source, plant, lambda: killer(*arguments)))
+        return plant
+
+    return enter
+
+
+def in_folder(test: Callable[..., object], *arguments: Any) -> Callable[[], object]:
+    """A test that takes a temporary folder last."""
+
+    def call() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            test(*arguments, Path(folder))
+
+    return call
+
+
+def around(module: Any, name: str, patch: Patch, change: Callable[..., Any]) -> None:
+    """Replace a function by one that is given the original first."""
+    original = getattr(module, name)
+    patch.setattr(module, name, lambda *arguments, **settings: change(original, *arguments, **settings))
+
+
+definition = test_smoothness.test_it_is_the_definition
+
+
+# --- public code that draws the smoothness plot ------------------------------------------------------------------
+
+
+@fault("public code", definition, False, "batch")
+def gradients_accumulate_between_the_two_evaluations(patch: Patch) -> None:
+    total: dict[str, Tensor] = {}
+
+    def accumulating(original: Any, self: Objective, w: Tensor, **settings: Any) -> Tensor:
+        total["sum"] = total.get("sum", 0) + original(self, w, **settings)
+        return total["sum"].clone()
+
+    around(Objective, "gradient", patch, accumulating)
+
+
+def only(kept: slice) -> Callable[[Patch], None]:
+    def plant(patch: Patch) -> None:
+        def part(original: Any, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
+            value, gradients = original(*arguments)
+            keep = gradients[kept]
+            return value, [g if any(g is k for k in keep) else torch.zeros_like(g) for g in gradients]
+
+        around(hw4.objective, "loss_and_gradient", patch, part)
+
+    return plant
+
+
+@fault("public code", definition, False, "batch")
+def only_the_last_layers_gradient(patch: Patch) -> None:
+    only(slice(-2, None))(patch)
+
+
+@fault("notebook", definition, False, "batch")
+def only_the_first_parameters_gradient(patch: Patch) -> None:
+    only(slice(0, 1))(patch)
+
+
+def with_smoothness(change: Callable[[hw4.smoothness.SmoothnessReading], float]) -> Callable[[Patch], None]:
+    def plant(patch: Patch) -> None:
+        def changed(original: Any, *arguments: Any, **settings: Any) -> list[hw4.smoothness.SmoothnessReading]:
+            return [replace(each, smoothness=change(each)) for each in original(*arguments, **settings)]
+
+        around(hw4.smoothness, "measure_directions", patch, changed)
+
+    return plant
+
+
+@fault("public code", definition, False, "batch")
+def mean_of_per_layer_ratios(patch: Patch) -> None:
+    def mean(reading: hw4.smoothness.SmoothnessReading) -> float:
+        return sum(b.gradient_change_norm / b.update_norm for b in reading.blocks) / len(reading.blocks)
+
+    with_smoothness(mean)(patch)
+
+
+@fault("public code", definition, False, "batch")
+def the_two_gradients_on_different_minibatches(patch: Patch) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def sampled(original: Any, self: Objective, w: Tensor, **settings: Any) -> Tensor:
+        del original, settings
+        return self.minibatch_gradient(w, 8, generator)
+
+    around(Objective, "gradient", patch, sampled)
+
+
+@fault("public code", test_smoothness.test_exact_on_quadratics)
+def a_factor_of_two(patch: Patch) -> None:
+    def doubled(original: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        step, change = original(*arguments)
+        return step, 2 * change
+
+    around(hw4.smoothness, "_secant", patch, doubled)
+
+
+@fault("public code", test_smoothness.test_the_model_is_left_bit_for_bit, None, 1, "batch")
+def parameters_are_moved_and_moved_back(patch: Patch) -> None:
+    class InPlace(Objective):
+        def __init__(self, model: nn.Module, *arguments: Any, **settings: Any) -> None:
+            super().__init__(model, *arguments, **settings)
+            self.parameters = [p for p in model.parameters() if p.requires_grad]
+            self.model = model.train()
+
+    patch.setattr(hw4.smoothness, "Objective", InPlace)
+
+
+@fault("public code", test_smoothness.test_chunks_change_rounding_only_without_batch_statistics)
+def equal_weights_for_ragged_batches(patch: Patch) -> None:
+    def halved(original: Any, x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        del original
+        return zip(torch.split(x, size), torch.split(y, size), strict=True)
+
+    def unweighted(model: nn.Module, parameters: Any, pieces: Any, n: int, loss: Any) -> tuple[Tensor, list[Tensor]]:
+        del n
+        parts = list(pieces)
+        losses = [loss(model(inputs), targets) / len(parts) for inputs, targets in parts]
+        gradients = [torch.autograd.grad(each, parameters) for each in losses]
+        return torch.stack(losses).sum(), [torch.stack(each).sum(0) for each in zip(*gradients, strict=True)]
+
+    around(hw4.smoothness, "chunks", patch, halved)
+    patch.setattr(hw4.smoothness, "loss_and_gradient", unweighted)
+
+
+@fault("public code", test_smoothness.test_a_data_loader_gives_what_its_tensors_give)
+def the_loader_is_shuffled_between_the_evaluations(patch: Patch) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def shuffled(self: Any, *, backwards: bool = False) -> Iterator[Any]:
+        del backwards
+        for indices in torch.split(torch.randperm(self.n, generator=generator), self.chunk_size):
+            yield self.draw(indices)
+
+    patch.setattr(hw4.objective._Loader, "pieces", shuffled)
+
+
+@fault("public code", test_smoothness.test_what_is_no_fixed_function_is_refused_by_name, {}, {"shuffle": True},
+       "RandomSampler")  # fmt: skip
+def a_shuffling_loader_is_accepted(patch: Patch) -> None:
+    patch.setattr(hw4.objective, "SequentialSampler", object)
+
+
+@fault("public code", test_smoothness.test_what_is_no_fixed_function_is_refused_by_name, {"drop": nn.Dropout(0.1)}, {},
+       "dropout is on")  # fmt: skip
+def dropout_goes_unnoticed(patch: Patch) -> None:
+    patch.setattr(Objective, "_check_fixed", lambda _: None)
+
+
+@fault("public code", test_smoothness.test_exact_on_quadratics)
+def divided_by_another_steps_norm(patch: Patch) -> None:
+    previous = [torch.ones(1)]
+
+    def late(original: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        step, change = original(*arguments)
+        divisor, previous[0] = previous[0], step
+        return divisor, change
+
+    around(hw4.smoothness, "_secant", patch, late)
+
+
+@fault("notebook", definition, False, "batch")
+def displacement_over_a_whole_pass(patch: Patch) -> None:
+    def walked(original: Any, self: Objective, w: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+        start, gradients = w, []
+        for _ in range(round(self.n / batch_size)):
+            gradients.append(original(self, w, batch_size, generator))
+            w = start - 0.1 * torch.stack(gradients).sum(0)
+        return torch.stack(gradients).sum(0)
+
+    around(Objective, "minibatch_gradient", patch, walked)
+
+
+@fault("notebook", definition, False, "batch")
+def divided_by_the_learning_rate_once_more(patch: Patch) -> None:
+    with_smoothness(lambda reading: reading.smoothness / reading.learning_rate)(patch)
+
+
+@fault("public code", test_smoothness.test_the_model_is_left_bit_for_bit, None, 1, "batch")
+def running_statistics_are_left_changed(patch: Patch) -> None:
+    def sharing(model: nn.Module) -> nn.Module:
+        twin = copy.deepcopy(model)
+        for mine, theirs in zip(twin.modules(), model.modules(), strict=True):
+            mine._buffers.update(theirs._buffers)
+        return twin
+
+    class Shared:
+        deepcopy = staticmethod(sharing)
+
+    patch.setattr(hw4.objective, "copy", Shared)
+
+
+def always(mode: bool) -> Callable[[Patch], None]:
+    def plant(patch: Patch) -> None:
+        def built(original: Any, self: Objective, *arguments: Any, **settings: Any) -> None:
+            original(self, *arguments, **settings)
+            self.model.train(mode)
+
+        around(Objective, "__init__", patch, built)
+
+    return plant
+
+
+@fault("notebook", definition, True, "batch")
+def evaluation_mode_goes_unnoticed(patch: Patch) -> None:
+    always(False)(patch)
+
+
+@fault("public code", definition, True, "running")
+def training_mode_goes_unnoticed(patch: Patch) -> None:
+    always(True)(patch)
+
+
+@fault("public code", test_smoothness.test_a_step_lost_to_rounding_is_measured_as_taken)
+def the_step_asked_for_instead_of_the_step_taken(patch: Patch) -> None:
+    def asked(original: Any, gradient: Any, w: Tensor, u: Tensor, before: Any) -> tuple[Tensor, Tensor]:
+        return u, original(gradient, w, u, before)[1]
+
+    around(hw4.smoothness, "_secant", patch, asked)
+
+
+@fault("public code", test_smoothness.test_several_directions_share_the_point_and_are_single_readings)
+def later_directions_start_from_the_moved_point(patch: Patch) -> None:
+    def stale(original: Any, self: Objective, w: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+        del w
+        here = hw4.objective.flatten([p.detach() for p in self.parameters])
+        found: Tensor = original(self, here, batch_size, generator)
+        return found
+
+    around(Objective, "minibatch_gradient", patch, stale)
+
+
+@fault("public code", test_smoothness.test_the_noise_floor_is_the_error_that_float64_reveals, 1e-8, False, True,
+       "reordered")  # fmt: skip
+def rounding_goes_unnoticed(patch: Patch) -> None:
+    around(Objective, "gradient", patch, lambda original, self, w, **_: original(self, w))
+
+
+@fault("public code", test_curvature.test_the_largest_eigenvalue_may_be_negative_and_the_largest_in_size_is_another)
+def the_largest_eigenvalue_in_size(patch: Patch) -> None:
+    around(hw4.curvature, "eigsh", patch, lambda original, *a, **s: original(*a, **{**s, "which": "LM"}))
+
+
+@fault("public code", test_curvature.test_sharpness_is_the_dense_hessians, False, True)
+def one_step_of_power_iteration(patch: Patch) -> None:
+    def hasty(original: Any, operator: Any, *, v0: np.ndarray, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
+        del original, settings
+        v = operator.matvec(v0)
+        v /= np.linalg.norm(v)
+        return np.array([v @ operator.matvec(v)]), v[:, None]
+
+    around(hw4.curvature, "eigsh", patch, hasty)
+
+
+@fault("public code", test_curvature.test_sharpness_is_the_dense_hessians, True, False)
+def curvature_of_the_first_chunk_alone(patch: Patch) -> None:
+    def first(original: Any, self: Objective, w: Tensor, v: Tensor) -> Tensor:
+        everything = self._examples
+        self._examples = SimpleNamespace(pieces=lambda: [next(everything.pieces())])  # type: ignore[assignment]
+        found: Tensor = original(self, w, v)
+        self._examples = everything
+        return found
+
+    around(Objective, "hessian_product", patch, first)
+
+
+@fault("public code", test_curvature.test_on_smooth_twins_hessians_account_for_all_of_the_change, False)
+def the_hessian_at_the_start_instead_of_its_integral(patch: Patch) -> None:
+    around(Objective, "hessian_product", patch, lambda original, self, _w, v: original(self, self.w, v))
+
+
+# --- the notebook ------------------------------------------------------------------------------------------------
+
+
+@fault("notebook", test_experiments.test_a_row_is_the_state_after_its_pass)
+def curves_logged_at_the_start_of_a_pass(patch: Patch) -> None:
+    waiting: list[Callable[[], float]] = []
+
+    def late(original: Any, *arguments: Any, **settings: Any) -> float:
+        while waiting:
+            waiting.pop()()
+        waiting.append(lambda: original(*arguments, **settings))
+        return 0.0
+
+    around(hw4.experiments, "train_pass", patch, late)
+
+
+@fault("notebook", lambda: test_sweep.test_a_diverged_trial_has_no_accuracy(load_questions("grammar")))
+def a_lost_run_keeps_the_share_of_class_zero(patch: Patch) -> None:
+    class Math:
+        isfinite = staticmethod(lambda _: True)
+
+    def calm(original: Any, *arguments: Any) -> Any:
+        losses, correct = original(*arguments)
+        return [loss if math.isfinite(loss) else 1.0 for loss in losses], correct
+
+    around(hw4.sweep, "_evaluate", patch, calm)
+
+
+@fault(
+    "notebook", in_folder(test_experiments.test_a_diverged_run_is_a_recorded_result, load_images("digits", subset=0.1))
+)
+def a_lost_convnet_keeps_its_accuracy(patch: Patch) -> None:
+    patch.setattr(
+        hw4.experiments, "_scores", lambda found: (1.0 if math.isnan(found.loss) else found.loss, found.accuracy)
+    )
+
+
+@fault("notebook", test_strides.test_a_diverged_trial_is_counted_and_in_no_mean_of_the_converged)
+def lost_runs_are_averaged_in(patch: Patch) -> None:
+    patch.setattr(
+        strides.Bar, "mean",
+        property(lambda bar: hw4.stats.mean_interval([r.test_accuracy or 0.018 for r in bar.records])),
+    )  # fmt: skip
+
+
+@fault("notebook", test_strides.test_the_control_pairs_no_seed_with_itself)
+def the_control_compares_a_function_with_itself(patch: Patch) -> None:
+    around(strides, "_matrices", patch, lambda original, a, b, **_: original(a, b))
+    patch.setattr(test_strides, "_matrices", strides._matrices)
+
+
+@fault("notebook", test_models.test_how_little_large_strides_read)
+def the_pools_stride_is_forgotten(patch: Patch) -> None:
+    patch.setattr(test_models, "input_coverage", lambda stride, **_: [x for x in range(96) if x % stride <= 1])
+
+
+@fault("notebook", test_models.test_the_fast_network_is_the_plain_one, None, "pool")
+def the_relu_is_discarded(patch: Patch) -> None:
+    patch.setattr(F, "relu_", lambda x: x)
+
+
+@fault("notebook", test_questions.test_a_question_keeps_every_character)
+def questions_are_cut_at_their_first_colon(patch: Patch) -> None:
+    def cut(original: Any, contents: bytes, source: str) -> Any:
+        found = original(contents, source)
+        return replace(found, texts=tuple(text.split(":")[0] for text in found.texts))
+
+    around(test_questions, "parse_questions", patch, cut)
+
+
+@fault("notebook", test_questions.test_a_question_keeps_every_character)
+def bytes_are_printed_as_text(patch: Patch) -> None:
+    def printed(original: Any, contents: bytes, source: str) -> Any:
+        found = original(contents, source)
+        return replace(found, texts=tuple(str(text.encode("latin-1"))[2:-1] for text in found.texts))
+
+    around(test_questions, "parse_questions", patch, printed)
+
+
+@fault("notebook", test_images.test_standardised_pixels_are_bounded_whatever_the_images)
+def constant_pixels_explode(patch: Patch) -> None:
+    def exploding(_: Any, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+        std, mean = torch.std_mean(train, dim=0)
+        return (train - mean) / (std + 1e-6), (test - mean) / (std + 1e-6)
+
+    around(test_images, "standardise", patch, exploding)
+
+
+@fault("notebook", test_images.test_statistics_come_from_the_training_images_alone)
+def test_images_are_standardised_by_themselves(patch: Patch) -> None:
+    around(
+        test_images,
+        "standardise",
+        patch,
+        lambda original, train, test: (original(train, train)[0], original(test, test)[0]),
+    )
+
+
+@fault("notebook", test_stats.test_three_outcomes)
+def one_seed_decides(patch: Patch) -> None:
+    around(test_stats, "mean_interval", patch, lambda _, values: hw4.stats.Interval(values[0], values[0], values[0], 1))
+
+
+@fault("notebook", test_training.test_an_evaluation_looks_at_every_example_once)
+def every_metric_has_its_own_forward_pass(patch: Patch) -> None:
+    def twice(original: Any, *arguments: Any, **settings: Any) -> Any:
+        original(*arguments, **settings)
+        return original(*arguments, **settings)
+
+    around(test_training, "evaluate", patch, twice)
+
+
+@fault("notebook", test_training.test_evaluation_uses_running_statistics_and_leaves_every_mode_and_buffer)
+def evaluation_by_batch_statistics(patch: Patch) -> None:
+    patch.setattr(nn.Module, "eval", lambda self: self)
+
+
+# --- statistics and words ----------------------------------------------------------------------------------------
+
+
+@fault("statistics", test_stats.test_paired_differences_and_ratios_are_paired)
+def seeds_are_not_paired(patch: Patch) -> None:
+    def unpaired(_: Any, pairs: Any) -> hw4.stats.Interval:
+        first, second = zip(*pairs, strict=True)
+        a, b = hw4.stats.mean_interval(first), hw4.stats.mean_interval(second)
+        half = math.hypot(a.high - a.estimate, b.high - b.estimate)
+        return hw4.stats.Interval(
+            a.estimate - b.estimate, a.estimate - b.estimate - half, a.estimate - b.estimate + half, 3
+        )
+
+    around(test_stats, "paired_difference", patch, unpaired)
+
+
+@fault("statistics", test_stats.test_95_percent_intervals_cover_95_percent_of_the_time)
+def normal_quantiles_for_five_seeds(patch: Patch) -> None:
+    class Normal:
+        class t:  # noqa: N801
+            ppf = staticmethod(lambda _p, _n: 1.96)
+
+        sem = staticmethod(stats.sem)
+
+    patch.setattr(hw4.stats, "stats", Normal)
+
+
+@fault("statistics", test_strides.test_crossed_comparisons_seldom_err_and_find_what_is_there)
+def the_test_sets_own_noise_is_forgotten(patch: Patch) -> None:
+    def seeds_alone(_: Any, first: np.ndarray, second: np.ndarray) -> Any:
+        pairs = [(float(a.mean()), float(b.mean())) for a, b in zip(first, second, strict=True)]
+        found = hw4.stats.paired_difference(pairs)
+        return hw4.stats.Comparison(found, 0.0 if found.compared_with(0) != "not decided" else 1.0)
+
+    around(test_strides, "compare_crossed", patch, seeds_alone)
+
+
+@fault("statistics", test_report.test_the_answer_follows_the_numbers,
+       test_report.records(normed_smoothness=1.0, spread=0.2), "is not decided by these runs")  # fmt: skip
+def the_report_always_agrees_with_the_homework(patch: Patch) -> None:
+    patch.setattr(hw4.stats.Interval, "compared_with", lambda _self, _value: "below")
+
+
+@fault("statistics", test_report.test_an_unusable_reading_is_not_plotted)
+def readings_at_the_noise_floor_are_plotted(patch: Patch) -> None:
+    patch.setattr(
+        PassRow, "smoothness",
+        property(lambda row: row.readings and sum(r.smoothness for r in row.readings) / len(row.readings)),
+    )  # fmt: skip
+
+
+@fault("statistics", test_claim.test_the_largest_stable_rate_is_bracketed)
+def a_dead_network_counts_as_stable(patch: Patch) -> None:
+    patch.setattr("hw4.report.claim.STUCK", math.inf)
+
+
+@fault("statistics", test_audit.test_each_flaw_is_what_it_says)
+def the_audit_repeats_the_right_way(patch: Patch) -> None:
+    def agreeable(original: Any, *arguments: Any) -> Any:
+        found = original(*arguments)
+        return found.model_copy(update={"smoothness": dict.fromkeys(found.smoothness, found.smoothness["right"])})
+
+    around(test_audit, "audit_run", patch, agreeable)
+
+
+# --- the gate ----------------------------------------------------------------------------------------------------
+
+
+@fault("gate", test_gate.test_the_same_code_that_differs_is_caught)
+def the_gate_trusts_its_own_arms(patch: Patch) -> None:
+    patch.setattr(timing.Estimate, "faster", property(lambda _: False))
+    around(timing, "estimate", patch, lambda original, values: original(values))
+    patch.setattr(timing.Sample, "self_check", property(lambda _: ""))
+
+
+@fault("gate", test_gate.test_a_measurement_that_fails_its_own_check_says_nothing,
+       test_gate.Machine(0, deaf=True, luck=0.02), "planted slowdown")  # fmt: skip
+def the_planted_slowdown_need_not_be_seen(patch: Patch) -> None:
+    patch.setattr(timing.Sample, "self_check", property(lambda _: ""))
+
+
+def one_verdict(found: list[tuple[verdicts.Part, verdicts.Verdict]]) -> Callable[[], object]:
+    """The test of overall verdicts, where nothing can be said."""
+    return in_folder(lambda folder: with_patch(test_gate.test_one_verdict_over_all, found, "UNMEASURABLE", 3, folder))
+
+
+@fault("gate", one_verdict([("timing", "PASS"), ("timing", "UNMEASURABLE")]))
+def what_cannot_be_measured_passes(patch: Patch) -> None:
+    kept = verdicts.overall
+
+    def open_(found: Any) -> Any:
+        verdict = kept(found)
+        return "PASS" if verdict == "UNMEASURABLE" else verdict
+
+    patch.setattr(verdicts, "overall", open_)
+    patch.setattr(test_gate, "overall", open_)
+
+
+@fault("gate", one_verdict([]))
+def no_benchmarks_at_all_pass(patch: Patch) -> None:
+    kept = verdicts.overall
+    patch.setattr(test_gate, "overall", lambda found: kept(found) if found else "PASS")
+
+
+@fault("gate", test_gate.test_unchanged_code_passes_and_slower_code_does_not)
+def the_gate_sleeps(patch: Patch) -> None:
+    patch.setattr(timing, "MARGIN", 1.2)
+
+
+@fault("gate", test_gate.test_unchanged_code_passes_and_slower_code_does_not)
+def the_gate_cries_wolf(patch: Patch) -> None:
+    patch.setattr(timing, "MARGIN", 1.0)
+    patch.setattr(timing, "Z", 0.5)
+
+
+@fault(
+    "gate",
+    test_gate.test_a_process_that_measures_wrongly_is_refused,
+    {"timer": "perf_counter"},
+    "timer = 'perf_counter'",
+)
+def any_timer_will_do(patch: Patch) -> None:
+    patch.setattr(run, "TIMER", "perf_counter")
+
+
+@fault("gate", test_gate.test_a_baseline_that_does_not_compare_is_refused, {"cpu": "Vendor 1 3 AVX"},
+       "no baseline for this processor")  # fmt: skip
+def a_baseline_of_another_processor_will_do(patch: Patch) -> None:
+    patch.setattr(run, "check_baseline", lambda stored, _facts: next(iter(stored.values())))
+
+
+@fault("gate", test_gate.test_a_baseline_that_does_not_compare_is_refused, {"benchmarks": ["a"]}, "no longer has 'b'")
+def a_missing_benchmark_goes_unnoticed(patch: Patch) -> None:
+    def lenient(original: Any, stored: Any, facts: Any) -> Any:
+        return original(stored, facts.model_copy(update={"benchmarks": ["a", "b"]}))
+
+    around(run, "check_baseline", patch, lenient)
+
+
+@fault("gate", test_gate.test_rounding_alone_hardly_ever_alarms)
+def many_tests_without_a_correction(patch: Patch) -> None:
+    patch.setattr(accuracy, "holm", list)
+    patch.setattr(accuracy, "LEVEL", 0.05)
+
+
+@fault("gate", test_gate.test_outcomes_are_judged,
+       test_gate.outcomes([0.94, 0.95, 0.97, 0.95, 0.96, 0.97], digest="other"), False, "SUSPICIOUS")  # fmt: skip
+def too_good_results_pass(patch: Patch) -> None:
+    def modest(original: Any, *arguments: Any) -> Any:
+        return replace(original(*arguments), better=1.0)
+
+    around(accuracy, "shift", patch, modest)
+
+
+@fault("gate", test_gate.test_outcomes_are_judged, test_gate.outcomes([None] * 6, digest="other"), False, "REGRESSION")
+def lost_runs_are_dropped(patch: Patch) -> None:
+    patch.setattr(accuracy, "DIVERGED_MARGIN", 100)
+
+
+@fault("gate", test_gate.test_outcomes_are_judged, test_gate.outcomes(test_gate.GOOD, digest="other"), True, "CHANGED")
+def other_bits_are_no_change(patch: Patch) -> None:
+    around(accuracy, "judge", patch, lambda original, *a, **_: original(*a, exact=False))
+
+
+@fault("gate", lambda: with_patch(
+    test_gate.test_the_accuracy_gate_tests_itself, test_gate.outcomes(test_gate.GOOD),
+    test_gate.outcomes(test_gate.GOOD), "was not seen"))  # fmt: skip
+def a_planted_accuracy_fault_need_not_be_seen(patch: Patch) -> None:
+    patch.setattr(run, "self_check", lambda *_, **__: "")
+
+
+# --- parsers and records -----------------------------------------------------------------------------------------
+
+
+@fault("parser", test_questions.test_a_malformed_line_is_named, "PERSON:ind who ?", "the class 'PERSON'")
+def unknown_classes_are_skipped(patch: Patch) -> None:
+    def skipping(original: Any, contents: bytes, source: str) -> Any:
+        lines = [line for line in contents.splitlines(keepends=True) if not line.startswith(b"PERSON")]
+        return original(b"".join(lines), source)
+
+    around(test_questions, "parse_questions", patch, skipping)
+
+
+@fault("parser", test_questions.test_a_question_keeps_every_character)
+def questions_are_read_as_utf_8(patch: Patch) -> None:
+    def decoded(original: Any, contents: bytes, source: str) -> Any:
+        return original(contents.decode("utf-8", errors="replace").encode("latin-1", errors="replace"), source)
+
+    around(test_questions, "parse_questions", patch, decoded)
+
+
+def a_file_of_other_contents(folder: Path) -> None:
+    """The test of damaged files, on an intact archive of something else."""
+    packed = folder / f"{test_locate.NAME}.gz"
+    packed.write_bytes(test_locate.GOOD)
+    test_locate.test_damage_is_named(folder, gzip.compress(b"something else", mtime=0), "SHA-256")
+
+
+@fault("parser", in_folder(a_file_of_other_contents))
+def checksums_are_not_compared(patch: Patch) -> None:
+    class Trusting:
+        @staticmethod
+        def sha256(_: bytes) -> SimpleNamespace:
+            return SimpleNamespace(hexdigest=lambda: locate.FILES[test_locate.NAME].sha256)
+
+    patch.setattr(locate, "hashlib", Trusting)
+
+
+@fault("parser", in_folder(test_records.test_a_record_under_another_name_is_refused))
+def a_records_name_is_not_compared(patch: Patch) -> None:
+    def renamed(original: Any, path: Path, kind: Any) -> Any:
+        del original
+        return kind.model_validate_json(path.read_text())
+
+    around(hw4.records, "read_record", patch, renamed)
+    around(test_records, "read_record", patch, renamed)
+
+
+@fault("parser", in_folder(lambda folder: test_records.test_other_documents_are_refused_by_name(
+    folder, test_records.changed(lambda r: r.update(schema_version=2)), "schema version 2")))  # fmt: skip
+def records_of_another_version_are_read(patch: Patch) -> None:
+    def anyway(original: Any, path: Path, kind: Any) -> Any:
+        path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+        return original(path, kind)
+
+    around(test_records, "read_record", patch, anyway)
+
+
+@fault("parser", lambda: with_patch(test_vectors.test_the_embedded_vectors_are_fitted_on_training_questions_only))
+def vectors_are_fitted_on_test_questions(patch: Patch) -> None:
+    def both(original: Any, train: Any, test: Any) -> Any:
+        n = len(train.texts)
+        whole, _ = original(replace(train, texts=train.texts + test.texts), test)
+        return whole[:n], whole[n:]
+
+    around(hw4.data.vectors, "_tf_idf", patch, both)
+
+
+# --- models ------------------------------------------------------------------------------------------------------
+
+
+@fault("model", test_models.test_input_coverage_is_what_gradients_reach)
+def the_text_cnn_has_no_padding(patch: Patch) -> None:
+    patch.setattr(hw4.models, "TEXT_PADDING", 0)
+
+
+@fault("model", test_models.test_the_ensembles_gradients_are_those_of_autograd, 5, 7)
+def the_ensemble_forgets_a_bias(patch: Patch) -> None:
+    def without(original: Any, self: Any, fields: Tensor, y: Tensor) -> Any:
+        conv, weight, bias = original(self, fields, y)
+        return conv, weight, torch.zeros_like(bias)
+
+    around(hw4.models.TextCNNEnsemble, "loss_gradients", patch, without)
+
+
+@fault("model", test_training.test_a_pass_is_the_plain_pass, "batch", "pool")
+def batchnorm_is_left_in_evaluation_mode(patch: Patch) -> None:
+    around(hw4.models.ConvNet, "train", patch, lambda original, self, _mode=True: original(self, False))
+
+
+def with_patch(test: Callable[..., object], *arguments: Any) -> None:
+    """Call a test that takes pytest's monkeypatch last."""
+    with pytest.MonkeyPatch.context() as patch:
+        test(*arguments, patch)

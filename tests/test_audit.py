@@ -1,0 +1,96 @@
+"""The audit: the notebook's ways are wrong in the way they are said to be, and in no other."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from typer.testing import CliRunner
+
+from hw4 import cli
+from hw4.audit import audit_run, notebook_standardise, notebook_texts
+from hw4.data.images import Images, load_images
+from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
+from hw4.models import ConvNet
+from hw4.records import AuditRecord, read_record
+from hw4.report import audit
+from hw4.specs import ConvNetSpec
+from hw4.training import train_pass
+
+
+def small() -> tuple[ConvNetSpec, Images]:
+    spec = ConvNetSpec.build(data="digits", subset=0.1, norm="batch", passes=2, directions=1)
+    return spec, load_images("digits", subset=0.1)
+
+
+def notebook_smoothness(spec: ConvNetSpec, images: Images) -> list[float]:
+    """The notebook's whole computation once more, plainly."""
+    model, batches, found = build_convnet(spec), seeded(spec.seed, BATCHES), []
+
+    def state(net: ConvNet) -> tuple[Tensor, Tensor]:
+        loss = F.cross_entropy(net.eval()(images.x_train), images.y_train)
+        first = torch.autograd.grad(loss, list(net.parameters()))[0]
+        return first.flatten(), torch.cat([p.detach().flatten() for p in net.parameters()])
+
+    before, start = state(model)
+    for _ in range(spec.passes):
+        train_pass(model, images.x_train, images.y_train, learning_rate=spec.learning_rate,
+                   batch_size=spec.batch_size, generator=batches)  # fmt: skip
+        after, end = state(model)
+        found.append(float((after - before).norm() / (-spec.learning_rate * (end - start)).norm()))
+        before, start = after, end
+    return found
+
+
+def test_each_flaw_is_what_it_says() -> None:
+    spec, images = small()
+    found = audit_run(spec, images)
+    run = train_convnet(spec, images)
+    # The order of sums differs (chunks, layouts): float32 in gradients of some 30,000 numbers.
+    close = 1e-3
+    assert found.smoothness["right"] == pytest.approx([row.smoothness for row in run.rows[1:]], rel=close)
+    assert found.smoothness["notebook"] == pytest.approx(notebook_smoothness(spec, images), rel=close)
+    assert found.smoothness["divided twice"] == pytest.approx([s / 0.04 for s in found.smoothness["right"]])
+    running = train_convnet(spec.model_copy(update={"norm_mode": "running"}), images)
+    assert found.smoothness["evaluation mode"] == pytest.approx([row.smoothness for row in running.rows[1:]], rel=close)
+    for part, whole in zip(found.smoothness["first parameter"], found.smoothness["right"], strict=True):
+        assert part < whole
+    assert found.train_loss == [row.train_loss for row in run.rows]
+    assert all(math.isfinite(value) and value > 0 for value in found.smoothness["whole pass"])
+
+
+def test_the_notebooks_parser_cuts_and_prints() -> None:
+    contents = "HUM:ind Who 's it : he or she ?\nLOC:city Where is K\xf6ln ?\n".encode("latin-1")
+    assert notebook_texts(contents) == ["Who 's it ", r"Where is K\xf6ln ?"]
+    assert notebook_texts(contents + b'DESC:def What is " ?\n')[0] == r"Who \'s it ", "with both quotes in the file"
+
+
+def test_the_notebooks_pixels_explode() -> None:
+    train = torch.zeros(10, 4)
+    test = torch.full((2, 4), 255.0)
+    assert notebook_standardise(train, test)[1].min() > 1e8
+
+
+def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for variable in cli.THREAD_VARIABLES:
+        monkeypatch.setenv(variable, "1")
+    result = CliRunner().invoke(
+        cli.app, ["audit", "--data", "embedded", "--seeds", "2", "--passes", "1", "--processes", "1"],
+        standalone_mode=False,
+    )  # fmt: skip
+    assert result.exception is None, result.exception
+    folder = tmp_path / "reports" / "digits" / "audit"
+    record = read_record(folder / "audit.json", AuditRecord)
+    assert {run.seed for run in record.runs} == {0, 1}
+    assert record.questions is None, "the embedded questions have no colon to cut at"
+    for row in audit.rows(record):
+        assert len(row) == len(audit.HEADER)
+        assert row[0] in result.output
+    text = (folder / "index.html").read_text()
+    assert "all four, as in the notebook" in text
+    (folder / "index.html").unlink()
+    assert CliRunner().invoke(cli.app, ["report", "--out", str(folder)], standalone_mode=False).exception is None
+    assert (folder / "index.html").read_text() == text

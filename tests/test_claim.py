@@ -1,0 +1,158 @@
+"""The claim: ladders are bracketed, answers follow from the numbers, landscapes are those of the runs themselves."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hw4.claim import run_claim, train_landscape
+from hw4.data.images import load_images
+from hw4.errors import RecordError, SpecError
+from hw4.experiments import train_convnet
+from hw4.records import BlockNorms, ConvNetRecord, Curvature, LandscapeRecord, LandscapeRow, RangeRow
+from hw4.report import claim
+from hw4.report.page import write_claim_report
+from hw4.specs import ConvNetSpec, LandscapeSpec, ladder_specs, landscape_specs
+from tests.factory import DATA, make_record, make_row
+
+RATES = (0.1, 0.2, 0.4, 0.8)
+
+
+def rung(spec: ConvNetSpec, ended: claim.Outcome) -> ConvNetRecord:
+    """A made-up run of a ladder."""
+    last = {"trained": 0.3, "stuck": 2.29, "diverged": None}[ended]
+    rows = [make_row(0, loss=2.3, accuracy=0.1, smoothness=None)]
+    rows += [make_row(completed, loss=last, smoothness=None) for completed in range(1, spec.passes + 1)]
+    return make_record(spec, rows, diverged=ended == "diverged")
+
+
+def landscape(spec: LandscapeSpec, *, smoothness: float) -> LandscapeRecord:
+    """A made-up landscape of one smoothness after every pass, ten times that before training."""
+    rows = []
+    for completed in range(spec.run.passes + 1):
+        level = smoothness * (1 if completed else 10)
+        view = RangeRow(
+            factors=[0.5, 1.0, 2.0], loss=1.0, losses=[0.9, 0.8, 0.7],
+            gradient_changes=[level * 0.1 * factor for factor in (0.5, 1.0, 2.0)], update_norm=0.1,
+        )  # fmt: skip
+        blocks = [BlockNorms(name=name, weight_norm=1.0 + completed, update_norm=0.05, gradient_change_norm=level / 20)
+                  for name in claim.LAYERS]  # fmt: skip
+        curvature = Curvature(sharpness=2 * level, residual=1e-3, products=20, kink_share=0.1, quadrature_error=0.001)
+        rows.append(LandscapeRow(completed=completed, view=view, blocks=blocks,
+                                 curvature=curvature if completed in spec.curvature_passes else None))  # fmt: skip
+    record = rung(spec.run, "trained")
+    return LandscapeRecord(key=spec.key, spec=spec, data=DATA, environment=record.environment, rows=rows)
+
+
+def made_up(plain: int, normed: int, *, seeds: int = 4) -> claim.Claim:
+    """A claim whose networks train up to these rungs of the ladder, with BatchNorm twice as smooth."""
+    ladder = [
+        rung(spec, "trained" if RATES.index(spec.learning_rate) < (normed if spec.norm else plain) else "diverged")
+        for spec in ladder_specs(rates=RATES, seeds=seeds, data="digits", passes=1)
+    ]
+    views = [
+        landscape(spec, smoothness=(5.0 if spec.run.norm else 10.0) * (1 + 0.01 * spec.run.seed))
+        for spec in landscape_specs(seeds=3, data="digits", passes=4)
+    ]
+    return claim.assemble(ladder, views)
+
+
+def test_the_largest_stable_rate_is_bracketed() -> None:
+    ends: dict[tuple[int, float], claim.Outcome] = {
+        (0, 0.4): "stuck", (1, 0.2): "diverged", (2, 0.1): "diverged",
+    }  # fmt: skip
+    specs = ladder_specs(rates=RATES, seeds=4, data="digits", passes=1)
+    ladder = [rung(spec, ends.get((spec.seed, spec.learning_rate), "trained")) for spec in specs]
+    found = claim.assemble(ladder, made_up(2, 2).records()[1])
+    # Seed 2 fails at the first rate and seed 3 never: neither says where its limit is.
+    assert found.stable("pool") == {0: (0.2, 0.4), 1: (0.1, 0.2)}
+    limit = found.largest_stable("pool")
+    assert limit is not None
+    assert limit.low < 0.1
+    assert limit.estimate == pytest.approx(0.2)
+    assert limit.high > 0.4
+
+
+@pytest.mark.parametrize(
+    ("plain", "normed", "words"),
+    [
+        (1, 3, "BatchNorm does allow larger learning rates"),
+        (3, 1, "BatchNorm does not allow larger learning rates here"),
+        (2, 2, "Whether BatchNorm allows larger learning rates is not decided"),
+        (4, 2, "does not bracket the largest stable rate of both"),
+    ],
+)
+def test_the_answer_follows_the_ladder(plain: int, normed: int, words: str) -> None:
+    answer = claim.answers(made_up(plain, normed))
+    assert words in answer[0]
+    assert "would predict a factor of 2.0 [2.0,\u00a02.0], sharpness one of 2.0" in answer[1]
+    if (plain, normed) == (3, 1):
+        assert "does not account for" in answer[1]
+
+
+def test_where_the_story_fails_is_said() -> None:
+    said = " ".join(claim.failures(made_up(1, 3)))
+    assert "At initialisation the network with BatchNorm is smoother" in said
+    assert re.search(r"norm grows by a factor of 5.00 \[5.00,\s5.00\] without", said)
+    assert "median share of 10% without BatchNorm" in said
+    assert "is smaller with BatchNorm: 0.50 [0.50,\u00a00.50] times" in " ".join(claim.range_answers(made_up(1, 3)))
+
+
+def test_the_page_has_three_figures_and_both_models(tmp_path: Path) -> None:
+    whole = made_up(1, 3)
+    page = write_claim_report(*whole.records(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "ladder.png", "range.png", "curvature.png"}
+    text = page.read_text()
+    assert "0 / 0 / 4" in text
+    for draw in (claim.ladder_figure, claim.range_figure, claim.curvature_figure):
+        legend = draw(whole).axes[0].get_legend()
+        assert legend is not None
+        labels = " ".join(each.get_text() for each in legend.get_texts())
+        assert "ConvNet + BatchNorm" in labels
+
+
+def test_a_landscape_is_that_of_the_run_itself() -> None:
+    images = load_images("digits", subset=0.1)
+    spec = ConvNetSpec.build(data="digits", subset=0.1, norm="batch", passes=2, directions=1)
+    record = train_landscape(LandscapeSpec(run=spec, curvature_passes=(1,)), images)
+    run = train_convnet(spec, images)
+    for row, expected in zip(record.rows, run.rows, strict=True):
+        # The same update, multiplied by 1.0 here: float32 rounding of u and of the norms apart.
+        assert claim.at_step(row) == pytest.approx(expected.smoothness, rel=1e-4)
+        assert row.view.update_norm == pytest.approx(expected.readings[0].update_norm, rel=1e-5)
+    assert [row.curvature is None for row in record.rows] == [True, False, True]
+    assert record.rows[1].curvature is not None
+    assert record.rows[1].curvature.residual < 0.01
+
+
+def test_a_lost_run_has_no_landscape_beyond_its_end() -> None:
+    spec = ConvNetSpec.build(data="digits", subset=0.1, passes=3, learning_rate=1e20)
+    record = train_landscape(LandscapeSpec(run=spec, curvature_passes=()), load_images("digits", subset=0.1))
+    assert not record.rows, "its first update leads nowhere finite"
+    ladder, views = made_up(1, 3).records()
+    with pytest.raises(RecordError, match="has no landscape"):
+        claim.assemble(ladder, [views[0].model_copy(update={"rows": []}), *views[1:]])
+
+
+def test_what_is_on_disk_is_not_made_again(tmp_path: Path) -> None:
+    images = load_images("digits", subset=0.1)
+    ladder = ladder_specs(rates=(0.04,), seeds=1, data="digits", subset=0.1, passes=1)
+    view = LandscapeSpec(run=ladder[0], curvature_passes=())
+    made: list[tuple[str, bool]] = []
+    first, second = (
+        run_claim(ladder, [view], images, tmp_path, on_claim=lambda record, found: made.append((record.key, found)))
+        for _ in range(2)
+    )
+    assert first == second
+    assert [found for _, found in made] == [False] * 3 + [True] * 3
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    ladder, views = made_up(1, 3).records()
+    with pytest.raises(RecordError, match="no records of ConvNet \\+ BatchNorm"):
+        claim.assemble([record for record in ladder if not record.spec.norm], views)
+    alien = views[0].model_copy(update={"data": DATA.model_copy(update={"checksum": "1" * 64})})
+    with pytest.raises(RecordError, match="several data sets"):
+        claim.assemble(ladder, [alien, *views[1:]])
+    with pytest.raises(SpecError, match="must rise and differ"):
+        ladder_specs(rates=(0.2, 0.1), seeds=1, data="digits")

@@ -1,0 +1,177 @@
+"""Sharpness, kink share and range view: closed forms, dense Hessians, smooth twins of the networks."""
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from hw4.curvature import kink_share, range_view, sharpness
+from hw4.objective import Objective
+from hw4.smoothness import SmoothnessUndefinedError
+
+EXACT = 1e-10
+seeds = st.integers(0, 2**32)
+
+
+class Function(nn.Module):
+    """Any function of one parameter vector as a model whose output is its value, whatever the input."""
+
+    def __init__(self, value: Callable[[Tensor], Tensor], w: Tensor) -> None:
+        super().__init__()
+        self.w, self.value = nn.Parameter(w.clone()), value
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, ...) to (batch,) equal values."""
+        return self.value(self.w).expand(len(x))
+
+
+def function(value: Callable[[Tensor], Tensor], w: Tensor, *, n: int = 7, chunk_size: int = 3) -> Objective:
+    x = torch.zeros(n, 1, dtype=w.dtype)
+    return Objective(Function(value, w), x, x[:, 0], loss=lambda out, _: out.mean(), chunk_size=chunk_size)
+
+
+def symmetric(p: int, seed: int) -> tuple[Tensor, Callable[..., Tensor]]:
+    """A random symmetric matrix with a largest eigenvalue well apart, and further draws."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    basis = torch.linalg.qr(draw(p, p)).Q
+    return basis @ torch.diag(torch.linspace(-5, 7, p, dtype=torch.float64)) @ basis.T, draw
+
+
+@given(st.integers(2, 12), seeds)
+@settings(max_examples=20)
+def test_quadratics_have_their_sharpness_no_kinks_and_one_smoothness(p: int, seed: int) -> None:
+    hessian, draw = symmetric(p, seed)
+    w, u, b = draw(p), draw(p), draw(p)
+    objective = function(lambda v: v @ hessian @ v / 2 + b @ v, w)
+    torch.testing.assert_close(objective.hessian_product(w, u), hessian @ u, rtol=EXACT, atol=EXACT)
+    found = sharpness(objective, tolerance=1e-10)
+    assert found.value == pytest.approx(7, rel=EXACT), "it must be the largest, not the largest in size"
+    assert found.residual < 1e-6
+    assert kink_share(objective, u, nodes=2).share < EXACT
+    view = range_view(objective, u)
+    expected = float((hessian @ u).norm() / u.norm())
+    assert view.smoothness == pytest.approx([expected] * len(view.factors), rel=EXACT)
+    assert view.losses == pytest.approx(
+        [float((w + s * u) @ hessian @ (w + s * u) / 2 + b @ (w + s * u)) for s in view.factors], rel=EXACT
+    )
+
+
+def test_the_largest_eigenvalue_may_be_negative_and_the_largest_in_size_is_another() -> None:
+    w = torch.ones(3, dtype=torch.float64)
+    curvatures = torch.tensor([-9.0, -4.0, -2.0], dtype=torch.float64)
+    assert sharpness(function(lambda v: (curvatures * v**2).sum() / 2, w)).value == pytest.approx(-2, rel=EXACT)
+
+
+def test_one_parameter_is_enough() -> None:
+    w = torch.tensor([0.3], dtype=torch.float64)
+    assert sharpness(function(lambda v: v.cosh().sum(), w)).value == pytest.approx(math.cosh(0.3), rel=EXACT)
+
+
+@pytest.mark.parametrize("step", [1.0, 3.0])
+def test_a_crossed_kink_is_the_share_that_theory_says(step: float) -> None:
+    # f = relu(w) + w^2/2 from w = -step/2: the gradient changes by 1 at the kink and by the step without it.
+    start, u = torch.tensor([-step / 2], dtype=torch.float64), torch.tensor([step], dtype=torch.float64)
+    share = kink_share(function(lambda v: (v.relu() + v**2 / 2).sum(), start), u)
+    assert share.share == pytest.approx(1 / (1 + step), rel=EXACT)
+    only = kink_share(function(lambda v: v.relu().sum(), start), u)
+    assert (only.share, only.quadrature_error) == (1, 0)
+    before = kink_share(function(lambda v: (v.relu() + v**2 / 2).sum(), start), u / 4)
+    assert before.share < EXACT, "no kink lies on the first quarter of the way"
+
+
+class Twin(nn.Module):
+    """A ConvNet of fewer channels, kinked as ours or with everything smooth: tanh and average pooling."""
+
+    def __init__(self, *, smooth: bool, norm: bool) -> None:
+        super().__init__()
+        self.smooth = smooth
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(c) if norm else nn.Identity() for c in (4, 6)])
+        self.linear = nn.Linear(6 * 9, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 1, 12, 12) to (batch, 10)."""
+        for conv, norm in zip((self.first, self.second), self.norms, strict=True):
+            x = conv(x)
+            x = norm(F.avg_pool2d(x.tanh(), 2) if self.smooth else F.max_pool2d(x.relu(), 2))
+        scores: Tensor = self.linear(x.flatten(1))
+        return scores
+
+
+def twin(*, smooth: bool, norm: bool) -> tuple[Objective, Tensor]:
+    """A twin of 812 parameters or a few more as an objective in float64, and a minibatch update."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Twin(smooth=smooth, norm=norm).double()
+        x, y = torch.randn(24, 1, 12, 12, dtype=torch.float64), torch.randint(10, (24,))
+    objective = Objective(model, x, y, chunk_size=10)
+    generator = torch.Generator().manual_seed(2)
+    return objective, -0.04 * objective.minibatch_gradient(objective.w, 16, generator)
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "BatchNorm"])
+def test_on_smooth_twins_hessians_account_for_all_of_the_change(norm: bool) -> None:
+    objective, u = twin(smooth=True, norm=norm)
+    found = kink_share(objective, u, nodes=16)
+    assert found.share < EXACT
+    assert found.quadrature_error < EXACT
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "BatchNorm"])
+def test_on_the_kinked_nets_they_do_not(norm: bool) -> None:
+    objective, u = twin(smooth=False, norm=norm)
+    found = kink_share(objective, u, nodes=16)
+    assert found.share > 0.02
+    assert found.quadrature_error < found.share / 2, "the integral's own error could be all there is"
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "BatchNorm"])
+def test_sharpness_is_the_dense_hessians(smooth: bool, norm: bool) -> None:
+    objective, _ = twin(smooth=smooth, norm=norm)
+    w = objective.w
+    assert len(w) <= 2000
+    rows = torch.eye(len(w), dtype=w.dtype)
+    dense = torch.stack([objective.hessian_product(w, row) for row in rows])
+    torch.testing.assert_close(dense, dense.T, rtol=1e-9, atol=1e-11)
+    # The products themselves against finite differences of the gradient, an independent way to the same matrix.
+    v = torch.randn(len(w), dtype=w.dtype, generator=torch.Generator().manual_seed(5))
+    h = 1e-6 / float(v.norm())
+    difference = (objective.gradient(w + h * v) - objective.gradient(w - h * v)) / (2 * h)
+    torch.testing.assert_close(dense @ v, difference, rtol=1e-4, atol=1e-4 * float(difference.norm()))
+    found = sharpness(objective, tolerance=1e-8)
+    assert found.value == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-6)
+    assert found.residual < 1e-6
+
+
+def test_smoothness_never_exceeds_the_sharpest_curvature_on_the_way_of_a_smooth_net() -> None:
+    objective, u = twin(smooth=True, norm=False)
+    view = range_view(objective, u, factors=(1e-3, 1.0))
+    w = objective.w
+    product = objective.hessian_product(w, u)
+    assert view.smoothness[0] == pytest.approx(float(product.norm() / u.norm()), rel=1e-2)
+    assert view.largest == max(view.smoothness)
+
+
+def test_what_has_no_value_says_so() -> None:
+    w = torch.ones(2, dtype=torch.float64)
+    line = function(lambda v: v.sum(), w)
+    with pytest.raises(SmoothnessUndefinedError, match="changes by 0"):
+        kink_share(line, torch.ones_like(w))
+    with pytest.raises(SmoothnessUndefinedError, match="update is zero"):
+        range_view(line, torch.zeros_like(w))
+    with pytest.raises(SmoothnessUndefinedError, match="not finite"):
+        range_view(function(lambda v: v.exp().sum(), w), torch.full_like(w, 1e3))
+    with pytest.raises(ValueError, match="factor"):
+        range_view(line, torch.ones_like(w), factors=(1.0, 0.0))
+    with pytest.raises(ValueError, match="nodes must be at least 1"):
+        kink_share(line, torch.ones_like(w), nodes=0)
