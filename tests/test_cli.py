@@ -75,6 +75,26 @@ def test_a_sweep_ends_with_its_report_and_goes_on(
     assert hw4(monkeypatch, "report", "--out", "reports/grammar", "--anyway") == 0
 
 
+def test_the_claim_ends_with_its_report_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The walk along the update is enough here; Hessians cost a minute and have tests of their own.
+    monkeypatch.setattr("hw4.specs.CURVATURE_PASSES", ())
+    command = ["claim", "--data", "embedded", "--seeds", "1", "--landscapes", "1", "--passes", "1", "--rate", "0.02",
+               "--rate", "1e9", "--processes", "1"]  # fmt: skip
+    assert hw4(monkeypatch, *command) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.splitlines()[-1] == "Report: reports/digits/claim/index.html"
+    page = Path("reports/digits/claim/index.html")
+    first = page.read_bytes()
+    assert b"1e+09" in first
+    assert hw4(monkeypatch, "report", "--out", "reports/digits/claim") == 0
+    assert page.read_bytes() == first
+    assert hw4(monkeypatch, "claim", "--processes", "0") == 2
+    assert "--processes must be at least 1, got 0" in capsys.readouterr().err
+
+
 def test_one_exercise_trains_its_two_networks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

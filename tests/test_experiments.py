@@ -170,9 +170,12 @@ def train_share(specs: list[ConvNetSpec], folder: Path) -> None:
 def real_runs(real_images: Images, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], ConvNetRecord]:
     """Every network of exercises 1 and 3 on the real data at the homework's settings, five paired seeds.
 
-    One reading after each pass, as the homework asks, is enough for what is asserted and takes half the time of three.
+    Only the smoothness of the pooled networks is asserted about, and one reading after each pass is enough for that.
     """
-    specs = exercise_specs(["smoothness", "pooling"], seeds=SEEDS, data="fashion-mnist", directions=1)
+    specs = [
+        spec.model_copy(update={"directions": 1 if spec.downsample == "pool" else 0})
+        for spec in exercise_specs(["smoothness", "pooling"], seeds=SEEDS, data="fashion-mnist")
+    ]
     folder = tmp_path_factory.mktemp("real")
     # Each process takes every other run of each architecture; here they are found on disk then.
     by_cost = sorted(specs, key=lambda spec: spec.variant)

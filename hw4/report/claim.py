@@ -114,11 +114,8 @@ class Claim:
         """A measure's geometric mean by seed, over passes 3 and later, or before training."""
         found = {}
         for seed, record in self.landscapes[variant].items():
-            rows = [
-                row
-                for row in record.rows
-                if (row.completed >= SETTLED_PASS) == settled and (settled or not row.completed)
-            ]
+            start = min(SETTLED_PASS, record.spec.run.passes)
+            rows = record.rows[start:] if settled else record.rows[:1]
             taken = [value for row in rows if (value := measure(row)) is not None and value > 0]
             if taken:
                 found[seed] = statistics.geometric_mean(taken)
@@ -387,7 +384,7 @@ def ladder_figure(claim: Claim) -> Figure:
         ax.set(title=title, xlabel="learning rate", ylabel=unit, xscale="log")
         ax.xaxis.set_major_formatter("{x:g}")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=8)
+        _legend(ax)
     loss.set_yscale("log")
     loss.yaxis.set_major_formatter("{x:g}")
     names = []
@@ -411,7 +408,7 @@ def ladder_figure(claim: Claim) -> Figure:
     rates.set_yticks([-y for y in range(len(names))], names)
     rates.set_ylim(-len(names) + 0.4, 0.6)
     rates.grid(axis="x", alpha=0.3)
-    rates.legend(fontsize=8)
+    _legend(rates)
     return _noted(canvas, claim, "dots: seeds; line: mean of the runs that trained; bars: 95% t intervals over seeds")
 
 
@@ -457,7 +454,7 @@ def range_figure(claim: Claim) -> Figure:
         ax.set_xlabel("passes through the training data")
         ax.yaxis.set_major_formatter("{x:g}")
         ax.grid(alpha=0.3)
-        ax.legend()
+        _legend(ax)
     return _noted(
         canvas, claim, f"bands: smallest to largest over steps of {factors[0]:g} to {factors[-1]:g} times the update, "
         f"line: the largest; geometric means over seeds",
@@ -496,12 +493,18 @@ def curvature_figure(claim: Claim) -> Figure:
     layers.set_xticks(range(len(LAYERS)), [label.replace(" ", "\n") for label in LAYERS.values()])
     for ax in (sharp, kinks, layers):
         ax.grid(alpha=0.3)
-        ax.legend()
+        _legend(ax)
     for ax in (sharp, layers):
         ax.yaxis.set_major_formatter("{x:g}")
     for ax in (sharp, kinks):
         ax.set_xlabel("passes through the training data")
     return _noted(canvas, claim, "one line for each seed; bars: 95% t intervals over seeds")
+
+
+def _legend(ax: Axes) -> None:
+    """A legend where anything is named in it: short runs may have nothing to draw."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(fontsize=8)
 
 
 def _noted(canvas: Figure, claim: Claim, note: str) -> Figure:
