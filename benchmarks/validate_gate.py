@@ -241,6 +241,7 @@ def markdown(found: dict[str, Any]) -> str:
     return "\n\n".join(
         "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *body))
         for header, body in tables
+        if body
     )
 
 

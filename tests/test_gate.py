@@ -391,7 +391,8 @@ GOOD: list[float | None] = [0.90, 0.91, 0.92, 0.90, 0.91, 0.92]
         (outcomes(GOOD, loss=0.12, digest="other"), False, "REGRESSION"),
         (outcomes(GOOD, loss=0.08, digest="other"), False, "SUSPICIOUS"),
         (outcomes([None, *GOOD[1:]], digest="other"), False, "PASS"),
-        (outcomes([None, None, *GOOD[2:]], digest="other"), False, "REGRESSION"),
+        (outcomes([None, None, *GOOD[2:]], digest="other"), False, "PASS"),
+        (outcomes([None, None, None, *GOOD[3:]], digest="other"), False, "REGRESSION"),
         (outcomes([None] * 6, digest="other"), False, "REGRESSION"),
     ],
 )
@@ -401,7 +402,7 @@ def test_outcomes_are_judged(now: dict[str, Outcome], exact: bool, verdict: str)
 
 
 def test_fewer_diverged_runs_are_suspicious() -> None:
-    before, now = outcomes([None, None, *GOOD]), outcomes([0.9, 0.9, *GOOD])
+    before, now = outcomes([None, None, None, *GOOD]), outcomes([0.9, 0.9, 0.9, *GOOD])
     (finding,) = accuracy.judge({"net": before}, {"net": now}, exact=False)
     assert finding.verdict == "SUSPICIOUS"
 
