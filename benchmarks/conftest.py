@@ -17,7 +17,7 @@ from benchmarks.gate_timing import cpu_class
 from benchmarks.workloads import WORKLOADS, Workload
 from hw4.data.vectors import choose_questions, load_questions
 from hw4.records import Store, TextCNNRecord, environment
-from hw4.report.page import write_sweep_report
+from hw4.report.page import RECORDS, load_report
 from hw4.specs import STRIDES, TRIALS, QuestionSet, TextCNNSpec, sweep_specs
 from hw4.sweep import sweep_and_rescue
 
@@ -173,7 +173,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of ``benchmarks/sweep.py``."""
     group = parser.getgroup("sweep", "stride sweep (benchmarks/sweep.py)")
     group.addoption("--sweep-data", choices=("auto", "embedded", "real"), default="auto", help="questions to train on")
-    group.addoption("--sweep-out", metavar="DIR", type=Path, help="folder for records and chart [reports/DATA]")
+    group.addoption(
+        "--sweep-out", metavar="DIR", type=Path, help="folder for records and chart [reports/real or /embedded]"
+    )
     group.addoption("--sweep-stride", metavar="N", type=int, action="append", help="a stride; repeat for several")
     group.addoption("--sweep-trials", metavar="N", type=int, default=TRIALS, help="models of each stride")
     group.addoption("--sweep-epochs", metavar="N", type=int, default=50, help="rounds through the questions")
@@ -197,8 +199,9 @@ def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:
 
 def sweep_store(config: pytest.Config) -> Store[TextCNNRecord]:
     """Where the records lie."""
-    folder = config.getoption("--sweep-out") or config.rootpath / "reports" / sweep_data(config)
-    return Store(folder / "records", TextCNNRecord)
+    kind = "real" if sweep_data(config) == "trec" else "embedded"
+    folder = config.getoption("--sweep-out") or config.rootpath / "reports" / kind
+    return Store(folder / RECORDS, TextCNNRecord)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -233,8 +236,9 @@ def _draw_chart(config: pytest.Config, exitstatus: int) -> None:
             f"\nNo chart: {len(absent)} of {len(specs)} records are absent{f', {absent[0]} first' if absent else ''}."
         )
         return
-    records = sweep_and_rescue(specs, load_questions(sweep_data(config)), store, processes=os.cpu_count() or 1)
-    print(f"\nReport: {write_sweep_report(records, store.folder.parent)}")
+    sweep_and_rescue(specs, load_questions(sweep_data(config)), store, processes=os.cpu_count() or 1)
+    folder = store.folder.parent
+    print(f"\nReport: {load_report(folder).write(folder)}")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -3,37 +3,17 @@
 A ladder of learning rates trains both ConvNets at every rate; a landscape follows one run and measures around it.
 """
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache, partial
-from pathlib import Path
 
 import torch
 
 from hw4.curvature import kink_share, range_view, sharpness
-from hw4.data.images import Images, load_images
-from hw4.experiments import (
-    BATCHES,
-    DIRECTIONS,
-    build_convnet,
-    check_fit,
-    identity,
-    images_environment,
-    same_circumstances,
-    seeded,
-    train_convnet,
-)
+from hw4.data.images import Images
+from hw4.experiments import BATCHES, DIRECTIONS, build_convnet, check_fit, identity, images_environment, seeded
 from hw4.objective import Objective
-from hw4.processes import spread
-from hw4.records import (
-    BlockNorms,
-    ConvNetRecord,
-    Curvature,
-    LandscapeRecord,
-    LandscapeRow,
-    RangeRow,
-    Store,
-)
+from hw4.records import BlockNorms, ConvNetRecord, Curvature, LandscapeRecord, LandscapeRow, RangeRow, stable_bracket
 from hw4.smoothness import SmoothnessUndefinedError, measure_directions
 from hw4.specs import ConvNetSpec, LandscapeSpec
 from hw4.training import train_pass
@@ -43,9 +23,6 @@ QUADRATURE_NODES = 3
 SHARPNESS_TOLERANCE = 0.02
 """Relative; sharpness moves by far more than that from pass to pass."""
 
-OnClaim = Callable[[ConvNetRecord | LandscapeRecord, bool], None]
-"""Called for every run with its record and whether it was found on disk."""
-
 
 def train_landscape(spec: LandscapeSpec, images: Images) -> LandscapeRecord:
     """Train one network as its run's spec says and measure what lies around it after every pass.
@@ -54,7 +31,7 @@ def train_landscape(spec: LandscapeSpec, images: Images) -> LandscapeRecord:
     """
     net = spec.run
     check_fit(net, images)
-    model = build_convnet(net)
+    model = build_convnet(net).to(images.x_train.device)
     batches, directions = seeded(net.seed, BATCHES), seeded(net.seed, DIRECTIONS)
     rows = []
     for completed in range(net.passes + 1):
@@ -106,61 +83,16 @@ def _row(
     )  # fmt: skip
 
 
-@cache
-def _images(name: str, subset: float) -> Images:
-    """The images, once for each process."""
-    return load_images(name, subset=subset)  # type: ignore[arg-type]
+def between(ladder: Sequence[ConvNetRecord]) -> list[ConvNetSpec]:
+    """For every network and seed, a run halfway (geometrically) between the largest stable rate and the next.
 
-
-def make(spec: ConvNetSpec | LandscapeSpec, *, folder: Path) -> ConvNetRecord | LandscapeRecord:
-    """Make one run in whatever process this is, and save its record."""
-    torch.set_num_threads(1)
-    record: ConvNetRecord | LandscapeRecord
-    if isinstance(spec, LandscapeSpec):
-        record = train_landscape(spec, _images(spec.run.data, spec.run.subset))
-        Store(folder / "landscapes", LandscapeRecord).save(record)
-    else:
-        record = train_convnet(spec, _images(spec.data, spec.subset))
-        Store(folder / "ladder", ConvNetRecord).save(record)
-    return record
-
-
-def run_claim(
-    ladder: Sequence[ConvNetSpec],
-    landscapes: Sequence[LandscapeSpec],
-    images: Images,
-    folder: Path,
-    *,
-    processes: int = 1,
-    fresh: bool = False,
-    on_claim: OnClaim | None = None,
-) -> tuple[list[ConvNetRecord], list[LandscapeRecord]]:
-    """Make every run that ``folder`` does not hold already, saving each as it ends; returns records in order."""
-    torch.set_num_threads(1)
-    rungs = Store(folder / "ladder", ConvNetRecord)
-    views = Store(folder / "landscapes", LandscapeRecord)
-    for store in (rungs, views):
-        store.prepare()
-    found: dict[str, ConvNetRecord] = {}
-    seen: dict[str, LandscapeRecord] = {}
-
-    def take(record: ConvNetRecord | LandscapeRecord, on_disk: bool) -> None:
-        if isinstance(record, LandscapeRecord):
-            seen[record.key] = record
-        else:
-            found[record.key] = record
-        if on_claim is not None:
-            on_claim(record, on_disk)
-
-    todo: list[ConvNetSpec | LandscapeSpec] = []
-    wanted: list[ConvNetSpec | LandscapeSpec] = [*landscapes, *ladder]  # landscapes take longest, so they start first
-    for spec in wanted:
-        check_fit(spec.run if isinstance(spec, LandscapeSpec) else spec, images)
-        record = None if fresh else (views if isinstance(spec, LandscapeSpec) else rungs).load(spec.key)
-        if record is not None and same_circumstances(record, images):
-            take(record, True)
-        else:
-            todo.append(spec)
-    for record in spread(partial(make, folder=folder), todo, processes=processes):
-        take(record, False)
-    return [found[spec.key] for spec in ladder], [seen[spec.key] for spec in landscapes]
+    Repeated, it narrows where training stops to work from the ladder's factor of two to as little as is wanted.
+    """
+    specs = []
+    for setting in dict.fromkeys(run.spec.model_copy(update={"learning_rate": 1.0}) for run in ladder):
+        mine = [run for run in ladder if run.spec.model_copy(update={"learning_rate": 1.0}) == setting]
+        bracket = stable_bracket(mine)
+        if bracket is not None:
+            middle = float(f"{math.sqrt(bracket[0] * bracket[1]):.3g}")  # three digits keep the keys readable
+            specs.append(setting.model_copy(update={"learning_rate": middle}))
+    return specs

@@ -1,14 +1,15 @@
 """The command line: options, progress, exit codes. Heavy modules load after the thread count is set."""
 
 import contextlib
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Never
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from tqdm import tqdm
@@ -20,7 +21,8 @@ from hw4.specs import (
     LADDER_RATES,
     STRIDES,
     TRIALS,
-    ConvNetSpec,
+    Dataset,
+    QuestionSet,
     exercise_specs,
     ladder_specs,
     landscape_specs,
@@ -28,8 +30,7 @@ from hw4.specs import (
 )
 
 if TYPE_CHECKING:
-    from hw4.experiments import OnPass, OnRun
-    from hw4.records import ConvNetRecord, LandscapeRecord, PassRow, TextCNNRecord
+    from hw4.runs import Made, Spec
 
 FAILED, USAGE, UNMEASURABLE, DIVERGED, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -39,12 +40,12 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 app = typer.Typer(
     name="hw4",
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Train the homework's networks, measure the smoothness of their loss, and report what the runs show.",
-    epilog=f"Exit codes: 0 done; {FAILED} failed; {USAGE} wrong usage; {UNMEASURABLE} the gate cannot say; "
-    f"{DIVERGED} done, but a run diverged (recorded and reported as such); {INTERRUPTED} interrupted.",
+    epilog=f"Real data is looked for in $HW4_DATA, then in the user's cache. Exit codes: 0 done; {FAILED} failed; "
+    f"{USAGE} wrong usage; {UNMEASURABLE} the gate cannot say; {DIVERGED} done, but a ConvNet diverged (recorded and "
+    f"reported as such); {INTERRUPTED} interrupted. Examples: 'hw4 run', 'hw4 gate --against main'.",
 )
 
 
@@ -52,19 +53,39 @@ class ExerciseChoice(StrEnum):
     """What ``hw4 run`` can be asked for."""
 
     smoothness = "smoothness"
+    stride = "stride"
     pooling = "pooling"
     all = "all"
 
 
 class DataChoice(StrEnum):
-    """Where the images come from."""
+    """Where the data comes from."""
 
     auto = "auto"
     embedded = "embedded"
     real = "real"
 
 
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+class DeviceChoice(StrEnum):
+    """Where ConvNets are trained."""
+
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+Data = Annotated[
+    DataChoice,
+    typer.Option(help="FashionMNIST and TREC (real), digits and generated questions (embedded), real if found (auto)."),
+]
+Out = Annotated[
+    Path | None, typer.Option(help="Folder for records, figures and the page.  [default: reports/real or /embedded]")
+]
+Processes = Annotated[int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")]
+Device = Annotated[DeviceChoice, typer.Option(help="Where to train and measure ConvNets.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout, everything else on stderr.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read by main()
+Say = Callable[..., None]
 
 
 def _print_version(wanted: bool) -> None:
@@ -82,99 +103,179 @@ def _root(
     pass
 
 
+def _sayer(as_json: bool) -> Say:
+    return partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
+
+
+def _one_thread(processes: int | None) -> int:
+    """How many processes to use, each of one thread: set before torch and numpy load."""
+    workers = processes if processes is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise SpecError(f"--processes must be at least 1, got {workers}")
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    return workers
+
+
+def _choose(
+    data: DataChoice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
+) -> tuple[Dataset, QuestionSet, Path]:
+    """The data sets, both real or both embedded, and the folder to write to; says which data is used, and why."""
+    choosers: list[Callable[[Literal["auto", "embedded", "real"]], tuple[str, str]]] = []
+    if images:
+        from hw4.data.images import choose_dataset
+
+        choosers.append(choose_dataset)
+    if questions:
+        from hw4.data.vectors import choose_questions
+
+        choosers.append(choose_questions)
+    found = [choose(data.value) for choose in choosers]
+    embedded = [name for name, _ in found if name in {"digits", "grammar"}]
+    if embedded and len(embedded) < len(found):  # only one of the two is there: they are not mixed
+        say(next(sentence for name, sentence in found if name in {"digits", "grammar"}))
+        found = [choose("embedded") for choose in choosers]
+    for _, sentence in found:
+        say(sentence)
+    kind = "embedded" if embedded else "real"
+    names: tuple[Dataset, QuestionSet] = ("digits", "grammar") if embedded else ("fashion-mnist", "trec")
+    return (*names, out or Path("reports", kind))
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process, as long as it lives; raises Hw4Error while another one has it."""
+    from filelock import FileLock, Timeout
+
+    from hw4.files import PARTIAL
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            for left in folder.rglob(f".*{PARTIAL}"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
+            yield
+    except Timeout as error:
+        raise Hw4Error(f"another hw4 is writing to {folder}; wait until it ends, or choose another --out") from error
+
+
+def _check_device(device: DeviceChoice) -> None:
+    import torch
+
+    if device is DeviceChoice.cuda and not torch.cuda.is_available():
+        raise Hw4Error(f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__}"
+                       f" without one; leave the option out to use the CPU")  # fmt: skip
+
+
+@contextlib.contextmanager
+def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool], None]]":
+    """One bar over all runs, weighed by what they cost, so that the time left means something; a line for each run."""
+    from hw4.records import ConvNetRecord, LandscapeRecord
+    from hw4.runs import cost
+
+    found_on_disk = 0
+    form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
+    with tqdm(total=sum(map(cost, specs)), bar_format=form, disable=None, dynamic_ncols=True) as bar:
+
+        def on_record(record: "Made", found: bool) -> None:
+            nonlocal found_on_disk
+            found_on_disk += found
+            if isinstance(record, ConvNetRecord) and not found:
+                accuracy = record.last.test_accuracy
+                outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
+                with bar.external_write_mode(file=sys.stdout):
+                    say(
+                        f"  {record.spec.label}, rate {record.spec.learning_rate:g}, seed {record.spec.seed}: {outcome}"
+                    )
+            spec = record.spec.run if isinstance(record, LandscapeRecord) else record.spec
+            bar.set_postfix_str(spec.key, refresh=False)
+            weight = cost(record.spec)
+            bar.total = max(bar.total or 0, bar.n + weight)  # learning rates tried beyond the sweep come on top
+            bar.update(weight)
+
+        yield on_record
+    if found_on_disk:
+        say(f"{found_on_disk} of {len(specs)} runs were found on disk.")
+
+
+def _finish(folder: Path, say: Say, as_json: bool, **facts: object) -> None:
+    """Write the page of all that the folder holds, and say where it is."""
+    from hw4.report.page import load_report
+
+    report = load_report(folder)
+    page = report.write(folder)
+    say(f"Report: {page}")
+    if as_json:
+        print(json.dumps({"page": str(page), **facts, "report": report.as_json()}, indent=1))
+
+
 @app.command(
     "run",
-    epilog="Examples: 'hw4 run' trains everything, 5 seeds; 'hw4 run --exercise pooling --data embedded --seeds 1 "
-    "--passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
+    epilog="Examples: 'hw4 run' does the whole homework, 5 seeds; 'hw4 run --exercise pooling --data embedded --seeds "
+    "1 --passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
 )
 def run_command(  # noqa: PLR0917  typer makes options of them
     exercise: Annotated[ExerciseChoice, typer.Option(help="Which exercise to run.")] = ExerciseChoice.all,
-    data: Annotated[
-        DataChoice, typer.Option(help="Images: FashionMNIST (real), digits (embedded), or real when found (auto).")
-    ] = DataChoice.auto,
-    seeds: Annotated[int, typer.Option(help="Runs of each network, with seeds 0, 1, ...")] = 5,
-    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate of SGD, above 0.")] = 0.04,
+    data: Data = DataChoice.auto,
+    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet, with seeds 0, 1, ...")] = 5,
+    passes: Annotated[int, typer.Option(help="Passes of the ConvNets through the training images.")] = 10,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of the ConvNets' SGD, above 0.")] = 0.04,
     batch_size: Annotated[int, typer.Option(help="Images in a minibatch.")] = 32,
     subset: Annotated[
         float | None,
-        typer.Option(
-            help="Share of the training images to use, above 0 and at most 1.  [default: 0.1 real, 1 embedded]"
-        ),
+        typer.Option(help="Share of the training images, above 0 and at most 1.  [default: 0.1 real, 1 embedded]"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for records, figures and the page.  [default: reports/DATA]")
-    ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of torch; one is steadiest beside other work.")] = 1,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")] = False,
-    debug: Debug = False,  # noqa: ARG001  read by main()
+    directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
+    out: Out = None,
+    processes: Processes = None,
+    device: Device = DeviceChoice.cpu,
+    fresh: Fresh = False,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
-    """Train the networks of exercises 1 and 3 and write records, figures and a report page."""
-    if threads < 1:
-        raise SpecError(f"--threads must be at least 1, got {threads}")
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = str(threads)
-    from hw4.data.images import choose_dataset, load_images
-
-    name, sentence = choose_dataset(data.value)
-    exercises = [known for known in EXERCISES if exercise in (ExerciseChoice.all, known)]
-    specs = exercise_specs(
-        exercises, seeds=seeds, data=name, subset=subset,
-        passes=passes, learning_rate=learning_rate, batch_size=batch_size,
+    """Do the homework: train the networks of all three exercises and write records, figures and one page."""
+    del debug
+    say, workers = _sayer(as_json), _one_thread(processes)
+    convnets = [known for known in EXERCISES if exercise in (ExerciseChoice.all, known)]
+    texts = exercise in (ExerciseChoice.all, ExerciseChoice.stride)
+    images, questions, folder = _choose(data, out, say, images=bool(convnets), questions=texts)
+    nets = exercise_specs(
+        convnets, seeds=seeds, data=images, subset=subset, passes=passes, learning_rate=learning_rate,
+        batch_size=batch_size, directions=directions,
     )  # fmt: skip
-    folder = out or Path("reports", name)
-    print(sentence, flush=True)
+    trials = sweep_specs(questions) if texts else ()
 
-    import torch
+    _check_device(device)
+    from hw4.records import ConvNetRecord, Store, TextCNNRecord
+    from hw4.report.page import RECORDS
+    from hw4.runs import Spec, make_all
 
-    from hw4.experiments import run
-    from hw4.records import ConvNetRecord, Store
-    from hw4.report.page import write_report
+    records = folder / RECORDS
+    specs: list[Spec] = [*nets, *trials]
+    wanted = [(records, spec) for spec in specs]
+    counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
+    say(f"Training {' and '.join(counts)} in {workers} process{'es' if workers > 1 else ''}.")
+    with _alone(folder):
+        with _progress(specs, say) as on_record:
+            made = make_all(wanted, processes=workers, fresh=fresh, device=device.value, on_record=on_record)
+            if trials:  # all are there; strides whose trials diverge are trained at smaller rates
+                from hw4.data.vectors import load_questions
+                from hw4.sweep import sweep_and_rescue
 
-    torch.set_num_threads(threads)
-    images = load_images(name, subset=subset)
-    print(f"Training {len(specs)} networks of {passes} passes over {len(images.x_train):,} images.", flush=True)
-    with tqdm(total=len(specs) * passes, unit="pass", disable=None, dynamic_ncols=True) as bar:
-        records = run(
-            specs,
-            images,
-            Store(folder / "records", ConvNetRecord),
-            fresh=fresh,
-            on_pass=_on_pass(bar),
-            on_run=_on_run(bar),
-        )
-    page = write_report(records, folder)
-    print(f"Report: {page}")
-    diverged = [record.key for record in records if record.diverged]
-    if diverged:
+                rescued = sweep_and_rescue(
+                    trials, load_questions(questions), Store(records, TextCNNRecord),
+                    on_trial=lambda record, found: None if found or record.spec in trials else on_record(record, found),
+                )  # fmt: skip
+                made += [record for record in rescued if record.spec not in trials]
+        lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
+        _finish(folder, say, as_json, diverged=lost)
+    if lost:
         print(
-            f"hw4: {len(diverged)} of {len(records)} runs diverged and are recorded as such ({diverged[0]}"
-            f"{' and others' if len(diverged) > 1 else ''}); a smaller --learning-rate may keep them stable",
+            f"hw4: {len(lost)} of {len(nets)} ConvNets diverged and are recorded as such ({lost[0]}"
+            f"{' and others' if len(lost) > 1 else ''}); a smaller --learning-rate may keep them stable",
             file=sys.stderr,
         )
         raise typer.Exit(DIVERGED)
-
-
-def _on_pass(bar: "tqdm[Never]") -> "OnPass":
-    def on_pass(spec: ConvNetSpec, row: "PassRow") -> None:
-        loss = "not finite" if row.train_loss is None else f"{row.train_loss:.3f}"
-        bar.set_description(f"{spec.label}, seed {spec.seed}, loss {loss}", refresh=False)
-        bar.update()
-
-    return on_pass
-
-
-def _on_run(bar: "tqdm[Never]") -> "OnRun":
-    def on_run(record: "ConvNetRecord", found: bool) -> None:
-        bar.update(record.spec.passes if found else record.spec.passes - len(record.times))
-        accuracy = record.last.test_accuracy
-        outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
-        seconds = sum(time.wall_seconds for time in record.times)
-        how = "found on disk" if found else f"{seconds:.1f} s of training"
-        bar.write(f"  {record.spec.label}, seed {record.spec.seed}: {outcome} ({how})")
-        sys.stdout.flush()
-
-    return on_run
 
 
 @app.command(
@@ -183,9 +284,7 @@ def _on_run(bar: "tqdm[Never]") -> "OnRun":
     "--out reports/many' trains 2,000; 'hw4 sweep --learning-rate 0.05' tries another learning rate.",
 )
 def sweep_command(  # noqa: PLR0917  typer makes options of them
-    data: Annotated[
-        DataChoice, typer.Option(help="Questions: TREC (real), generated (embedded), or real when found (auto).")
-    ] = DataChoice.auto,
+    data: Data = DataChoice.auto,
     stride: Annotated[
         list[int] | None, typer.Option(help="A stride; may be given several times.  [default: 1 5 10 30 100 500]")
     ] = None,
@@ -193,169 +292,42 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     epochs: Annotated[int, typer.Option(help="Rounds through the training questions.")] = 50,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of SGD, above 0.")] = 0.1,
     momentum: Annotated[float, typer.Option(help="Momentum of SGD, from 0 to below 1.")] = 0.8,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for records, chart and page.  [default: reports/DATA]")
-    ] = None,
-    processes: Annotated[
-        int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")
-    ] = None,
+    out: Out = None,
+    processes: Processes = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to train there (needs hw4[dask]).")
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")] = False,
-    debug: Debug = False,  # noqa: ARG001  read by main()
+    fresh: Fresh = False,
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Train the text CNNs of exercise 2 over strides and draw the bar chart."""
-    workers = processes if processes is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise SpecError(f"--processes must be at least 1, got {workers}")
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = "1"
-    from hw4.data.vectors import choose_questions, load_questions
-
-    name, sentence = choose_questions(data.value)
+    del debug
+    say, workers = _sayer(as_json), _one_thread(processes)
+    _, name, folder = _choose(data, out, say, questions=True)
     specs = sweep_specs(
         name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
     )
-    folder = out or Path("reports", name)
-    print(sentence, flush=True)
 
+    from hw4.data.vectors import load_questions
     from hw4.records import Store, TextCNNRecord
-    from hw4.report.page import write_sweep_report
+    from hw4.report.page import RECORDS
     from hw4.sweep import sweep_and_rescue
 
     questions = load_questions(name)
-    print(f"Training {len(specs)} text CNNs on {len(questions.x_train):,} questions ({questions.vectors}).", flush=True)
-    store = Store(folder / "records", TextCNNRecord)
-    on_disk = 0
-    cluster = _cluster(scheduler) if scheduler else contextlib.nullcontext()
-    with cluster as executor, tqdm(total=len(specs), unit="model", disable=None, dynamic_ncols=True) as bar:
-
-        def on_trial(record: "TextCNNRecord", found: bool) -> None:
-            nonlocal on_disk
-            on_disk += found
-            bar.total = max(bar.total or 0, bar.n + 1)  # learning rates tried beyond the sweep come on top
-            bar.set_description(f"stride {record.stride}, trial {record.trial}", refresh=False)
-            bar.update()
-
-        records = sweep_and_rescue(
-            specs, questions, store, processes=workers, executor=executor, fresh=fresh, on_trial=on_trial
-        )
-    if on_disk:
-        print(f"{on_disk} of {len(records)} models were found on disk.")
-    print(f"Report: {write_sweep_report(records, folder)}")
-
-
-@app.command(
-    "claim",
-    epilog="Examples: 'hw4 claim' takes about a quarter of an hour on two processors; 'hw4 claim --data embedded "
-    "--seeds 2 --landscapes 1 --passes 3' is a quick look.",
-)
-def claim_command(  # noqa: PLR0917  typer makes options of them
-    data: Annotated[
-        DataChoice, typer.Option(help="Images: FashionMNIST (real), digits (embedded), or real when found (auto).")
-    ] = DataChoice.auto,
-    seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = 5,
-    landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = 3,
-    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
-    rate: Annotated[
-        list[float] | None,
-        typer.Option(help="A learning rate; several make a ladder.  [default: 0.01 to 5.12 by twos]"),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for records, figures and page.  [default: reports/DATA/claim]")
-    ] = None,
-    processes: Annotated[
-        int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")
-    ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")] = False,
-    debug: Debug = False,  # noqa: ARG001  read by main()
-) -> None:
-    """Test the claim that BatchNorm allows larger learning rates: a ladder of rates, sharpness, kinks, range views."""
-    workers = processes if processes is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise SpecError(f"--processes must be at least 1, got {workers}")
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = "1"
-    from hw4.data.images import choose_dataset, load_images
-
-    name, sentence = choose_dataset(data.value)
-    ladder = ladder_specs(rates=rate or LADDER_RATES, seeds=seeds, data=name, passes=passes)
-    views = landscape_specs(seeds=landscapes, data=name, passes=passes)
-    folder = out or Path("reports", name, "claim")
-    print(sentence, flush=True)
-
-    from hw4.claim import run_claim
-    from hw4.records import LandscapeRecord
-    from hw4.report.page import write_claim_report
-
-    print(f"Training {len(ladder)} networks on the ladder and {len(views)} to look around in.", flush=True)
-    with tqdm(total=len(ladder) + len(views), unit="run", disable=None, dynamic_ncols=True) as bar:
-
-        def on_claim(record: "ConvNetRecord | LandscapeRecord", found: bool) -> None:  # noqa: ARG001
-            spec = record.spec.run if isinstance(record, LandscapeRecord) else record.spec
-            bar.set_description(f"{spec.label}, rate {spec.learning_rate:g}, seed {spec.seed}", refresh=False)
-            bar.update()
-
-        made = run_claim(
-            ladder, views, load_images(name), folder, processes=workers, fresh=fresh, on_claim=on_claim
-        )  # fmt: skip
-    print(f"Report: {write_claim_report(*made, folder)}")
-
-
-@app.command(
-    "audit",
-    epilog="Examples: 'hw4 audit' takes about three minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
-    "--passes 2' is a quick look.",
-)
-def audit_command(  # noqa: PLR0917  typer makes options of them
-    data: Annotated[
-        DataChoice, typer.Option(help="Images and questions: real, embedded, or real when both are found (auto).")
-    ] = DataChoice.auto,
-    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = 3,
-    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder for record, figure and page.  [default: reports/DATA/audit]")
-    ] = None,
-    processes: Annotated[
-        int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")
-    ] = None,
-    debug: Debug = False,  # noqa: ARG001  read by main()
-) -> None:
-    """Rerun the solved notebook's way of measuring beside the right one, and show what each flaw changes."""
-    workers = processes if processes is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise SpecError(f"--processes must be at least 1, got {workers}")
-    for variable in THREAD_VARIABLES:
-        os.environ[variable] = "1"
-    from hw4.data.images import choose_dataset
-    from hw4.data.vectors import choose_questions
-
-    (name, sentence), (texts, other) = choose_dataset(data.value), choose_questions(data.value)
-    if data is DataChoice.auto and (name == "digits") != (texts == "grammar"):
-        (name, sentence), (texts, other) = choose_dataset("embedded"), choose_questions("embedded")
-    folder = out or Path("reports", name, "audit")
-    print(f"{sentence}\n{other}", flush=True)
-
-    from hw4.audit import run_audit
-    from hw4.report.audit import as_text
-    from hw4.report.page import write_audit_report
-
-    with tqdm(total=2 * seeds + 4, unit="part", disable=None, dynamic_ncols=True) as bar:
-
-        def on_audit(part: str) -> None:
-            bar.set_description(part, refresh=False)
-            bar.update()
-
-        record = run_audit(
-            name, texts, folder, seeds=seeds, passes=passes, processes=workers, on_audit=on_audit
-        )  # fmt: skip
-    print(as_text(record))
-    print(f"Report: {write_audit_report(record, folder)}")
+    say(f"Training {len(specs)} text CNNs on {len(questions.x_train):,} questions ({questions.vectors}).")
+    cluster = _cluster(scheduler, say) if scheduler else contextlib.nullcontext()
+    with _alone(folder):
+        with cluster as executor, _progress(list(specs), say) as on_record:
+            sweep_and_rescue(
+                specs, questions, Store(folder / RECORDS, TextCNNRecord), processes=workers, executor=executor,
+                fresh=fresh, on_trial=on_record,
+            )  # fmt: skip
+        _finish(folder, say, as_json)
 
 
 @contextlib.contextmanager
-def _cluster(address: str) -> Iterator[Executor]:
+def _cluster(address: str, say: Say) -> Iterator[Executor]:
     """The executor of a Dask cluster; what its workers cannot give back is said in one sentence."""
     try:
         from distributed import Client
@@ -370,52 +342,119 @@ def _cluster(address: str) -> Iterator[Executor]:
         ) from error
     try:
         if not client.scheduler_info()["workers"]:
-            print(f"The scheduler at {address} has no workers yet; waiting for them.", flush=True)
+            say(f"The scheduler at {address} has no workers yet; waiting for them.")
         with client.get_executor(pure=False, retries=3) as executor:
             yield executor
     finally:
         client.close()
 
 
-@app.command("report", epilog="Example: 'hw4 report --out reports/digits' after 'hw4 run --data embedded'.")
+@app.command(
+    "claim",
+    epilog="Examples: 'hw4 claim' takes about half an hour on two processors; 'hw4 claim --data embedded --seeds 2 "
+    "--landscapes 1 --passes 3' is a quick look.",
+)
+def claim_command(  # noqa: PLR0917  typer makes options of them
+    data: Data = DataChoice.auto,
+    seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = 5,
+    landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = 3,
+    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
+    rate: Annotated[
+        list[float] | None,
+        typer.Option(help="A learning rate; several make a ladder.  [default: 0.01 to 5.12 by twos]"),
+    ] = None,
+    bisections: Annotated[
+        int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.")
+    ] = 3,
+    out: Out = None,
+    processes: Processes = None,
+    device: Device = DeviceChoice.cpu,
+    fresh: Fresh = False,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Test the claim that BatchNorm allows larger learning rates: a ladder of rates, sharpness, kinks, range views."""
+    del debug
+    say, workers = _sayer(as_json), _one_thread(processes)
+    name, _, folder = _choose(data, out, say, images=True)
+    ladder = ladder_specs(rates=rate or LADDER_RATES, seeds=seeds, data=name, passes=passes)
+    views = landscape_specs(seeds=landscapes, data=name, passes=passes)
+
+    _check_device(device)
+    from hw4.claim import between
+    from hw4.records import ConvNetRecord
+    from hw4.report.page import LADDER, LANDSCAPES
+    from hw4.runs import Spec, make_all
+
+    wanted: list[tuple[Path, Spec]] = [
+        *((folder / LADDER, spec) for spec in ladder), *((folder / LANDSCAPES, view) for view in views)
+    ]  # fmt: skip
+    say(f"Training {len(ladder)} networks on the ladder and {len(views)} to look around in.")
+    with _alone(folder):
+        with _progress([spec for _, spec in wanted], say) as on_record:
+            make = partial(make_all, processes=workers, fresh=fresh, device=device.value, on_record=on_record)
+            rungs = [record for record in make(wanted) if isinstance(record, ConvNetRecord)]
+            for _ in range(bisections):
+                narrower = [(folder / LADDER, spec) for spec in between(rungs)]
+                rungs += [record for record in make(narrower) if isinstance(record, ConvNetRecord)]
+        _finish(folder, say, as_json)
+
+
+@app.command(
+    "audit",
+    epilog="Examples: 'hw4 audit' takes about three minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
+    "--passes 2' is a quick look.",
+)
+def audit_command(  # noqa: PLR0917  typer makes options of them
+    data: Data = DataChoice.auto,
+    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = 3,
+    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
+    out: Out = None,
+    processes: Processes = None,
+    as_json: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Rerun the solved notebook's way of measuring beside the right one, and show what each flaw changes."""
+    del debug
+    say, workers = _sayer(as_json), _one_thread(processes)
+    name, texts, folder = _choose(data, out, say, images=True, questions=True)
+
+    from hw4.audit import run_audit
+    from hw4.report.audit import as_text
+    from hw4.report.page import AUDIT
+
+    with _alone(folder):
+        with tqdm(total=2 * seeds + 4, unit="part", disable=None, dynamic_ncols=True) as bar:
+
+            def on_audit(part: str) -> None:
+                bar.set_description(part, refresh=False)
+                bar.update()
+
+            record = run_audit(
+                name, texts, folder / AUDIT, seeds=seeds, passes=passes, processes=workers, on_audit=on_audit
+            )  # fmt: skip
+        say(as_text(record))
+        _finish(folder, say, as_json)
+
+
+@app.command("report", epilog="Example: 'hw4 report --out reports/embedded' after 'hw4 run --data embedded'.")
 def report_command(
-    out: Annotated[Path, typer.Option(help="Folder that 'hw4 run', 'hw4 sweep' or the benchmarks wrote to.")],
+    out: Annotated[Path, typer.Option(help="Folder that 'hw4 run', another command or the benchmarks wrote to.")],
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Draw a sweep although it is incomplete or mixed, and say so.")
     ] = False,
-    debug: Debug = False,  # noqa: ARG001  read by main()
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
-    from hw4.errors import RecordError
-    from hw4.records import AuditRecord, ConvNetRecord, LandscapeRecord, Store, TextCNNRecord, read_record
-    from hw4.report.benchmarks import newest_run
-    from hw4.report.page import (
-        write_audit_report,
-        write_benchmark_report,
-        write_claim_report,
-        write_report,
-        write_sweep_report,
-    )
+    del debug
+    from hw4.report.page import load_report
 
-    folder = out / "records"
-    if (out / "audit.json").exists():
-        print(f"Report: {write_audit_report(read_record(out / 'audit.json', AuditRecord), out)}")
-        return
-    if (out / "ladder").exists():
-        made = (Store(out / "ladder", ConvNetRecord).load_all(), Store(out / "landscapes", LandscapeRecord).load_all())
-        print(f"Report: {write_claim_report(*made, out)}")
-        return
-    saved = newest_run(out)
-    if saved is not None and not folder.exists():
-        print(f"Report: {write_benchmark_report(saved, out)}")
-        return
-    if not any(folder.glob("*.json")):
-        raise RecordError(f"there are no records in {folder}; make them with 'hw4 run' or 'hw4 sweep', --out {out}")
-    if any(folder.glob("*_textcnn-*.json")):
-        page = write_sweep_report(Store(folder, TextCNNRecord).load_all(), out, anyway=anyway)
-    else:
-        page = write_report(Store(folder, ConvNetRecord).load_all(), out)
-    print(f"Report: {page}")
+    report = load_report(out, anyway=anyway)
+    page = report.write(out)
+    _sayer(as_json)(f"Report: {page}")
+    if as_json:
+        print(json.dumps({"page": str(page), "report": report.as_json()}, indent=1))
 
 
 class PartChoice(StrEnum):
@@ -448,9 +487,11 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     part: Annotated[PartChoice, typer.Option(help="What to judge.")] = PartChoice.all,
     data: Annotated[GateData, typer.Option(help="What the accuracies are of.")] = GateData.embedded,
     out: Annotated[Path, typer.Option(help="Folder for gate.json and gate.xml (JUnit).")] = Path("reports/gate"),
-    debug: Debug = False,  # noqa: ARG001  read by main()
+    as_json: Json = False,
+    debug: Debug = False,
 ) -> int:
     """Judge whether the code became slower or worse, by a gate that tests itself on every run."""
+    del debug
     if against and update:
         raise SpecError("--update takes what is measured now, so it does not go with --against; give one of them")
     from hw4.files import write_atomically
@@ -458,9 +499,8 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     from hw4.gate.baseline import write_baseline
     from hw4.records import environment
 
-    where = environment(threads=1, dtype="float32")
+    say, where = _sayer(as_json), environment(threads=1, dtype="float32")
     parts: list[verdicts.Part] = [known for known in ("timing", "accuracy") if part.value in (known, "all")]
-    say = partial(print, flush=True)
     if update:
         commit = where.commit if not where.dirty else None
         try:
@@ -468,18 +508,21 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
         except verdicts.UnmeasurableError as error:
             print(f"hw4: {error}", file=sys.stderr)
             return UNMEASURABLE
-        print(verdicts.table(findings))
+        say(verdicts.table(findings))
         write_baseline(run.BASELINE, baseline)
-        print(f"Baseline: {run.BASELINE}; commit it with the change that it belongs to.")
+        say(f"Baseline: {run.BASELINE}; commit it with the change that it belongs to.")
         return 0
     findings = run.run_gate(parts, data=data.value, against=against, say=say)
     verdict = verdicts.overall(findings)
-    facts: dict[str, object] = {"against": against, "environment": where.model_dump()}
+    facts: Mapping[str, object] = {"against": against, "environment": where.model_dump()}
     out.mkdir(parents=True, exist_ok=True)
-    write_atomically(out / "gate.json", verdicts.as_json(findings, facts))
+    document = verdicts.as_json(findings, facts)
+    write_atomically(out / "gate.json", document)
     write_atomically(out / "gate.xml", verdicts.as_junit(findings))
-    print(verdicts.table(findings))
-    print(f"Verdict: {verdict}. Details: {out / 'gate.json'}, {out / 'gate.xml'}")
+    say(verdicts.table(findings))
+    say(f"Verdict: {verdict}. Details: {out / 'gate.json'}, {out / 'gate.xml'}")
+    if as_json:
+        print(document.decode(), end="")
     return verdicts.EXIT_CODES[verdict]
 
 
@@ -488,9 +531,10 @@ def fetch_command(
     mirror: Annotated[
         list[str] | None, typer.Option(help="Address of a folder with all the files; may be given several times.")
     ] = None,
-    debug: Debug = False,  # noqa: ARG001  read by main()
+    debug: Debug = False,
 ) -> None:
     """Download FashionMNIST (31 MB) and TREC to $HW4_DATA or the user's cache, checked against SHA-256 sums."""
+    del debug
     from hw4.data.locate import MIRRORS, TREC_MIRRORS, data_roots, fetch_fashion_mnist, fetch_trec
 
     root = data_roots()[0]
@@ -512,7 +556,7 @@ def main() -> None:
         sentence = "interrupted; finished runs are kept, and the same command goes on from there"
     if sentence:
         print(f"hw4: {sentence}", file=sys.stderr)
-    sys.exit(code)
+    sys.exit(cast("int | None", code))
 
 
 def _explain(error: BaseException) -> tuple[int, str]:

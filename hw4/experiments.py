@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -19,18 +18,11 @@ from hw4.records import (
     PassRow,
     PassTime,
     Reading,
-    Store,
     environment,
 )
 from hw4.smoothness import SmoothnessUndefinedError, measure_directions
 from hw4.specs import ConvNetSpec
 from hw4.training import Evaluation, evaluate, train_pass
-
-OnPass = Callable[[ConvNetSpec, PassRow], None]
-"""Called after every pass made, with the run and its newest row."""
-
-OnRun = Callable[[ConvNetRecord, bool], None]
-"""Called after every run with its record and whether it was found on disk."""
 
 
 def seeded(seed: int, purpose: int) -> torch.Generator:
@@ -60,15 +52,16 @@ def check_fit(spec: ConvNetSpec, images: Images) -> None:
         )
 
 
-def train_convnet(spec: ConvNetSpec, images: Images, *, on_pass: OnPass | None = None) -> ConvNetRecord:
+def train_convnet(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
     """Train one network as its spec says and record pass 0 to the last: loss, accuracy, smoothness, seconds.
 
-    A run whose loss stops being finite ends there. A run has diverged when that happened, or when it ends with a
-    higher train loss than it began with. Raises SpecError when spec and data do not fit.
+    It is trained on the device that holds the images. A run whose loss stops being finite ends there. A run has
+    diverged when that happened, or when it ends with a higher train loss than it began with. Raises SpecError when
+    spec and data do not fit.
     """
     check_fit(spec, images)
     x, y = images.x_train, images.y_train
-    model = build_convnet(spec)
+    model = build_convnet(spec).to(x.device)
     batches, directions = seeded(spec.seed, BATCHES), seeded(spec.seed, DIRECTIONS)
     rows, times = [_row(model, spec, images, directions, completed=0)], []
     for completed in range(1, spec.passes + 1):
@@ -76,8 +69,6 @@ def train_convnet(spec: ConvNetSpec, images: Images, *, on_pass: OnPass | None =
         train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
         times.append(PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu))
         rows.append(_row(model, spec, images, directions, completed=completed))
-        if on_pass is not None:
-            on_pass(spec, rows[-1])
         if rows[-1].train_loss is None:
             break
     first, last = rows[0].train_loss, rows[-1].train_loss
@@ -85,36 +76,6 @@ def train_convnet(spec: ConvNetSpec, images: Images, *, on_pass: OnPass | None =
         key=spec.key, spec=spec, data=identity(images), environment=images_environment(images),
         rows=rows, times=times, diverged=first is None or last is None or last > first,
     )  # fmt: skip
-
-
-def run(
-    specs: Sequence[ConvNetSpec],
-    images: Images,
-    store: Store[ConvNetRecord],
-    *,
-    fresh: bool = False,
-    on_pass: OnPass | None = None,
-    on_run: OnRun | None = None,
-) -> list[ConvNetRecord]:
-    """Make every run that the store does not hold already, saving each as it ends; returns all records in order.
-
-    A stored record serves when its data, its computing code, torch and thread count are those of this process;
-    ``fresh`` makes it again all the same.
-    """
-    for spec in specs:
-        check_fit(spec, images)
-    store.prepare()
-    records = []
-    for spec in specs:
-        record = None if fresh else store.load(spec.key)
-        found = record is not None and same_circumstances(record, images)
-        if record is None or not found:
-            record = train_convnet(spec, images, on_pass=on_pass)
-            store.save(record)
-        records.append(record)
-        if on_run is not None:
-            on_run(record, found)
-    return records
 
 
 def identity(images: Images) -> DataIdentity:
@@ -127,14 +88,18 @@ def identity(images: Images) -> DataIdentity:
 
 def images_environment(images: Images) -> Environment:
     """Where and with what this process trains on images."""
-    return environment(threads=torch.get_num_threads(), dtype=str(images.x_train.dtype).removeprefix("torch."))
+    return environment(
+        threads=torch.get_num_threads(), dtype=str(images.x_train.dtype).removeprefix("torch."),
+        device=images.x_train.device.type,
+    )  # fmt: skip
 
 
 def same_circumstances(record: ConvNetRecord | LandscapeRecord, images: Images) -> bool:
     """Whether a run made now would give this record's numbers (its times aside)."""
     now, then = images_environment(images), record.environment
     return record.data == identity(images) and all(
-        getattr(now, field) == getattr(then, field) for field in ("versions", "cpu", "threads", "dtype", "code")
+        getattr(now, field) == getattr(then, field)
+        for field in ("versions", "cpu", "device", "threads", "dtype", "code")
     )
 
 

@@ -4,10 +4,13 @@ import os
 import tempfile
 from pathlib import Path
 
+PARTIAL = ".partial"
+"""How the name of a file ends that is not written whole yet; it begins with a dot."""
+
 
 def write_atomically(path: Path, contents: bytes) -> None:
     """Write a file under a temporary name in the same folder, flush it to disk, then rename it into place."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(contents)

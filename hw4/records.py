@@ -55,7 +55,7 @@ class DataIdentity(_Document):
 
 
 class Environment(_Document):
-    """Where and with what a run was made."""
+    """Where and with what a run was made; ``device`` is where the tensors lay."""
 
     versions: dict[str, str]
     platform: str
@@ -63,6 +63,7 @@ class Environment(_Document):
     logical_cpus: int
     threads: int
     dtype: str
+    device: str = "cpu"
     code: str
     commit: str | None
     dirty: bool | None
@@ -123,6 +124,12 @@ class Record(_Document):
 R = TypeVar("R", bound=Record)
 
 
+STUCK = 0.9
+"""A run whose final train loss is above this share of its initial one has learnt nothing to speak of."""
+
+RunOutcome = Literal["trained", "stuck", "diverged"]
+
+
 class ConvNetRecord(Record):
     """One training run. ``rows`` holds pass 0 to the last pass made, ``times`` one entry per pass made."""
 
@@ -147,6 +154,27 @@ class ConvNetRecord(Record):
     def last(self) -> PassRow:
         """The row after the last pass made."""
         return self.rows[-1]
+
+    @property
+    def outcome(self) -> RunOutcome:
+        """How the run ended: trained, stuck (finite, but nothing learnt, as when every ReLU is dead) or diverged."""
+        first, last = self.rows[0].train_loss, self.last.train_loss
+        if self.diverged or first is None or last is None:
+            return "diverged"
+        return "stuck" if last > STUCK * first else "trained"
+
+
+def stable_bracket(runs: Sequence[ConvNetRecord]) -> tuple[float, float] | None:
+    """The largest learning rate up to which every one of these runs trained, and the next, at which one did not.
+
+    None when the smallest rate fails already or none does: then they do not say where the limit lies.
+    """
+    good = 0.0
+    for run in sorted(runs, key=lambda run: run.spec.learning_rate):
+        if run.outcome != "trained":
+            return (good, run.spec.learning_rate) if good else None
+        good = run.spec.learning_rate
+    return None
 
 
 class RangeRow(_Document):
@@ -245,13 +273,15 @@ IMAGE_PACKAGES = ("hw4", "torch", "torchvision", "numpy", "scikit-learn")
 TEXT_PACKAGES = ("hw4", "torch", "spacy", "numpy", "scikit-learn")
 
 
-def environment(*, threads: int, dtype: str, packages: Sequence[str] = IMAGE_PACKAGES) -> Environment:
-    """Describe this process's surroundings; ``threads`` and ``dtype`` come from whoever computes."""
+def environment(
+    *, threads: int, dtype: str, packages: Sequence[str] = IMAGE_PACKAGES, device: str = "cpu"
+) -> Environment:
+    """Describe this process's surroundings; ``threads``, ``dtype`` and ``device`` come from whoever computes."""
     commit, dirty = _commit()
     return Environment(
         versions={"python": platform.python_version(), **{name: _version(name) for name in packages}},
         platform=platform.platform(), cpu=_cpu(), logical_cpus=os.cpu_count() or 1, threads=threads, dtype=dtype,
-        code=code_digest(), commit=commit, dirty=dirty,
+        device=device, code=code_digest(), commit=commit, dirty=dirty,
     )  # fmt: skip
 
 
@@ -329,9 +359,9 @@ class Store(Generic[R]):
         path = self.path(key)
         return read_record(path, self.kind) if path.exists() else None
 
-    def load_all(self) -> list[R]:
+    def load_all(self, pattern: str = "*.json") -> list[R]:
         """Read and validate every record in the folder, by file name; raises RecordError for the first bad one."""
-        return [read_record(path, self.kind) for path in sorted(self.folder.glob("*.json"))]
+        return [read_record(path, self.kind) for path in sorted(self.folder.glob(pattern))]
 
 
 def read_record(path: Path, kind: type[R]) -> R:

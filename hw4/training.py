@@ -68,7 +68,7 @@ def train_pass(
     not finite when the training diverged. Raises ValueError for a batch larger than the data.
     """
     check_examples(x, y)
-    batches = draw_batches(len(x), batch_size=batch_size, generator=generator)
+    batches = draw_batches(len(x), batch_size=batch_size, generator=generator).to(x.device)
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     values = [p.detach() for p in parameters]  # share storage with the parameters, without their history

@@ -525,7 +525,7 @@ def readings_at_the_noise_floor_are_plotted(patch: Patch) -> None:
 
 @fault("statistics", test_claim.test_the_largest_stable_rate_is_bracketed)
 def a_dead_network_counts_as_stable(patch: Patch) -> None:
-    patch.setattr("hw4.report.claim.STUCK", math.inf)
+    patch.setattr("hw4.records.STUCK", math.inf)
 
 
 @fault("statistics", test_audit.test_each_flaw_is_what_it_says)

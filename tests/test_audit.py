@@ -82,8 +82,8 @@ def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeyp
         standalone_mode=False,
     )  # fmt: skip
     assert result.exception is None, result.exception
-    folder = tmp_path / "reports" / "digits" / "audit"
-    record = read_record(folder / "audit.json", AuditRecord)
+    folder = tmp_path / "reports" / "embedded"
+    record = read_record(folder / "audit" / "audit.json", AuditRecord)
     assert {run.seed for run in record.runs} == {0, 1}
     assert record.questions is None, "the embedded questions have no colon to cut at"
     for row in audit.rows(record):

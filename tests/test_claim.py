@@ -5,20 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from hw4.claim import run_claim, train_landscape
+from hw4.claim import between, train_landscape
 from hw4.data.images import load_images
 from hw4.errors import RecordError, SpecError
 from hw4.experiments import train_convnet
-from hw4.records import BlockNorms, ConvNetRecord, Curvature, LandscapeRecord, LandscapeRow, RangeRow
+from hw4.records import BlockNorms, ConvNetRecord, Curvature, LandscapeRecord, LandscapeRow, RangeRow, RunOutcome
 from hw4.report import claim
-from hw4.report.page import write_claim_report
+from hw4.report.page import compose
 from hw4.specs import ConvNetSpec, LandscapeSpec, ladder_specs, landscape_specs
 from tests.factory import DATA, make_record, make_row
 
 RATES = (0.1, 0.2, 0.4, 0.8)
 
 
-def rung(spec: ConvNetSpec, ended: claim.Outcome) -> ConvNetRecord:
+def rung(spec: ConvNetSpec, ended: RunOutcome) -> ConvNetRecord:
     """A made-up run of a ladder."""
     last = {"trained": 0.3, "stuck": 2.29, "diverged": None}[ended]
     rows = [make_row(0, loss=2.3, accuracy=0.1, smoothness=None)]
@@ -58,7 +58,7 @@ def made_up(plain: int, normed: int, *, seeds: int = 4) -> claim.Claim:
 
 
 def test_the_largest_stable_rate_is_bracketed() -> None:
-    ends: dict[tuple[int, float], claim.Outcome] = {
+    ends: dict[tuple[int, float], RunOutcome] = {
         (0, 0.4): "stuck", (1, 0.2): "diverged", (2, 0.1): "diverged",
     }  # fmt: skip
     specs = ladder_specs(rates=RATES, seeds=4, data="digits", passes=1)
@@ -71,6 +71,28 @@ def test_the_largest_stable_rate_is_bracketed() -> None:
     assert limit.low < 0.1
     assert limit.estimate == pytest.approx(0.2)
     assert limit.high > 0.4
+
+
+def test_bisections_narrow_each_seeds_own_bracket() -> None:
+    """Where the truth is known: seed s trains below 0.3 + 0.01 s, with BatchNorm below twice that."""
+
+    def ended(spec: ConvNetSpec) -> RunOutcome:
+        return "trained" if spec.learning_rate < (0.3 + 0.01 * spec.seed) * (2 if spec.norm else 1) else "diverged"
+
+    ladder = [rung(spec, ended(spec)) for spec in ladder_specs(rates=RATES, seeds=3, data="digits", passes=1)]
+    for _ in range(6):
+        ladder += [rung(spec, ended(spec)) for spec in between(ladder)]
+    found = claim.assemble(ladder, made_up(2, 2).records()[1])
+    assert found.rates == list(RATES)
+    assert len(claim.ladder_rows(found)) == len(RATES)
+    for seed, (good, bad) in found.stable("pool").items():
+        assert good < 0.3 + 0.01 * seed <= bad < 1.02 * good
+    ratio = found.stable_ratio()
+    assert ratio is not None
+    assert ratio.low < 2 < ratio.high
+    assert ratio.high - ratio.low < 0.1
+    assert "narrowed by 6 more for each network and seed" in found.caption
+    assert between(ladder[:1]) == [], "no bracket, nothing to narrow"
 
 
 @pytest.mark.parametrize(
@@ -92,7 +114,8 @@ def test_the_answer_follows_the_ladder(plain: int, normed: int, words: str) -> N
 
 def test_where_the_story_fails_is_said() -> None:
     said = " ".join(claim.failures(made_up(1, 3)))
-    assert "At initialisation the network with BatchNorm is smoother" in said
+    assert "At initialisation the network with BatchNorm is smoother than the one without" in said
+    assert "4 of 4 without BatchNorm and 4 of 4 with BatchNorm were lost within the first pass" in said
     assert re.search(r"norm grows by a factor of 5.00 \[5.00,\s5.00\] without", said)
     assert "median share of 10% without BatchNorm" in said
     assert "is smaller with BatchNorm: 0.50 [0.50,\u00a00.50] times" in " ".join(claim.range_answers(made_up(1, 3)))
@@ -100,7 +123,8 @@ def test_where_the_story_fails_is_said() -> None:
 
 def test_the_page_has_three_figures_and_both_models(tmp_path: Path) -> None:
     whole = made_up(1, 3)
-    page = write_claim_report(*whole.records(), tmp_path)
+    ladder, views = whole.records()
+    page = compose(ladder=ladder, landscapes=views).write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "ladder.png", "range.png", "curvature.png"}
     text = page.read_text()
     assert "0 / 0 / 4" in text
@@ -132,19 +156,6 @@ def test_a_lost_run_has_no_landscape_beyond_its_end() -> None:
     ladder, views = made_up(1, 3).records()
     with pytest.raises(RecordError, match="has no landscape"):
         claim.assemble(ladder, [views[0].model_copy(update={"rows": []}), *views[1:]])
-
-
-def test_what_is_on_disk_is_not_made_again(tmp_path: Path) -> None:
-    images = load_images("digits", subset=0.1)
-    ladder = ladder_specs(rates=(0.04,), seeds=1, data="digits", subset=0.1, passes=1)
-    view = LandscapeSpec(run=ladder[0], curvature_passes=())
-    made: list[tuple[str, bool]] = []
-    first, second = (
-        run_claim(ladder, [view], images, tmp_path, on_claim=lambda record, found: made.append((record.key, found)))
-        for _ in range(2)
-    )
-    assert first == second
-    assert [found for _, found in made] == [False] * 3 + [True] * 3
 
 
 def test_what_does_not_belong_together_is_refused() -> None:

@@ -6,14 +6,18 @@ import re
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from hw4 import cli
 from hw4.records import ConvNetRecord, Store
+from hw4.specs import sweep_specs
 
-QUICK = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1"]
+WHOLE = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1", "--processes", "1"]
+NETS = [*WHOLE, "--exercise", "smoothness"]
+QUICK = [*WHOLE, "--exercise", "pooling"]
 SWEEP = ["sweep", "--data", "embedded", "--stride", "5", "--stride", "500", "--trials", "2", "--epochs", "1"]
 
 
@@ -35,26 +39,49 @@ def hw4(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
-def test_a_run_ends_with_the_path_of_its_report(
+def test_the_whole_homework_ends_with_one_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert hw4(monkeypatch, *QUICK) == 0
+    # One epoch instead of fifty, and nothing to rescue: the command is what is tested.
+    monkeypatch.setattr(cli, "sweep_specs", partial(sweep_specs, strides=[5, 500], trials=2, epochs=1))
+    assert hw4(monkeypatch, *WHOLE) == 0
     out, err = capsys.readouterr()
     assert err == "", "without a terminal there is no progress bar"
     lines = out.splitlines()
-    assert lines[0] == "Data: the embedded digits, as asked."
+    assert lines[:2] == ["Data: the embedded digits, as asked.", "Data: the embedded questions, as asked."]
+    assert lines[2] == "Training 3 ConvNets and 4 text CNNs in 1 process."
     assert len([line for line in lines if ": test accuracy 0." in line]) == 3
     page = Path(lines[-1].removeprefix("Report: "))
-    assert page == Path("reports/digits/index.html")
-    assert {path.name for path in page.parent.iterdir()} == {"index.html", "smoothness.png", "pooling.png", "records"}
-    assert len(Store(page.parent / "records", ConvNetRecord).load_all()) == 3
-
+    assert page == Path("reports/embedded/index.html")
+    assert {path.name for path in page.parent.iterdir()} == {
+        "index.html", "smoothness.png", "pooling.png", "strides.png", "records", ".lock",
+    }  # fmt: skip
+    assert len(list((page.parent / "records").iterdir())) == 7
     first = page.read_bytes()
+    titles = re.findall(r"<h2 id=.*?>(.*?)</h2>", first.decode())
+    assert [title.partition(":")[0] for title in titles] == ["Exercise 1", "Exercise 2", "Exercise 3", "What was run"]
+
     page.unlink()
-    assert hw4(monkeypatch, "report", "--out", "reports/digits") == 0
+    assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
     assert page.read_bytes() == first
-    assert hw4(monkeypatch, *QUICK) == 0
-    assert capsys.readouterr().out.count("(found on disk)") == 3
+    capsys.readouterr()
+    assert hw4(monkeypatch, *WHOLE, "--json") == 0
+    out, err = capsys.readouterr()
+    assert "7 of 7 runs were found on disk." in err
+    document = json.loads(out)
+    assert document["page"] == "reports/embedded/index.html"
+    assert document["diverged"] == []
+    assert [title.partition(":")[0] for title in document["report"]] == ["Exercise 1", "Exercise 2", "Exercise 3"]
+    assert page.read_bytes() == first
+
+
+def test_two_commands_do_not_share_a_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with cli._alone(Path("out")):
+        assert hw4(monkeypatch, *QUICK, "--out", "out") == 1
+        assert "hw4: another hw4 is writing to out; wait until it ends" in capsys.readouterr().err
+    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
 
 
 def test_a_sweep_ends_with_its_report_and_goes_on(
@@ -63,16 +90,16 @@ def test_a_sweep_ends_with_its_report_and_goes_on(
     assert hw4(monkeypatch, *SWEEP, "--processes", "1") == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.splitlines()[-1] == "Report: reports/grammar/index.html"
-    page = Path("reports/grammar/index.html").read_bytes()
+    assert out.splitlines()[-1] == "Report: reports/embedded/index.html"
+    page = Path("reports/embedded/index.html").read_bytes()
     assert hw4(monkeypatch, *SWEEP, "--processes", "1") == 0
-    assert "4 of 4 models were found on disk." in capsys.readouterr().out
-    assert hw4(monkeypatch, "report", "--out", "reports/grammar") == 0
-    assert Path("reports/grammar/index.html").read_bytes() == page
-    Path("reports/grammar/records/grammar_textcnn-stride5_epochs1_trial1.json").unlink()
-    assert hw4(monkeypatch, "report", "--out", "reports/grammar") == 1
+    assert "4 of 4 runs were found on disk." in capsys.readouterr().out
+    assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
+    assert Path("reports/embedded/index.html").read_bytes() == page
+    Path("reports/embedded/records/grammar_textcnn-stride5_epochs1_trial1.json").unlink()
+    assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 1
     assert "the sweep is incomplete: stride 5 at learning rate 0.1 lacks trial 1" in capsys.readouterr().err
-    assert hw4(monkeypatch, "report", "--out", "reports/grammar", "--anyway") == 0
+    assert hw4(monkeypatch, "report", "--out", "reports/embedded", "--anyway") == 0
 
 
 def test_the_claim_ends_with_its_report_and_goes_on(
@@ -85,11 +112,11 @@ def test_the_claim_ends_with_its_report_and_goes_on(
     assert hw4(monkeypatch, *command) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    assert out.splitlines()[-1] == "Report: reports/digits/claim/index.html"
-    page = Path("reports/digits/claim/index.html")
+    assert out.splitlines()[-1] == "Report: reports/embedded/index.html"
+    page = Path("reports/embedded/index.html")
     first = page.read_bytes()
     assert b"<td>4</td>" in first
-    assert hw4(monkeypatch, "report", "--out", "reports/digits/claim") == 0
+    assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
     assert page.read_bytes() == first
     assert hw4(monkeypatch, "claim", "--processes", "0") == 2
     assert "--processes must be at least 1, got 0" in capsys.readouterr().err
@@ -98,17 +125,27 @@ def test_the_claim_ends_with_its_report_and_goes_on(
 def test_one_exercise_trains_its_two_networks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert hw4(monkeypatch, *QUICK, "--exercise", "pooling", "--out", "here") == 0
-    assert "Training 2 networks of 1 passes over 135 images." in capsys.readouterr().out
-    assert {path.name for path in Path("here").iterdir()} == {"index.html", "pooling.png", "records"}
+    assert hw4(monkeypatch, *QUICK, "--out", "here") == 0
+    assert "Training 2 ConvNets in 1 process." in capsys.readouterr().out
+    assert {path.name for path in Path("here").iterdir()} == {"index.html", "pooling.png", "records", ".lock"}
 
 
 def test_auto_says_that_the_data_is_embedded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["auto" if argument == "embedded" else argument for argument in QUICK]
-    assert hw4(monkeypatch, *arguments, "--exercise", "pooling") == 0
+    assert hw4(monkeypatch, *arguments) == 0
     assert "because FashionMNIST is not in" in capsys.readouterr().out.splitlines()[0]
+
+
+def test_real_and_embedded_data_are_not_mixed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hw4.data.images.find_fashion_mnist", lambda: Path("found"))
+    names = cli._choose(cli.DataChoice.auto, None, print, images=True, questions=True)
+    assert names == ("digits", "grammar", Path("reports/embedded"))
+    assert "because TREC is not in" in capsys.readouterr().out.splitlines()[0]
+    assert cli._choose(cli.DataChoice.auto, None, print, images=True)[0] == "fashion-mnist"
 
 
 def test_a_diverged_run_is_recorded_reported_and_told_apart(
@@ -117,7 +154,7 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
     assert hw4(monkeypatch, *QUICK, "--learning-rate", "100", "--out", "out") == cli.DIVERGED
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "Report: out/index.html"
-    assert re.fullmatch(r"hw4: 3 of 3 runs diverged and are recorded as such .*\n", err)
+    assert re.fullmatch(r"hw4: 2 of 2 ConvNets diverged and are recorded as such .*\n", err)
     assert all(record.diverged for record in Store(Path("out/records"), ConvNetRecord).load_all())
     assert "1 of 1 runs of ConvNet diverged" in Path("out/index.html").read_text()
 
@@ -128,19 +165,20 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["run", "--passes", "-3"], 2, "passes is -3"),
         (["run", "--passes", "many"], 2, "'--passes'"),
         (["run", "--seeds", "0"], 2, "at least 1, got 0"),
-        (["run", "--threads", "0"], 2, "--threads must be at least 1, got 0"),
+        (["run", "--processes", "0"], 2, "--processes must be at least 1, got 0"),
+        (["run", "--device", "cuda", "--data", "embedded"], 1, "--device cuda needs an NVIDIA GPU"),
         (["run", "--learning-rate", "nan"], 2, "learning_rate is nan"),
         (["run", "--batch-size", "0"], 2, "batch_size is 0"),
         ([*QUICK, "--batch-size", "136"], 2, "a batch of 136 images is larger than the training set of 135"),
         (["run", "--subset", "2"], 2, "subset is 2.0"),
         (["run", "--data", "embedded", "--subset", "1e-9"], 1, "leaves none of the 1347 training images"),
-        (["run", "--exercise", "juggling"], 2, "'juggling' is not one of 'smoothness', 'pooling', 'all'"),
+        (["run", "--exercise", "juggling"], 2, "'juggling' is not one of 'smoothness', 'stride', 'pooling', 'all'"),
         (["run", "--data", "synthetic"], 2, "'synthetic' is not one of"),
         (["run", "--data", "real"], 1, "run 'hw4 fetch' or set HW4_DATA"),
         (["run", "--colour", "red"], 2, "--colour"),
         ([*QUICK, "--out", "a file/out"], 1, "a file/out"),
         ([*QUICK, "--out", "bad records"], 1, "is not complete JSON"),
-        (["report", "--out", "nowhere"], 1, "there are no records in nowhere/records"),
+        (["report", "--out", "nowhere"], 1, "there are no records in nowhere; make them with"),
         (["report", "--out", "bad records"], 1, "is not complete JSON"),
         (["report"], 2, "--out"),
         (["sweep", "--stride", "0"], 2, "stride is 0"),
@@ -174,7 +212,7 @@ def test_a_mistake_gets_one_sentence(
     assert err.startswith("hw4: ")
     assert err.count("\n") == 1, "one sentence, one line"
     left = {path for path in Path().rglob("*") if path.is_file()} - set(before)
-    assert not left, "something was half written"
+    assert {path.name for path in left} <= {".lock"}, "something was half written"
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(
@@ -197,7 +235,9 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["sweep", "--help"], ["report", "--help"], ["fetch", "--help"]]
+    "arguments",
+    [["--help"], *([name, "--help"] for name in ("run", "sweep", "claim", "audit", "report", "gate", "fetch"))],
+    ids=" ".join,
 )
 def test_help(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert hw4(monkeypatch, *arguments) == 0
@@ -214,7 +254,7 @@ def test_version_and_module(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hw4", "run", "--data", "embedded", "--passes", "2", "--out", "out"]
+    command = [sys.executable, "-m", "hw4", *NETS, "--subset", "1", "--seeds", "5", "--out", "out"]
     # A shell starts background jobs with Ctrl-C ignored, and children inherit that unless a handler stands here.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
@@ -229,7 +269,7 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -
         _, err = process.communicate(timeout=60)
     assert process.returncode == cli.INTERRUPTED
     assert err == "hw4: interrupted; finished runs are kept, and the same command goes on from there\n"
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    assert 1 <= len(files) < 15
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != ".lock"]
+    assert 1 <= len(files) < 10
     assert len(Store(tmp_path / "out" / "records", ConvNetRecord).load_all()) == len(files)
     assert all(json.loads(path.read_text())["schema_version"] == 1 for path in files)

@@ -4,21 +4,18 @@ The real runs are made once for all tests that look at them, which takes minutes
 module on one worker of pytest-xdist.
 """
 
-import json
-import multiprocessing
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 
 from hw4.data.images import Images, load_images
-from hw4.errors import SpecError
-from hw4.experiments import BATCHES, build_convnet, run, seeded, train_convnet
+from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
 from hw4.records import ConvNetRecord, Store
 from hw4.report.findings import settled_smoothness
+from hw4.runs import make_all
 from hw4.specs import ConvNetSpec, exercise_specs
 from hw4.stats import paired_difference, paired_ratio
 from hw4.training import evaluate, train_pass
@@ -95,38 +92,10 @@ def test_seeds_are_paired_across_architectures() -> None:
     assert not torch.equal(build_convnet(small_spec(seed=1)).linear.weight, pooled.linear.weight)
 
 
-def test_runs_are_made_once_and_found_later(few_digits: Images, tmp_path: Path) -> None:
-    specs = [small_spec(passes=1, seed=seed) for seed in range(2)]
-    made: list[tuple[str, bool]] = []
-    store = Store(tmp_path, ConvNetRecord)
-
-    def note(record: ConvNetRecord, found: bool) -> None:
-        made.append((record.key, found))
-
-    first = run(specs[:1], few_digits, store, on_run=note)
-    second = run(specs, few_digits, store, on_run=note)
-    assert made == [(specs[0].key, False), (specs[0].key, True), (specs[1].key, False)]
-    assert second[0] == first[0]
-    run(specs[:1], few_digits, store, fresh=True, on_run=note)
-    assert made[-1] == (specs[0].key, False)
-
-
-def test_a_record_of_other_code_or_data_does_not_serve(few_digits: Images, tmp_path: Path) -> None:
-    spec, store = small_spec(passes=1), Store(tmp_path, ConvNetRecord)
-    (record,) = run([spec], few_digits, store)
-    for part, field in (("environment", "code"), ("data", "checksum")):
-        contents = json.loads(record.model_dump_json())
-        contents[part][field] = "0" * 64
-        store.path(spec.key).write_text(json.dumps(contents))
-        assert run([spec], few_digits, store)[0].rows == record.rows
-        reread = store.load(spec.key)
-        assert reread is not None
-        assert getattr(getattr(reread, part), field) == getattr(getattr(record, part), field), "it was not made again"
-
-
 def test_a_diverged_run_is_a_recorded_result(few_digits: Images, tmp_path: Path) -> None:
     spec = small_spec(learning_rate=1e30, passes=5)
-    (record,) = run([spec], few_digits, Store(tmp_path, ConvNetRecord))
+    record = train_convnet(spec, few_digits)
+    Store(tmp_path, ConvNetRecord).save(record)
     assert record.diverged
     assert record.last.train_loss is None
     assert record.last.test_accuracy is None, "the share of class 0 passed for an accuracy"
@@ -144,26 +113,7 @@ def test_ending_above_the_start_is_divergence_and_a_finite_loss_no_excuse(few_di
     assert not train_convnet(small_spec(passes=1), few_digits).diverged
 
 
-def test_specs_that_do_not_fit_the_data_are_refused_before_anything_is_written(
-    few_digits: Images, tmp_path: Path
-) -> None:
-    store = Store(tmp_path / "records", ConvNetRecord)
-    for spec, message in (
-        (small_spec(batch_size=136), "a batch of 136 images is larger than the training set of 135"),
-        (ConvNetSpec.build(data="fashion-mnist"), "about fashion-mnist, but the data given is digits"),
-    ):
-        with pytest.raises(SpecError, match=message):
-            run([small_spec(), spec], few_digits, store)
-    assert not store.folder.exists()
-
-
 SEEDS = 5
-
-
-def train_share(specs: list[ConvNetSpec], folder: Path) -> None:
-    """Make some of the real runs, in a process of its own."""
-    torch.set_num_threads(1)
-    run(specs, load_images("fashion-mnist"), Store(folder, ConvNetRecord))
 
 
 @pytest.fixture(scope="module")
@@ -172,21 +122,14 @@ def real_runs(real_images: Images, tmp_path_factory: pytest.TempPathFactory) -> 
 
     Only the smoothness of the pooled networks is asserted about, and one reading after each pass is enough for that.
     """
+    del real_images  # the processes load their own; without the data nothing is trained
+    folder = tmp_path_factory.mktemp("real")
     specs = [
         spec.model_copy(update={"directions": 1 if spec.downsample == "pool" else 0})
         for spec in exercise_specs(["smoothness", "pooling"], seeds=SEEDS, data="fashion-mnist")
     ]
-    folder = tmp_path_factory.mktemp("real")
-    # Each process takes every other run of each architecture; here they are found on disk then.
-    by_cost = sorted(specs, key=lambda spec: spec.variant)
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
-        list(pool.map(train_share, (by_cost[::2], by_cost[1::2]), (folder, folder)))
-    found: list[bool] = []
-    records = run(
-        specs, real_images, Store(folder, ConvNetRecord), on_run=lambda _record, on_disk: found.append(on_disk)
-    )
-    assert all(found), "another process's runs do not serve this one"
-    return {(record.spec.variant, record.spec.seed): record for record in records}
+    made = make_all([(folder, spec) for spec in specs], processes=2)
+    return {(r.spec.variant, r.spec.seed): r for r in made if isinstance(r, ConvNetRecord)}
 
 
 def pairs(

@@ -27,6 +27,7 @@ LAYERS = (
     "experiments",
     "sweep",
     "claim",
+    "runs",
     "audit",
     "gate",
     "report",
@@ -39,8 +40,19 @@ STRANGERS = {
     "objective": {"data", "models"},
     "smoothness": {"data", "models"},
     "curvature": {"data", "models"},
-    "gate": {"audit", "claim", "data", "experiments", "models", "objective", "smoothness", "sweep", "training"},
-    "report": {"audit", "claim", "curvature", "data", "experiments", "models", "objective", "sweep", "training"},
+    "gate": {"audit", "claim", "data", "experiments", "models", "objective", "runs", "smoothness", "sweep", "training"},
+    "report": {
+        "audit",
+        "claim",
+        "curvature",
+        "data",
+        "experiments",
+        "models",
+        "objective",
+        "runs",
+        "sweep",
+        "training",
+    },
 }
 
 

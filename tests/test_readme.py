@@ -1,53 +1,77 @@
-"""The README is true: its tables are those of the reference records, and its example runs."""
+"""The README is true: its numbers are those of the reference records, and its example runs.
+
+``python -m tests.test_readme`` writes the numbers into the README anew.
+"""
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.validate_gate import markdown
 from benchmarks.validate_gate import summarise as summarise_gate
-from hw4.records import ConvNetRecord, Store, TextCNNRecord
-from hw4.report.findings import sections
-from hw4.report.strides import summarise
+from hw4.report.page import load_report
+from hw4.specs import EXERCISES
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = ROOT / "README.md"
 REFERENCE = ROOT / "reports" / "reference"
+BLOCK = re.compile(r"(<!-- numbers: (.*?) -->\n)(.*?)(<!-- end of numbers -->)", flags=re.DOTALL)
 
 
-def table(header: tuple[str, ...], rows: tuple[tuple[str, ...], ...]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows))
 
 
-def test_the_tables_are_those_of_the_reference_records() -> None:
-    found = sections(Store(REFERENCE / "records", ConvNetRecord).load_all())
-    assert [section.exercise for section in found] == ["smoothness", "pooling"]
-    for section in found:
-        expected = table(section.header, section.rows)
-        assert expected in README, f"the README should hold this table instead:\n{expected}"
-        for sentence in section.answer:
-            assert f"- {sentence}\n" in README
-        assert f"reports/reference/{section.exercise}.png" in README
-        assert (REFERENCE / f"{section.exercise}.png").stat().st_size > 10_000
+def blocks() -> dict[str, str]:
+    """What must stand between the README's marks, by the title of the report's part."""
+    speed = json.loads((REFERENCE / "speed.json").read_text())
+    found = {
+        "The gate, validated": markdown(summarise_gate()),
+        "The whole homework": f"- plain {speed['plain_seconds']:.0f} s, hw4 "
+        f"{' and '.join(f'{each:.0f}' for each in speed['hw4_seconds'])} s: {speed['times_faster']:.1f} times faster "
+        f"({speed['environment']['cpu']}, {speed['environment']['logical_cpus']} processors).",
+    }
+    for entry in load_report(REFERENCE).entries:
+        tables = [table(header, rows) for _, header, rows in entry.tables[:1]]
+        answer = "\n".join(f"- {sentence}" for sentence in entry.answer)
+        found[entry.title] = "\n\n".join([*tables, answer])
+    return found
 
 
-def test_the_sweeps_table_is_that_of_its_reference_records() -> None:
-    summary = summarise(Store(REFERENCE / "strides" / "records", TextCNNRecord).load_all())
-    _, header, rows = summary.tables[0]
-    expected = table(tuple(header), tuple(tuple(row) for row in rows))
-    assert expected in README, f"the README should hold this table instead:\n{expected}"
-    for sentence in summary.answer:
-        assert f"- {sentence}\n" in README
+def filled(text: str) -> str:
+    """A text with every block as it must be; raises KeyError for a mark that names no part of the report."""
+    parts = blocks()
+    return BLOCK.sub(lambda found: f"{found[1]}\n{parts[found[2]]}\n\n{found[4]}", text)
+
+
+def test_the_readmes_numbers_are_those_of_the_reference_records() -> None:
+    text = README.read_text()
+    marked = {name for _, name, _, _ in BLOCK.findall(text)}
+    assert {"Exercise 1: what BatchNorm does to smoothness", "Exercise 3: max-pooling or stride?"} <= marked
+    assert len(marked) >= 6
+    assert filled(text) == text, "the README is not what the records say; run 'python -m tests.test_readme'"
+
+
+def test_the_reference_page_and_figures_are_those_of_its_records(tmp_path: Path) -> None:
+    load_report(REFERENCE).write(tmp_path)
+    committed = (REFERENCE / "index.html").read_text()
+    # Pictures differ by the fonts and the matplotlib of a machine; words and names do not.
+    without_images = re.compile(r'base64,[^"]*')
+    fresh = (tmp_path / "index.html").read_text()
+    assert without_images.sub("", committed) == without_images.sub("", fresh), (
+        "run 'hw4 report --out reports/reference'"
+    )
+    assert {path.name for path in tmp_path.glob("*.png")} == {path.name for path in REFERENCE.glob("*.png")}
+    for name in re.findall(r"\(reports/reference/([^)]*\.png)\)", README.read_text()):
+        assert (REFERENCE / name).stat().st_size > 10_000
 
 
 def test_the_gates_tables_are_those_of_its_validation() -> None:
-    found = summarise_gate()
-    assert json.loads((REFERENCE / "gate" / "validation.json").read_text()) == found
-    for expected in markdown(found).split("\n\n"):
-        assert expected in README, f"the README should hold this table instead:\n{expected}"
+    assert json.loads((REFERENCE / "gate" / "validation.json").read_text()) == summarise_gate()
 
 
 def test_linked_files_exist() -> None:
@@ -68,10 +92,31 @@ def test_the_page_for_other_models_runs(capsys: pytest.CaptureFixture[str]) -> N
     assert re.fullmatch(r"sharpness [\d.]+, kinks 0.0%, .* steps [\d.]+\n", capsys.readouterr().out)
 
 
+@pytest.mark.parametrize("name", ["run-and-read", "add-a-model", "gate-your-own-code"])
+def test_the_pages_own_code_runs(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr("hw4.specs.EXERCISES", dict(EXERCISES))
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), flags=re.S)
+    exec(example.replace("seconds=5", "seconds=0.5"), {})  # what it times is of no interest here
+    said = capsys.readouterr().out
+    expected = {
+        "run-and-read": "Exercise 1: what BatchNorm does to smoothness - ",
+        "add-a-model": "digits_convnet-stride-batchnorm_seed0",
+        "gate-your-own-code": "timing: step",
+    }
+    assert expected[name] in said
+
+
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.S)
+    (example,) = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
     exec(example, {})  # the README's own code
     smoothness, update_norm, norm_mode = capsys.readouterr().out.split()
     assert float(smoothness) > 0
     assert float(update_norm) > 0
     assert norm_mode == "batch"
+
+
+if __name__ == "__main__":
+    README.write_text(filled(README.read_text()))

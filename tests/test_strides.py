@@ -7,7 +7,7 @@ import pytest
 
 from hw4.errors import RecordError
 from hw4.records import QuestionIdentity, TextCNNRecord, environment
-from hw4.report.page import write_sweep_report
+from hw4.report.page import compose
 from hw4.report.strides import _matrices, chart, summarise
 from hw4.specs import TextCNNSpec, sweep_specs
 from hw4.stats import compare_crossed, holm
@@ -70,17 +70,15 @@ def test_a_diverged_trial_is_counted_and_in_no_mean_of_the_converged() -> None:
         (lambda r: r[:-1], "incomplete: stride 500 at learning rate 0.1 lacks trial 3"),
         (lambda r: [make(r[0].spec, None, DATA.model_copy(update={"vectors": "other"})), *r[1:]], "2 data sets"),
         (lambda r: [*r, make(r[0].spec.model_copy(update={"epochs": 3}), 0.5)], "2 protocols"),
-        (lambda _: [], "there are no records"),
     ],
 )
 def test_an_incomplete_or_mixed_set_is_refused(change: object, message: str, tmp_path: Path) -> None:
     records = change(whole())  # type: ignore[operator]
     with pytest.raises(RecordError, match=message):
-        write_sweep_report(records, tmp_path / "out")
+        compose((), records).write(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    if records:
-        page = write_sweep_report(records, tmp_path / "out", anyway=True).read_text()
-        assert "Drawn although the" in page
+    page = compose((), records, anyway=True).write(tmp_path / "out").read_text()
+    assert "Drawn although the" in page
 
 
 def test_a_smaller_rate_may_have_fewer_trials() -> None:
@@ -92,7 +90,7 @@ def test_a_smaller_rate_may_have_fewer_trials() -> None:
 
 
 def test_the_page_is_deterministic_escaped_and_says_what_is_decided(tmp_path: Path) -> None:
-    first, second = (write_sweep_report(whole(10), tmp_path / name) for name in "ab")
+    first, second = (compose((), whole(10)).write(tmp_path / name) for name in "ab")
     text = first.read_text()
     assert text == second.read_text()
     assert "<b>questions" not in text
@@ -112,7 +110,7 @@ def test_the_control_pairs_no_seed_with_itself() -> None:
 
 
 def test_one_trial_compares_nothing_but_is_reported(tmp_path: Path) -> None:
-    assert write_sweep_report(whole(1), tmp_path).exists()
+    assert compose((), whole(1)).write(tmp_path).exists()
     assert not any("pairs of strides" in sentence for sentence in summarise(whole(1)).answer)
 
 

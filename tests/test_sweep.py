@@ -171,7 +171,7 @@ def test_a_kill_loses_nothing_finished(tmp_path: Path, victim: str) -> None:
     kept = {path.name: path.read_bytes() for path in records.glob("*.json")}
     assert 1 <= len(kept) < 8
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
-    assert f"{len(kept)} of 8 models were found on disk." in again.stdout
+    assert f"{len(kept)} of 8 runs were found on disk." in again.stdout
     assert all((records / name).read_bytes() == contents for name, contents in kept.items())
     assert len(Store(records, TextCNNRecord).load_all()) == 8
 
@@ -221,7 +221,7 @@ def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
     pytest.importorskip("distributed", reason="needs the extra hw4[dask]")
     monkeypatch.setattr(cli, "CONNECT_SECONDS", 0.5)
     with pytest.raises(Hw4Error, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 0.5 seconds"):
-        cli._cluster("tcp://127.0.0.1:9").__enter__()
+        cli._cluster("tcp://127.0.0.1:9", print).__enter__()
     assert capsys.readouterr().out == ""
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +39,11 @@ class Images:
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
+
+    def to(self, device: str) -> "Images":
+        """The same images on another device."""
+        moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
+        return replace(self, **moved)
 
 
 def choose_dataset(choice: Literal["auto", "embedded", "real"]) -> tuple[Dataset, str]:

@@ -38,7 +38,7 @@ Samples = dict[str, Sample]
 
 
 def measure(
-    workers: Sequence[Worker], benchmarks: Sequence[str], *, seconds: float = SECONDS,
+    workers: Sequence[Worker], benchmarks: Sequence[str], *, seconds: float | None = None,
     samples: Sequence[Samples] | None = None, slower: Mapping[str, float] | None = None,
 ) -> list[Samples]:  # fmt: skip
     """Visit the benchmarks, in random order and with the workers in turn, until every sample is precise.
@@ -47,7 +47,7 @@ def measure(
     """
     rng = random.Random()  # an order that is the same on every run could favour one arm on every run
     taken = list(samples) if samples else [{name: Sample() for name in benchmarks} for _ in workers]
-    end = time.monotonic() + seconds
+    end = time.monotonic() + (SECONDS if seconds is None else seconds)
     todo = list(benchmarks)
     while todo and time.monotonic() < end:
         for name in rng.sample(todo, len(todo)):

@@ -14,8 +14,8 @@ import numpy as np
 
 from hw4.gate.verdicts import Finding, refusal
 
-MARGIN = 1.03
-"""Slowdowns up to this ratio pass: a tenth of what a person notices, and four standard errors of a good measurement."""
+MARGIN = 1.025
+"""Slowdowns up to this ratio pass: three standard deviations of what unchanged code measures in other processes."""
 Z = 2.33
 """A slowdown or speedup must also exceed its standard error so many times: one-sided 99%, asked for twice."""
 PLANTED = 0.10

@@ -2,7 +2,7 @@
 
 import json
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal
 
@@ -69,7 +69,7 @@ def table(findings: Sequence[Finding]) -> str:
     return "\n".join(lines)
 
 
-def as_json(findings: Sequence[Finding], facts: dict[str, object]) -> bytes:
+def as_json(findings: Sequence[Finding], facts: Mapping[str, object]) -> bytes:
     """The findings, the verdict over all and what is known of the circumstances."""
     verdict = overall(findings)
     document = {

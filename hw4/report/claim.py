@@ -5,32 +5,18 @@ import statistics
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hw4.errors import RecordError
-from hw4.records import ConvNetRecord, LandscapeRecord, LandscapeRow
-from hw4.report.figures import DPI, STYLES
+from hw4.records import STUCK, ConvNetRecord, LandscapeRecord, LandscapeRow, RunOutcome, stable_bracket
+from hw4.report.figures import DPI, STYLES, plain_log
 from hw4.report.findings import SETTLED_PASS, show
 from hw4.stats import Interval, mean_interval, paired_ratio
 
-STUCK = 0.9
-"""A run whose final train loss is above this share of its initial one has learnt nothing to speak of."""
-
 VARIANTS = {"pool": "ConvNet", "pool-batchnorm": "ConvNet + BatchNorm"}
-
-Outcome = Literal["trained", "stuck", "diverged"]
-
-
-def outcome(record: ConvNetRecord) -> Outcome:
-    """How a run ended: trained, stuck (finite, but nothing learnt, as when every ReLU is dead) or diverged."""
-    first, last = record.rows[0].train_loss, record.last.train_loss
-    if record.diverged or first is None or last is None:
-        return "diverged"
-    return "stuck" if last > STUCK * first else "trained"
 
 
 @dataclass(frozen=True)
@@ -40,14 +26,14 @@ class Rung:
     rate: float
     runs: dict[int, ConvNetRecord]
 
-    def count(self, what: Outcome) -> int:
+    def count(self, what: RunOutcome) -> int:
         """How many runs ended so."""
-        return sum(outcome(run) == what for run in self.runs.values())
+        return sum(run.outcome == what for run in self.runs.values())
 
     @property
     def trained(self) -> list[ConvNetRecord]:
         """Runs that learnt."""
-        return [run for run in self.runs.values() if outcome(run) == "trained"]
+        return [run for run in self.runs.values() if run.outcome == "trained"]
 
 
 @dataclass(frozen=True)
@@ -70,32 +56,40 @@ class Claim:
     @property
     def caption(self) -> str:
         """What was run."""
-        record, rates = self.any_rung, [rung.rate for rung in self.ladders["pool"]]
-        landscapes = len(self.landscapes["pool"])
+        record, rates, landscapes = self.any_rung, self.rates, len(self.landscapes["pool"])
+        tried = max(len({run.spec.learning_rate for run in self._runs_of(seed)}) for seed in self.stable("pool") or [0])
+        narrowed = f", narrowed by {tried - len(rates)} more for each network and seed" if tried > len(rates) else ""
         return (
             f"{record.data.title}, {record.data.n_train:,} training images, data sha256 {record.data.checksum[:12]}; "
             f"SGD, batch {record.spec.batch_size}, {record.spec.passes} passes; ladder of {len(rates)} learning rates "
-            f"from {rates[0]:g} to {rates[-1]:g}, {len(self.ladders['pool'][0].runs)} seeds; landscapes at learning "
-            f"rate {self.rate:g}, {landscapes} seed{'s' if landscapes > 1 else ''}"
+            f"from {rates[0]:g} to {rates[-1]:g}{narrowed}, {len(self.ladders['pool'][0].runs)} seeds; landscapes at "
+            f"learning rate {self.rate:g}, {landscapes} seed{'s' if landscapes > 1 else ''}"
         )
+
+    @property
+    def rates(self) -> list[float]:
+        """The ladder proper: rates that every seed of both networks was trained at; others narrow single brackets."""
+        seeds = max(len(rung.runs) for rungs in self.ladders.values() for rung in rungs)
+        whole = [{rung.rate for rung in rungs if len(rung.runs) == seeds} for rungs in self.ladders.values()]
+        return sorted(set.intersection(*whole))
 
     @property
     def rate(self) -> float:
         """Learning rate of the landscapes."""
         return next(iter(self.landscapes["pool"].values())).spec.run.learning_rate
 
+    def _runs_of(self, seed: int) -> list[ConvNetRecord]:
+        return [rung.runs[seed] for rung in self.ladders["pool"] if seed in rung.runs]
+
     def stable(self, variant: str) -> dict[int, tuple[float, float]]:
         """By seed, the largest rate up to which every run trained, and the next rate, at which one did not.
 
         Seeds that fail at the first rate or never fail have no bracket; they are left out.
         """
-        rungs, brackets = self.ladders[variant], {}
-        for seed in rungs[0].runs:
-            good = [seed in rung.runs and outcome(rung.runs[seed]) == "trained" for rung in rungs]
-            first_bad = good.index(False) if False in good else len(good)
-            if 0 < first_bad < len(good):
-                brackets[seed] = (rungs[first_bad - 1].rate, rungs[first_bad].rate)
-        return brackets
+        runs = [run for rung in self.ladders[variant] for run in rung.runs.values()]
+        seeds = dict.fromkeys(run.spec.seed for run in runs)
+        found = {seed: stable_bracket([run for run in runs if run.spec.seed == seed]) for seed in seeds}
+        return {seed: bracket for seed, bracket in found.items() if bracket is not None}
 
     def largest_stable(self, variant: str) -> Interval | None:
         """Largest stable rate: geometric mean of the brackets' middles, and the hull of their ends' intervals."""
@@ -222,10 +216,10 @@ HEADER = ("learning rate", *(f"{label}: {what}" for label in VARIANTS.values()
 def ladder_rows(claim: Claim) -> list[tuple[str, ...]]:
     """The ladder's table."""
     rows = []
-    for index, rung in enumerate(claim.ladders["pool"]):
-        cells = [f"{rung.rate:g}"]
+    for rate in claim.rates:
+        cells = [f"{rate:g}"]
         for variant in VARIANTS:
-            mine = claim.ladders[variant][index]
+            mine = next(rung for rung in claim.ladders[variant] if rung.rate == rate)
             for pick in (_final_loss, _final_accuracy):
                 values = [value for run in mine.trained if (value := pick(run)) is not None]
                 cells.append(show(mean_interval(values) if values else None))
@@ -281,7 +275,7 @@ def answers(claim: Claim) -> list[str]:
         sentences.append(
             f"{words}: the largest rate up to which training works is {show(plain, digits=2)} without and "
             f"{show(normed, digits=2)} with it, a factor of {show(ratio, digits=1)} (paired seeds, n = {ratio.n}; the "
-            f"intervals include the ladder's spacing)."
+            f"intervals include the spacing of the rates tried)."
         )
     smoother, sharper = claim.ratio(at_step), claim.ratio(sharpest)
     if smoother is not None:
@@ -332,9 +326,11 @@ def failures(claim: Claim) -> list[str]:
     if start is not None:
         words = {"above": "rougher", "below": "smoother", "not decided": "not decidedly smoother or rougher"}
         sentences.append(
-            f"At initialisation the network with BatchNorm is {words[start.compared_with(1)]}, not less so because it "
-            f"will train faster: ratio of smoothness {show(start, digits=2)}."
+            f"At initialisation the network with BatchNorm is {words[start.compared_with(1)]} than the one without: "
+            f"ratio of effective smoothness {show(start, digits=2)}. Smoothness at the start therefore does not say "
+            f"which of the two trains faster."
         )
+    sentences += _first_losses(claim)
     layers = {label: claim.ratio(layer(name)) for name, label in LAYERS.items()}
     known = [f"{label} {show(ratio, digits=2)}" for label, ratio in layers.items() if ratio is not None]
     if known:
@@ -349,8 +345,9 @@ def failures(claim: Claim) -> list[str]:
         if plain is not None and normed is not None:
             sentences.append(
                 f"Weight scale: the {label}'s norm grows by a factor of {show(plain, digits=2)} without and "
-                f"{show(normed, digits=2)} with BatchNorm. There it does not change what is computed, but makes this "
-                f"layer's smoothness {1 / normed.estimate**2:.2f} of what it was, and its updates matter less."
+                f"{show(normed, digits=2)} with BatchNorm. Before a BatchNorm the scale of weights does not change "
+                f"what is computed, yet by scale alone this layer's smoothness becomes {1 / normed.estimate**2:.2f} of "
+                f"what it was, and its updates matter less."
             )
     kinks = [
         (variant, [row.curvature for run in claim.landscapes[variant].values() for row in run.rows if row.curvature])
@@ -371,6 +368,28 @@ def failures(claim: Claim) -> list[str]:
     return sentences
 
 
+def _first_losses(claim: Claim) -> list[str]:
+    """When runs just above the limit are lost: in the first pass, where the start decides, or later."""
+    parts = []
+    for variant in VARIANTS:
+        runs = {rung.rate: rung.runs for rung in claim.ladders[variant]}
+        lost = [runs[bad][seed] for seed, (_, bad) in claim.stable(variant).items()]
+        early = sum(len(run.times) == 1 or _stuck_from_the_first_pass(run) for run in lost)
+        if lost:
+            parts.append(f"{early} of {len(lost)} {'with' if 'batchnorm' in variant else 'without'} BatchNorm")
+    if not parts:
+        return []
+    return [
+        f"Of the runs at the smallest rate that fails, {' and '.join(parts)} were lost within the first pass, where the "
+        f"start decides and not the smoothness under way."
+    ]
+
+
+def _stuck_from_the_first_pass(run: ConvNetRecord) -> bool:
+    first, after = run.rows[0].train_loss, run.rows[1].train_loss
+    return run.outcome == "stuck" and first is not None and after is not None and after > STUCK * first
+
+
 def ladder_figure(claim: Claim) -> Figure:
     """Final train loss and test accuracy against the learning rate, and the rates that measurements predict."""
     canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
@@ -382,11 +401,14 @@ def ladder_figure(claim: Claim) -> Figure:
         for variant in VARIANTS:
             _draw_ladder(ax, claim, variant, pick)
         ax.set(title=title, xlabel="learning rate", ylabel=unit, xscale="log")
-        ax.xaxis.set_major_formatter("{x:g}")
+        ends = [rung.rate for rungs in claim.ladders.values() for rung in rungs]
+        ax.set_xlim(min(ends) / 1.3, max(ends) * 1.5)
+        plain_log(ax.xaxis)
         ax.grid(alpha=0.3)
+        ax.margins(y=0.16)  # room for the counts of lost runs at the top
         _legend(ax)
     loss.set_yscale("log")
-    loss.yaxis.set_major_formatter("{x:g}")
+    plain_log(loss.yaxis)
     names = []
     for y, (label, measure, share) in enumerate(
         (("largest stable,\nmeasured", None, 1), ("1 / smoothness", at_step, 1),
@@ -403,13 +425,22 @@ def ladder_figure(claim: Claim) -> Figure:
                     xerr=[[found.estimate - low], [high - found.estimate]], color=style["color"],
                     marker=style["marker"], capsize=3, linestyle="none", label=None if y else VARIANTS[variant],
                 )  # fmt: skip
-    rates.set(title="Learning rates: measured and predicted", xlabel="learning rate", xscale="log")
-    rates.xaxis.set_major_formatter("{x:g}")
+    rates.set(title="Measured and predicted rates", xlabel="learning rate", xscale="log")
+    plain_log(rates.xaxis)
     rates.set_yticks([-y for y in range(len(names))], names)
     rates.set_ylim(-len(names) + 0.4, 0.6)
     rates.grid(axis="x", alpha=0.3)
     _legend(rates)
     return _noted(canvas, claim, "dots: seeds; line: mean of the runs that trained; bars: 95% t intervals over seeds")
+
+
+def ladder_alt_text(claim: Claim) -> str:
+    """Describe the ladder for those who cannot see it."""
+    limits = "; ".join(f"{label} {show(claim.largest_stable(name), digits=2)}" for name, label in VARIANTS.items())
+    return (
+        "Final train loss and test accuracy against the learning rate with and without BatchNorm, and the learning "
+        f"rates that smoothness and sharpness would allow. Largest stable rates: {limits}. The tables give the values."
+    )
 
 
 def _draw_ladder(ax: Axes, claim: Claim, variant: str, pick: Callable[[ConvNetRecord], float | None]) -> None:
@@ -418,6 +449,8 @@ def _draw_ladder(ax: Axes, claim: Claim, variant: str, pick: Callable[[ConvNetRe
         values = [value for run in rung.trained if (value := pick(run)) is not None]
         ax.plot([rung.rate] * len(values), values, color=style["color"], marker=style["marker"], linestyle="none",
                 markersize=3, alpha=0.5)  # fmt: skip
+        if rung.rate not in claim.rates:
+            continue
         if values:
             means.append((rung.rate, math.fsum(values) / len(values)))
         lost = len(rung.runs) - len(values)
@@ -452,7 +485,7 @@ def range_figure(claim: Claim) -> Figure:
     smooth.set(title="Effective smoothness over the range", ylabel="||change of gradient|| / ||step||", yscale="log")
     for ax in (loss, change, smooth):
         ax.set_xlabel("passes through the training data")
-        ax.yaxis.set_major_formatter("{x:g}")
+        plain_log(ax.yaxis)
         ax.grid(alpha=0.3)
         _legend(ax)
     return _noted(
@@ -495,7 +528,7 @@ def curvature_figure(claim: Claim) -> Figure:
         ax.grid(alpha=0.3)
         _legend(ax)
     for ax in (sharp, layers):
-        ax.yaxis.set_major_formatter("{x:g}")
+        plain_log(ax.yaxis)
     for ax in (sharp, kinks):
         ax.set_xlabel("passes through the training data")
     return _noted(canvas, claim, "one line for each seed; bars: 95% t intervals over seeds")

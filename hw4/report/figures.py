@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
@@ -72,6 +73,13 @@ def figure(section: Section) -> Figure:
     return canvas
 
 
+def plain_log(axis: Axis) -> None:
+    """Label a logarithmic axis at 1, 2 and 5 of every decade, in plain numbers."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
+
+
 def alt_text(section: Section) -> str:
     """Describe the figure for those who cannot see it."""
     names = " and ".join(arm.label for arm in section.arms)
@@ -114,9 +122,7 @@ def _scale(ax: Axes, section: Section, panel: Panel) -> None:
     later = [value for row in rows if row.completed > 0 and (value := panel.curve(row)) is not None]
     if panel.scale == "log" and min(values, default=0) > 0:
         ax.set_yscale("log")
-        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.yaxis.set_minor_formatter(NullFormatter())
+        plain_log(ax.yaxis)
         ax.set_ylim(min(values) / 1.2, max(values) * 1.2)
     elif panel.scale == "zero" and values:
         ax.set_ylim(0, (max(values) or 1) * 1.05)

@@ -12,6 +12,17 @@ from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 SETTLED_PASS = 3
 """Smoothness is averaged from this pass on: the first passes leave the initialisation, where the order is another."""
 
+QUESTIONS = {
+    "smoothness": "What does BatchNorm do to the smoothness of the loss, and how may that allow larger learning rates?",
+    "strides": "How does the test accuracy of a text CNN on question vectors depend on the stride of its layers?",
+    "pooling": "Max-pooling or strided convolutions: what does either cost in accuracy and in seconds per pass?",
+    "claim": "Does training with BatchNorm work at larger learning rates, and does smoothness account for it?",
+    "audit": "What did the homework's solved notebook report, and what does each of its flaws change?",
+    "benchmarks": "How fast is hw4, beside the same work written plainly, and beside what this machine can do?",
+    "gate": "Did the last change make training slower or worse?",
+}
+"""What each part of the report answers."""
+
 
 @dataclass(frozen=True)
 class Arm:

@@ -1,0 +1,95 @@
+"""kill -9 at random moments: nothing finished is lost, and the report in the end is that of an undisturbed run."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from hw4.records import ConvNetRecord, PassTime, Store, TextCNNRecord
+from hw4.report.page import compose
+
+HOMEWORK = ["run", "--data", "embedded", "--seeds", "3", "--passes", "2", "--directions", "1"]
+SWEEP = ["sweep", "--data", "embedded", "--stride", "1", "--stride", "5", "--stride", "500", "--epochs", "30"]
+COMMANDS = {
+    "run": [*HOMEWORK, "--exercise", "smoothness"], "pooling": [*HOMEWORK, "--exercise", "pooling"], "sweep": SWEEP,
+}  # fmt: skip
+SETTLE_SECONDS = 20
+"""Longest wait for the workers of a killed process to end."""
+
+
+def hw4(command: Sequence[str], folder: Path) -> list[str]:
+    return [sys.executable, "-m", "hw4", *command, "--processes", "2", "--out", str(folder)]
+
+
+def records(folder: Path) -> tuple[list[ConvNetRecord], list[TextCNNRecord]]:
+    """Every record of a folder, validated, with all times set to a second: they alone may differ."""
+    nets = [
+        record.model_copy(update={"times": [PassTime(wall_seconds=1.0, cpu_seconds=1.0)] * len(record.times)})
+        for record in Store(folder / "records", ConvNetRecord).load_all("*_convnet-*.json")
+    ]
+    return nets, Store(folder / "records", TextCNNRecord).load_all("*_textcnn-*.json")
+
+
+def report(folder: Path, into: Path) -> dict[str, bytes]:
+    """Page and figures drawn from a folder's records, byte by byte."""
+    compose(*records(folder)).write(into)
+    return {path.name: path.read_bytes() for path in into.iterdir()}
+
+
+def orphans(folder: Path) -> bool:
+    """Whether a process of a run into this folder is still there."""
+    own = (path for path in Path("/proc").glob("[0-9]*/environ") if path.parent.name.isdigit())
+    for path in own:
+        try:
+            if f"HW4_KILLED={folder}".encode() in path.read_bytes():
+                return True
+        except OSError:
+            continue
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes through Linux's /proc")
+@pytest.mark.parametrize("name", COMMANDS)
+def test_kills_lose_nothing_and_change_nothing(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    kills = -(-request.config.getoption("--kills") // len(COMMANDS))
+    command, rng = COMMANDS[name], random.Random(name)
+    start = time.monotonic()
+    subprocess.run(hw4(command, tmp_path / "undisturbed"), check=True, capture_output=True, timeout=300)
+    whole = time.monotonic() - start
+    expected = report(tmp_path / "undisturbed", tmp_path / "expected")
+    out, survived, rounds = tmp_path / "out", 0, 0
+    while survived < kills:
+        moment = rng.uniform(0, whole)
+        kept = {path: path.read_bytes() for path in (out / "records").glob("*.json")}
+        with subprocess.Popen(
+            hw4(command, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env={**os.environ, "HW4_KILLED": str(out)},
+        ) as process:  # fmt: skip
+            try:
+                process.wait(moment)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                survived += 1
+        deadline = time.monotonic() + SETTLE_SECONDS
+        while orphans(out):
+            assert time.monotonic() < deadline, "a worker outlives the process that started it"
+            time.sleep(0.05)
+        records(out)  # every file is a whole, valid record
+        assert all(path.read_bytes() == contents for path, contents in kept.items()), "a finished record changed"
+        if process.returncode == 0:
+            rounds += 1
+            assert report(out, tmp_path / f"after{rounds}") == expected
+            shutil.rmtree(out)
+    done = subprocess.run(hw4(command, out), check=True, capture_output=True, text=True, timeout=300)
+    assert "Report: " in done.stdout
+    assert report(out, tmp_path / "last") == expected
+    assert {path.name for path in out.iterdir()} <= {*expected, "records", ".lock"}
+    assert not [path.name for path in (out / "records").iterdir() if path.suffix != ".json"], "litter is left"
+    print(f"{name}: {survived} kills survived, {rounds + 1} reports identical")

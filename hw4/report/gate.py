@@ -1,0 +1,62 @@
+"""The last gate's table and words, from the ``gate.json`` it left."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hw4.errors import RecordError, first_problem
+from hw4.records import Environment
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class JudgedFinding(_Document):
+    """A row of the gate's table."""
+
+    part: Literal["timing", "accuracy"]
+    what: str
+    before: str
+    now: str
+    change: str
+    verdict: str
+    advice: str
+
+
+class JudgedCode(_Document):
+    """A gate's verdict with its findings, and where it was reached; ``against`` is a revision, or the baseline."""
+
+    verdict: str
+    against: str | None
+    environment: Environment
+    findings: list[JudgedFinding]
+
+
+HEADER = ("what", "before", "now", "change", "verdict")
+
+
+def read_gate(path: Path) -> JudgedCode:
+    """Read what a gate left; raises RecordError when the file is not that."""
+    try:
+        return JudgedCode.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RecordError(
+            f"{path} was not left by a gate of this version ({first_problem(error)}); run 'hw4 gate' again"
+        ) from error
+
+
+def rows(judged: JudgedCode) -> list[tuple[str, ...]]:
+    """One row for each finding."""
+    return [(f"{f.part}: {f.what}", f.before, f.now, f.change, f.verdict) for f in judged.findings]
+
+
+def answers(judged: JudgedCode) -> list[str]:
+    """The verdict, and what to do about every finding that asks for it."""
+    against = f"against {judged.against}" if judged.against else "against the committed baseline"
+    counted = f"{len(judged.findings)} finding{'s' if len(judged.findings) != 1 else ''}"
+    return [
+        f"{judged.verdict}, {against}, from {counted}.",
+        *(f"{f.part}, {f.what}: {f.advice}." for f in judged.findings if f.advice),
+    ]
