@@ -380,8 +380,8 @@ def _first_losses(claim: Claim) -> list[str]:
     if not parts:
         return []
     return [
-        f"Of the runs at the smallest rate that fails, {' and '.join(parts)} were lost within the first pass, where the "
-        f"start decides and not the smoothness under way."
+        f"Of the runs at the smallest rate that fails, {' and '.join(parts)} were lost within the first pass, where "
+        f"the start decides and not the smoothness under way."
     ]
 
 
