@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hw4.records import AuditedRun, AuditRecord
-from hw4.report.figures import DPI, STYLES
+from hw4.report.figures import DPI, STYLES, plain_log
 from hw4.report.findings import SETTLED_PASS, show
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
@@ -191,6 +191,9 @@ def figure(record: AuditRecord) -> Figure:
             )  # fmt: skip
     curves.set(title="Effective smoothness", xlabel="passes through the training data", yscale="log",
                ylabel="what is called smoothness")  # fmt: skip
+    plain_log(curves.yaxis)
+    low, high = curves.get_ylim()
+    curves.set_ylim(low, 2.2 * high)  # room for the legend
     for y, (way, label) in enumerate(WAYS.items()):
         found = ratio(record, way)
         ends = (found.low, found.high) if found.n > 1 else (found.estimate, found.estimate)
@@ -198,14 +201,12 @@ def figure(record: AuditRecord) -> Figure:
             found.estimate, -y, xerr=[[found.estimate - ends[0]], [ends[1] - found.estimate]], fmt="o", capsize=3,
             color="#0072B2" if way == "right" else "#D55E00",
         )  # fmt: skip
-        ratios.annotate(textwrap.fill(label, 26), (0, -y), xycoords=("axes fraction", "data"), xytext=(4, 10),
+        ratios.annotate(textwrap.fill(label, 26), (0, -y), xycoords=("axes fraction", "data"), xytext=(4, 17),
                         textcoords="offset points", fontsize=8, va="center")  # fmt: skip
     ratios.axvline(1, color="#444444", linestyle=":")
     ratios.set(title="With BatchNorm over without", xlabel="ratio of smoothness", xscale="log", yticks=[],
                ylim=(-len(WAYS) + 0.5, 0.7))  # fmt: skip
-    ratios.xaxis.set_major_formatter("{x:g}")
-    ratios.xaxis.set_minor_formatter("{x:g}")
-    ratios.tick_params(axis="x", which="both", labelsize=8)
+    plain_log(ratios.xaxis)
     _bars(strides, record)
     for ax in (curves, strides):
         ax.grid(alpha=0.3)

@@ -287,11 +287,17 @@ def answers(claim: Claim) -> list[str]:
         if sharper is not None:
             text += f", sharpness one of {show(_inverse(sharper, 1), digits=1)}"
         if ratio is not None and ratio.n > 1 and predicted.n > 1:
-            agree = predicted.low <= ratio.high and ratio.low <= predicted.high
-            text += (
-                "; the first agrees with what was measured within the intervals" if agree
-                else "; smoothness does not account for what was measured, neither in size nor within the intervals"
-            )  # fmt: skip
+            overlap = predicted.low <= ratio.high and ratio.low <= predicted.high
+            inside = ratio.low <= predicted.estimate <= ratio.high or predicted.low <= ratio.estimate <= predicted.high
+            if inside:
+                text += "; the first agrees with what was measured within the intervals"
+            elif overlap:
+                text += (
+                    "; neither it nor what was measured lies in the other's interval, yet the intervals meet: whether "
+                    "smoothness accounts for it is not decided"
+                )
+            else:
+                text += "; smoothness does not account for what was measured, neither in size nor within the intervals"
         sentences.append(text + ".")
     if plain is not None:
         level = claim.level("pool", at_step)
@@ -405,8 +411,8 @@ def ladder_figure(claim: Claim) -> Figure:
         ax.set_xlim(min(ends) / 1.3, max(ends) * 1.5)
         plain_log(ax.xaxis)
         ax.grid(alpha=0.3)
-        ax.margins(y=0.16)  # room for the counts of lost runs at the top
-        _legend(ax)
+        ax.margins(y=0.2)  # room for the counts of lost runs and the legend
+        _legend(ax, "upper left" if ax is loss else "lower left")
     loss.set_yscale("log")
     plain_log(loss.yaxis)
     names = []
@@ -534,10 +540,10 @@ def curvature_figure(claim: Claim) -> Figure:
     return _noted(canvas, claim, "one line for each seed; bars: 95% t intervals over seeds")
 
 
-def _legend(ax: Axes) -> None:
+def _legend(ax: Axes, place: str = "best") -> None:
     """A legend where anything is named in it: short runs may have nothing to draw."""
     if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8)
+        ax.legend(fontsize=8, loc=place)
 
 
 def _noted(canvas: Figure, claim: Claim, note: str) -> Figure:
