@@ -1,5 +1,6 @@
 """The report: deterministic, safe, and true to the records, also where they decide nothing."""
 
+import json
 import re
 from pathlib import Path
 
@@ -7,10 +8,11 @@ import numpy as np
 import pytest
 
 from hw4.errors import RecordError
-from hw4.records import ConvNetRecord
+from hw4.gate.verdicts import Finding, as_json
+from hw4.records import ConvNetRecord, Store, environment
 from hw4.report.figures import PANELS, figure
 from hw4.report.findings import Section, sections, settled_smoothness, show
-from hw4.report.page import compose
+from hw4.report.page import RECORDS, compose, load_report
 from hw4.specs import EXERCISES, ConvNetSpec, exercise_specs
 from hw4.stats import Interval, mean_interval
 from tests.factory import DATA, make_reading, make_record, make_row
@@ -170,3 +172,55 @@ def test_an_interval_is_written_with_its_limits() -> None:
     assert show(mean_interval([0.5])) == "0.500"
     assert show(None) == "-"
     assert show(Interval(0.5, -0.25, 1.25, 2), digits=2, sign=True) == "+0.50 [-0.25,\u00a0+1.25]"
+
+
+def gate_left(folder: Path, found: list[Finding]) -> Path:
+    """What ``hw4 gate`` leaves in its folder."""
+    path = folder / "gate" / "gate.json"
+    path.parent.mkdir(parents=True)
+    where = environment(threads=1, dtype="float32").model_dump()
+    path.write_bytes(as_json(found, {"against": None, "environment": where}))
+    return path
+
+
+def test_a_folder_and_its_neighbours_make_one_page(tmp_path: Path) -> None:
+    """Exercises from the folder, the gate from beside it; what is nearer counts."""
+    folder = tmp_path / "here"
+    store = Store(folder / RECORDS, ConvNetRecord)
+    store.prepare()
+    for record in records():
+        store.save(record)
+    slow = Finding(part="timing", what="a <step>", before="1", now="2", change="x 2.00 [1.90, 2.10]",
+                   verdict="REGRESSION", advice="find out why")  # fmt: skip
+    gate_left(tmp_path, [slow])
+    report = load_report(folder)
+    assert [entry.title.partition(":")[0] for entry in report.entries] == [
+        "Exercise 1",
+        "Exercise 3",
+        "The gate's last word",
+    ]
+    text = report.write(folder).read_text()
+    for needed in (
+        "REGRESSION, against the committed baseline, from 1 finding.",
+        "timing: a &lt;step&gt;",
+        "find out why",
+    ):
+        assert needed in text
+    gate_left(folder, [])
+    assert "UNMEASURABLE" in load_report(folder).entries[-1].answer[0]
+    document = load_report(folder).as_json()
+    assert json.loads(json.dumps(document)) == document
+    assert document["Exercise 3: max-pooling or stride?"]["tables"][0]["rows"][0][0] == "ConvNet"
+
+
+@pytest.mark.parametrize("contents", [b"", b"{}", b"[]", b"\xff", b'{"verdict": 1}'])
+def test_a_file_no_gate_left_is_named(contents: bytes, tmp_path: Path) -> None:
+    path = gate_left(tmp_path, [])
+    path.write_bytes(contents)
+    with pytest.raises(RecordError, match=r"gate\.json was not left by a gate .*run 'hw4 gate' again"):
+        load_report(tmp_path)
+
+
+def test_an_empty_folder_holds_no_report(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"there are no records in .*nothing; make them with 'hw4 run --out"):
+        load_report(tmp_path / "nothing")

@@ -5,6 +5,7 @@ import statistics
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -540,7 +541,7 @@ def curvature_figure(claim: Claim) -> Figure:
     return _noted(canvas, claim, "one line for each seed; bars: 95% t intervals over seeds")
 
 
-def _legend(ax: Axes, place: str = "best") -> None:
+def _legend(ax: Axes, place: Literal["best", "upper left", "lower left"] = "best") -> None:
     """A legend where anything is named in it: short runs may have nothing to draw."""
     if ax.get_legend_handles_labels()[0]:
         ax.legend(fontsize=8, loc=place)
