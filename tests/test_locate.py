@@ -10,6 +10,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from hw4.data import locate
 from hw4.data.locate import (
@@ -63,6 +65,8 @@ def server() -> Iterator[Server]:
             status, body, length = answers.pop(0) if len(answers) > 1 else answers[0]
             self.send_response(status)
             self.send_header("Content-Length", str(length))
+            if status == 302:
+                self.send_header("Location", "/login")
             self.end_headers()
             with contextlib.suppress(BrokenPipeError):  # a client that gave up
                 self.wfile.write(body)
@@ -140,6 +144,15 @@ def test_a_bad_answer_leaves_nothing_under_the_final_name(
     assert files_below(tmp_path) == {}, "a partial file was left"
 
 
+def test_a_redirection_to_a_web_page_is_no_data(tmp_path: Path, server: Server) -> None:
+    server.answers["train-images-idx3-ubyte.gz"] = [(302, b"", 0)]
+    server.answers["login"] = [(200, HTML, len(HTML))]
+    with pytest.raises(DataError, match="the server sent something else"):
+        fetch(tmp_path, server.address)
+    assert "login" in server.asked
+    assert files_below(tmp_path) == {}
+
+
 def test_a_stalling_server_is_given_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locate, "TIMEOUT_SECONDS", 0.2)
     server.stall = threading.Event()
@@ -209,6 +222,19 @@ def test_damage_is_named(folder: Path, damage: bytes | None, message: str) -> No
         read_verified(folder, NAME)
     assert str(path) in str(caught.value)
     assert "'hw4 fetch'" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@given(st.binary(max_size=300), st.sampled_from(["", ".gz"]), st.booleans())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_at_all_are_taken_for_the_published_ones(
+    tmp_path: Path, contents: bytes, suffix: str, packed: bool
+) -> None:
+    path = tmp_path / f"{NAME}{suffix}"
+    path.write_bytes(gzip.compress(contents) if packed else contents)
+    with pytest.raises(DataError) as caught:
+        read_verified(tmp_path, NAME)
+    path.unlink()
     assert "\n" not in str(caught.value)
 
 

@@ -41,6 +41,45 @@ def test_a_record_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
         read_record(path, ConvNetRecord)
 
 
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def places(document: Any, here: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in a JSON document."""
+    inner = (
+        document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    )
+    return [here, *(place for name, value in inner for place in places(value, (*here, name)))]
+
+
+PLACES = places(json.loads(RECORD.model_dump_json()))[1:]
+
+
+@given(place=st.sampled_from(PLACES), value=anything)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_record_with_anything_in_any_place_is_read_or_refused(
+    tmp_path: Path, place: tuple[Any, ...], value: object
+) -> None:
+    """Never another error, and what is read says what is written."""
+    document = json.loads(RECORD.model_dump_json())
+    inside = document
+    for name in place[:-1]:
+        inside = inside[name]
+    inside[place[-1]] = value
+    path = tmp_path / f"{SPEC.key}.json"
+    path.write_text(json.dumps(document))
+    try:
+        record = read_record(path, ConvNetRecord)
+    except RecordError as error:
+        assert "\n" not in str(error)  # noqa: PT017  one sentence, one line
+    else:
+        assert json.loads(record.model_dump_json()) == document
+
+
 def changed(change: Callable[[dict[str, Any]], object]) -> str:
     """The record as JSON after a change to its contents."""
     contents = json.loads(RECORD.model_dump_json())
