@@ -94,11 +94,12 @@ def run_timing(condition: str, runs: int, planted: bool) -> None:
             print(f"{condition} {outcome['verdict']:12} {outcome['seconds']:5.1f} s", flush=True)
 
 
-def run_accuracy(replicates: int) -> None:
+def run_accuracy(unchanged: int, replicates: int) -> None:
     """Train unchanged, perturbed and faulty code, and append how each is judged by the committed baseline."""
     stored = read_baseline(BASELINE).accuracy["embedded"]
-    planned: list[tuple[str, list[str]]] = [("unchanged", []) for _ in range(3)]
-    planned += [("rounding", ["--perturb", str(seed)]) for seed in range(replicates)]
+    before = sum(outcome["name"] == "rounding" for outcome in read_lines("accuracy.jsonl"))
+    planned: list[tuple[str, list[str]]] = [("unchanged", []) for _ in range(unchanged)]
+    planned += [("rounding", ["--perturb", str(seed)]) for seed in range(before, before + replicates)]
     planned += [(fault, ["--fault", fault]) for fault in FAULTS]
     for name, arguments in planned:
         start = time.perf_counter()
@@ -262,13 +263,14 @@ def main() -> None:
     timing.add_argument("--runs", type=int, required=True)
     timing.add_argument("--planted", action="store_true")
     trained = commands.add_parser("accuracy", help="judge unchanged, perturbed and faulty training")
-    trained.add_argument("--replicates", type=int, default=8, help="runs with perturbed initial weights")
+    trained.add_argument("--unchanged", type=int, default=3, help="runs of the code as it is")
+    trained.add_argument("--replicates", type=int, default=8, help="runs with perturbed initial weights, new ones")
     commands.add_parser("summary", help="draw the curves of what was run so far")
     arguments = parser.parse_args()
     if arguments.command == "timing":
         run_timing(arguments.condition, arguments.runs, arguments.planted)
     elif arguments.command == "accuracy":
-        run_accuracy(arguments.replicates)
+        run_accuracy(arguments.unchanged, arguments.replicates)
     else:
         write_summary()
 

@@ -29,12 +29,17 @@ def hw4(command: Sequence[str], folder: Path) -> list[str]:
 
 
 def records(folder: Path) -> tuple[list[ConvNetRecord], list[TextCNNRecord]]:
-    """Every record of a folder, validated, with all times set to a second: they alone may differ."""
-    nets = [
-        record.model_copy(update={"times": [PassTime(wall_seconds=1.0, cpu_seconds=1.0)] * len(record.times)})
-        for record in Store(folder / "records", ConvNetRecord).load_all("*_convnet-*.json")
-    ]
-    return nets, Store(folder / "records", TextCNNRecord).load_all("*_textcnn-*.json")
+    """Every record of a folder, validated; times are set to a second and the commit is left out: they may differ."""
+    nets = Store(folder / "records", ConvNetRecord).load_all("*_convnet-*.json")
+    texts = Store(folder / "records", TextCNNRecord).load_all("*_textcnn-*.json")
+    second = PassTime(wall_seconds=1.0, cpu_seconds=1.0)
+    where = {
+        record.key: record.environment.model_copy(update={"commit": None, "dirty": None}) for record in (*nets, *texts)
+    }
+    return (
+        [net.model_copy(update={"times": [second] * len(net.times), "environment": where[net.key]}) for net in nets],
+        [text.model_copy(update={"environment": where[text.key]}) for text in texts],
+    )
 
 
 def report(folder: Path, into: Path) -> dict[str, bytes]:
