@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hw4.records import ConvNetRecord, PassTime, Store, TextCNNRecord
+from hw4.records import ConvNetRecord, Environment, PassTime, Store, TextCNNRecord
 from hw4.report.page import compose
 
 HOMEWORK = ["run", "--data", "embedded", "--seeds", "3", "--passes", "2", "--directions", "1"]
@@ -33,12 +33,16 @@ def records(folder: Path) -> tuple[list[ConvNetRecord], list[TextCNNRecord]]:
     nets = Store(folder / "records", ConvNetRecord).load_all("*_convnet-*.json")
     texts = Store(folder / "records", TextCNNRecord).load_all("*_textcnn-*.json")
     second = PassTime(wall_seconds=1.0, cpu_seconds=1.0)
-    where = {
-        record.key: record.environment.model_copy(update={"commit": None, "dirty": None}) for record in (*nets, *texts)
-    }
+
+    def anywhere(environment: Environment) -> Environment:
+        return environment.model_copy(update={"commit": None, "dirty": None})
+
     return (
-        [net.model_copy(update={"times": [second] * len(net.times), "environment": where[net.key]}) for net in nets],
-        [text.model_copy(update={"environment": where[text.key]}) for text in texts],
+        [
+            net.model_copy(update={"times": [second] * len(net.times), "environment": anywhere(net.environment)})
+            for net in nets
+        ],
+        [text.model_copy(update={"environment": anywhere(text.environment)}) for text in texts],
     )
 
 

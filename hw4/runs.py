@@ -80,8 +80,10 @@ def _found(spec: Spec, folder: Path, device: str) -> Made | None:
     """The record of a run, where the folder holds one that a run made now would repeat."""
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
     if isinstance(spec, TextCNNSpec):
-        assert record is None or isinstance(record, TextCNNRecord)
-        return record if record is not None and sweep.serves(record, _questions(spec.data)[1]) else None
+        if record is None:
+            return None  # without asking for the vectors, which take longer than many a run
+        assert isinstance(record, TextCNNRecord)
+        return record if sweep.serves(record, _questions(spec.data)[1]) else None
     net = spec.run if isinstance(spec, LandscapeSpec) else spec
     images = _images(net.data, net.subset, device)
     experiments.check_fit(net, images)

@@ -253,6 +253,19 @@ def test_version_and_module(tmp_path: Path) -> None:
     assert re.fullmatch(r"hw4 \d+\.\d+\.\d+\n", printed.stdout)
 
 
+def test_the_shell_completes_commands() -> None:
+    typed = {"_HW4_COMPLETE": "complete_bash", "COMP_WORDS": "hw4 r", "COMP_CWORD": "1"}
+    offered = subprocess.run(
+        [sys.executable, "-m", "hw4"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **typed},
+        check=True,
+    )
+    assert offered.stdout.split() == ["run", "report"]
+
+
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "hw4", *NETS, "--subset", "1", "--seeds", "5", "--out", "out"]
     # A shell starts background jobs with Ctrl-C ignored, and children inherit that unless a handler stands here.

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import signal
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -261,6 +262,16 @@ def test_a_worker_that_hangs_is_ended() -> None:
         with pytest.raises(UnmeasurableError, match="no answer within"):
             worker.ask(seconds=0.5)
         assert worker._process.poll() is not None
+
+
+def test_the_accuracy_worker_ends_with_a_gate_that_is_killed() -> None:
+    """A killed gate cannot end its worker, which would go on training for a minute; its closed input tells it."""
+    with Worker("benchmarks.gate_accuracy", "--data", "embedded") as worker:
+        worker.first()
+        assert worker._process.stdin is not None
+        worker._process.stdin.close()
+        assert worker._process.wait(20) == -signal.SIGKILL
+        worker._process.stdin = None
 
 
 @pytest.fixture
