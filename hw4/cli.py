@@ -38,6 +38,10 @@ CONNECT_SECONDS = 10
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
+KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000",
+               "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # fmt: skip
+"""For the processes started here: glibc would hand every large buffer back to the system, and ask for it again."""
+
 app = typer.Typer(
     name="hw4",
     rich_markup_mode=None,
@@ -114,6 +118,8 @@ def _one_thread(processes: int | None) -> int:
         raise SpecError(f"--processes must be at least 1, got {workers}")
     for variable in THREAD_VARIABLES:
         os.environ[variable] = "1"
+    for variable, value in KEEP_MEMORY.items():
+        os.environ.setdefault(variable, value)
     return workers
 
 
