@@ -232,6 +232,9 @@ def run_command(  # noqa: PLR0917  typer makes options of them
         typer.Option(help="Share of the training images, above 0 and at most 1.  [default: 0.1 real, 1 embedded]"),
     ] = None,
     directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
+    noise_floor: Annotated[
+        bool, typer.Option(help="Measure what rounding makes of each reading, for one full gradient more.")
+    ] = True,
     out: Out = None,
     processes: Processes = None,
     device: Device = DeviceChoice.cpu,
@@ -247,8 +250,10 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     images, questions, folder = _choose(data, out, say, images=bool(convnets), questions=texts)
     nets = exercise_specs(
         convnets, seeds=seeds, data=images, subset=subset, passes=passes, learning_rate=learning_rate,
-        batch_size=batch_size, directions=directions,
+        batch_size=batch_size, directions=directions, noise_floor=noise_floor,
     )  # fmt: skip
+    # Exercise 3 asks for no smoothness, so the network that is in no other goes without its cost.
+    nets = tuple(net if net.downsample == "pool" else net.model_copy(update={"directions": 0}) for net in nets)
     trials = sweep_specs(questions) if texts else ()
 
     _check_device(device)

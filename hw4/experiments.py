@@ -122,7 +122,7 @@ def _readings(model: ConvNet, spec: ConvNetSpec, images: Images, directions: tor
     try:
         found = measure_directions(
             objective, spec.directions, learning_rate=spec.learning_rate, batch_size=spec.batch_size,
-            generator=directions, noise_floor="reordered",
+            generator=directions, noise_floor="reordered" if spec.noise_floor else None,
         )  # fmt: skip
     except SmoothnessUndefinedError:
         return []

@@ -72,7 +72,8 @@ class Environment(_Document):
 class Reading(_Document):
     """One smoothness reading and its companions, as :class:`hw4.smoothness.SmoothnessReading` explains them.
 
-    ``noise_floor`` is what rounding alone makes of the quotient; a reading too close to it is not ``usable``.
+    ``noise_floor`` is what rounding alone makes of the quotient, where it was asked for; a reading too close to it is
+    not ``usable``.
     """
 
     smoothness: Positive
@@ -81,7 +82,7 @@ class Reading(_Document):
     cosine: Annotated[float, Field(ge=-1, le=1)]
     along_update: Positive
     weight_norm: Positive
-    noise_floor: Positive
+    noise_floor: Positive | None
     usable: bool
 
 

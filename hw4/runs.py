@@ -43,7 +43,7 @@ def cost(spec: Spec) -> float:
         extra = (spec.run.passes + 1) * 10 + GRADIENTS_OF_A_HESSIAN * len(spec.curvature_passes)
         return cost(spec.run) + extra
     width = {"pool": 1.0, "stride": 0.4}[spec.downsample] * (1.1 if spec.norm else 1.0)
-    readings = spec.directions + 2 if spec.directions else 0
+    readings = spec.directions + 1 + spec.noise_floor if spec.directions else 0
     return width * (spec.passes * 2 + readings * (spec.passes + 1))
 
 

@@ -24,7 +24,8 @@ class ConvNetSpec(BaseModel):
     ``learning_rate`` is in loss units per squared parameter unit, ``batch_size`` in images, ``passes`` in rounds of
     ``round(n / batch_size)`` updates, ``subset`` the share of training images in (0, 1]. ``norm_mode`` and
     ``chunk_size`` (images) say which function the smoothness is measured on, see :mod:`hw4.smoothness`, ``directions``
-    along how many minibatch updates after every pass (0: not at all).
+    along how many minibatch updates after every pass (0: not at all), ``noise_floor`` whether beside what rounding
+    makes of it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -39,6 +40,7 @@ class ConvNetSpec(BaseModel):
     norm_mode: NormMode = "batch"
     chunk_size: int = Field(default=100, ge=1)
     directions: int = Field(default=3, ge=0)
+    noise_floor: bool = True
     seed: int = Field(default=0, ge=0)
 
     @classmethod
@@ -70,7 +72,7 @@ class ConvNetSpec(BaseModel):
         parts = [self.data, f"convnet-{self.variant}"]
         for field, short in (("learning_rate", "lr"), ("batch_size", "batch"), ("passes", "passes"),
                              ("norm_mode", "norm-"), ("chunk_size", "chunk"),
-                             ("directions", "directions")):  # fmt: skip
+                             ("directions", "directions"), ("noise_floor", "floor")):  # fmt: skip
             value = getattr(self, field)
             if value != type(self).model_fields[field].default:
                 parts.append(f"{short}{value}")
@@ -80,8 +82,9 @@ class ConvNetSpec(BaseModel):
 
     @property
     def setting(self) -> Self:
-        """The spec with architecture and seed set aside: runs that share it may stand in one figure."""
-        return self.model_copy(update={"norm": None, "downsample": "pool", "seed": 0})
+        """The spec without architecture, seed and what is measured: runs that share it may stand in one figure."""
+        other = {"norm": None, "downsample": "pool", "seed": 0, "directions": 3, "noise_floor": True}
+        return self.model_copy(update=other)
 
 
 EXERCISES: dict[Exercise, tuple[tuple[Norm | None, Downsample], ...]] = {

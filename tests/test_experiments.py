@@ -83,6 +83,19 @@ def test_without_directions_there_are_no_readings(few_digits: Images) -> None:
     assert all(reading.usable for reading in measured.last.readings)
 
 
+def test_a_noise_floor_is_measured_unless_it_is_not_wanted(few_digits: Images) -> None:
+    with_floor, without = (
+        train_convnet(small_spec(passes=1, noise_floor=wanted), few_digits) for wanted in (True, False)
+    )
+    for a, b in zip(with_floor.last.readings, without.last.readings, strict=True):
+        assert a.noise_floor is not None
+        assert a.noise_floor > 0
+        assert b.noise_floor is None
+        assert b.smoothness == a.smoothness
+        assert b.usable
+    assert without.spec.key.endswith("_floorFalse_seed0")
+
+
 def test_seeds_are_paired_across_architectures() -> None:
     pooled, normed, strided = (build_convnet(spec) for spec in exercise_specs(
         ["smoothness", "pooling"], seeds=1, data="digits"))  # fmt: skip

@@ -342,6 +342,7 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 pass
 
         monkeypatch.setattr(run, "Worker", Fake)
+        monkeypatch.setattr(run, "PROCESSES", 1)
 
     return install
 
@@ -356,8 +357,35 @@ def test_a_slowdown_is_confirmed_in_a_second_process(machines: Callable[..., Non
     assert [finding.verdict for finding in findings] == ["PASS", "PASS"]
 
 
+def test_visits_go_round_among_processes_that_agree(
+    machines: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three processes of other luck each: the mean is what counts, and none is visited more than the others."""
+    visited: list[int] = []
+
+    class Lucky(Machine):
+        def visit(self, benchmark: str, slices: list[Slice]) -> list[float]:
+            visited.append(round(100 * self.slower))
+            return super().visit(benchmark, slices)
+
+    machines(*(Lucky(seed, slower=luck, luck=0.01) for seed, luck in enumerate((-0.03, 0.0, 0.03))))
+    monkeypatch.setattr(run, "PROCESSES", 3)
+    with run.Team() as team:
+        assert team.first() == FACTS
+        (samples,) = run.measure([team], ["a", "b"])
+    assert samples["a"].now.log == pytest.approx(0, abs=0.01)
+    counts = [visited.count(luck) for luck in (-3, 0, 3)]
+    assert max(counts) - min(counts) <= 2
+    machines(Machine(0), Machine(1))
+    monkeypatch.setattr(run, "PROCESSES", 2)
+    with run.Team() as team:
+        monkeypatch.setattr(team._workers[1], "first", lambda: {**FACTS, "torch": "2.14.0"})
+        with pytest.raises(UnmeasurableError, match="differ from one another"):
+            team.first()
+
+
 def test_a_baseline_is_measured_in_several_processes(machines: Callable[..., None]) -> None:
-    machines(*(Machine(seed, slower=0.01 * seed, luck=0.02) for seed in range(run.BASELINE_PROCESSES)))
+    machines(*(Machine(seed, slower=0.01 * seed, luck=0.02) for seed in range(run.BASELINE_MEASUREMENTS)))
     cpu, baseline = run.timing_baseline("abc")
     assert cpu == FACTS["cpu"]
     row = baseline.benchmarks["a"]
@@ -368,7 +396,7 @@ def test_a_baseline_is_measured_in_several_processes(machines: Callable[..., Non
 def test_no_baseline_is_made_of_a_bad_measurement(
     machines: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    machines(*(Machine(seed, deaf=True, luck=0.01) for seed in range(run.BASELINE_PROCESSES)))
+    machines(*(Machine(seed, deaf=True, luck=0.01) for seed in range(run.BASELINE_MEASUREMENTS)))
     monkeypatch.setattr(run, "SECONDS", 1)
     with pytest.raises(UnmeasurableError, match="no baseline was made"):
         run.timing_baseline(None)

@@ -167,6 +167,22 @@ def test_an_unusable_reading_is_not_plotted() -> None:
     assert re.search(r"1 of \d+ was too close to it to be used", answer)
 
 
+def test_a_run_made_twice_counts_once_with_the_readings_it_has() -> None:
+    made = records()
+    bare = [
+        make_record(
+            r.spec.model_copy(update={"directions": 0}), [row.model_copy(update={"readings": []}) for row in r.rows]
+        )
+        for r in made
+    ]
+    for order in (made + bare, bare + made):
+        assert smoothness_section(order).rows == smoothness_section(made).rows
+    without = [make_reading(5.0, noise_floor=None), make_reading(6.0, noise_floor=None)]
+    rows = [row.model_copy(update={"readings": without}) for row in made[0].rows]
+    unknown = [make_record(r.spec, rows) for r in made]
+    assert "How much of a reading is rounding was not measured." in " ".join(smoothness_section(unknown).answer)
+
+
 def test_an_interval_is_written_with_its_limits() -> None:
     assert show(Interval(1.23456, 1.0, 1.5, 4), digits=2) == "1.23 [1.00,\u00a01.50]"
     assert show(mean_interval([0.5])) == "0.500"

@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from hw4.gate import accuracy
 from hw4.gate.baseline import (
@@ -18,7 +19,7 @@ from hw4.gate.baseline import (
     TimingBaseline,
     read_baseline,
 )
-from hw4.gate.timing import Estimate, Sample, judge, wanted
+from hw4.gate.timing import Estimate, Sample, Slice, judge, wanted
 from hw4.gate.verdicts import Finding, Part, UnmeasurableError, Verdict, refusal
 from hw4.gate.workers import ROOT, Worker, checkout, worktree
 
@@ -27,7 +28,9 @@ SECONDS, CONFIRMING_SECONDS = 32, 20
 """Longest times for measuring all benchmarks once, and again for confirming what looks slower."""
 TRAINING_SECONDS = 900
 """Longest wait for a group of runs: real data on a slow machine."""
-BASELINE_PROCESSES = 4
+PROCESSES = 3
+"""Processes that a measurement visits in turn: each has its own luck with its memory's layout, up to 1% of a time."""
+BASELINE_MEASUREMENTS = 4
 DOING: dict[Part, str] = {
     "timing": "Timing slices of the benchmarks beside their frozen references",
     "accuracy": "Training the ConvNets and the text models",
@@ -37,8 +40,36 @@ TIMER = "process_time"
 Samples = dict[str, Sample]
 
 
+class Team:
+    """Several timing processes of one source tree, each benchmark's visits going round among them."""
+
+    def __init__(self, package: Path | None = None) -> None:
+        self._package, self._stack, self._workers = package, contextlib.ExitStack(), list[Worker]()
+        self._turns: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        for _ in range(PROCESSES):  # all start at once
+            self._workers.append(self._stack.enter_context(Worker("benchmarks.gate_timing", package=self._package)))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def first(self) -> dict[str, object]:
+        """What every process says of itself first; raises UnmeasurableError when they do not agree."""
+        first, *others = (worker.first() for worker in self._workers)
+        if any(other != first for other in others):
+            raise UnmeasurableError("the processes that measure differ from one another; nothing may change meanwhile")
+        return first
+
+    def visit(self, benchmark: str, slices: list[Slice]) -> list[float]:
+        """Time slices of a benchmark in the process whose turn it is."""
+        turn = self._turns[benchmark] = self._turns.get(benchmark, -1) + 1
+        return self._workers[turn % len(self._workers)].visit(benchmark, slices)
+
+
 def measure(
-    workers: Sequence[Worker], benchmarks: Sequence[str], *, seconds: float | None = None,
+    workers: Sequence[Team], benchmarks: Sequence[str], *, seconds: float | None = None,
     samples: Sequence[Samples] | None = None, slower: Mapping[str, float] | None = None,
 ) -> list[Samples]:  # fmt: skip
     """Visit the benchmarks, in random order and with the workers in turn, until every sample is precise.
@@ -59,7 +90,7 @@ def measure(
     return taken
 
 
-def fingerprint(worker: Worker) -> Fingerprint:
+def fingerprint(worker: Worker | Team) -> Fingerprint:
     """Who measures, and how; raises UnmeasurableError unless it does so as it must."""
     facts = Fingerprint.model_validate(worker.first())
     for name, expected in (("timer", TIMER), ("threads", 1), ("traced", False), ("xdist", None)):
@@ -98,13 +129,13 @@ def time_against_baseline(
     baseline: Mapping[str, TimingBaseline], *, slower: Mapping[str, float] | None = None
 ) -> tuple[list[Finding], Fingerprint]:
     """Judge today's code by the stored ratios; returns findings and the fingerprint. ``slower`` plants slowdowns."""
-    with Worker("benchmarks.gate_timing") as worker:
+    with Team() as worker:
         facts = fingerprint(worker)
         before = {name: row.estimate for name, row in check_baseline(baseline, facts).benchmarks.items()}
         (samples,) = measure([worker], list(before), slower=slower)
     suspects = _suspects(before, samples)
-    if suspects:  # again, in a process of its own: memory laid out otherwise, another moment
-        with Worker("benchmarks.gate_timing") as worker:
+    if suspects:  # again, in processes of its own: memory laid out otherwise, another moment
+        with Team() as worker:
             fingerprint(worker)
             (again,) = measure([worker], suspects, seconds=CONFIRMING_SECONDS, slower=slower)
         _pool(samples, again, before)
@@ -112,10 +143,13 @@ def time_against_baseline(
 
 
 def timing_baseline(commit: str | None) -> tuple[str, TimingBaseline]:
-    """Measure a baseline in several processes; returns the processor's class and it. Raises UnmeasurableError."""
+    """Measure a baseline several times, in new processes each; returns the processor's class and it.
+
+    Raises UnmeasurableError when a measurement fails its own check.
+    """
     found: list[Samples] = []
-    for _ in range(BASELINE_PROCESSES):
-        with Worker("benchmarks.gate_timing") as worker:
+    for _ in range(BASELINE_MEASUREMENTS):
+        with Team() as worker:
             facts = fingerprint(worker)
             found += measure([worker], facts.benchmarks)
     rows = {}
@@ -143,11 +177,8 @@ def time_against_revision(revision: str) -> tuple[list[Finding], Fingerprint]:
     """Judge today's code by a revision's, both measured now, in alternation; returns findings and the fingerprint."""
     with worktree(revision) as package, contextlib.ExitStack() as stack:
 
-        def start() -> list[Worker]:
-            return [
-                stack.enter_context(Worker("benchmarks.gate_timing", package=package)),
-                stack.enter_context(Worker("benchmarks.gate_timing")),
-            ]
+        def start() -> list[Team]:
+            return [stack.enter_context(Team(package)), stack.enter_context(Team())]
 
         workers = start()
         _, facts = (fingerprint(worker) for worker in workers)

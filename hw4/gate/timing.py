@@ -21,11 +21,11 @@ Z = 2.33
 PLANTED = 0.10
 ROUNDS = 5
 """Rounds in a visit."""
-LEAST_VISITS = 10
+LEAST_VISITS = 12
 WANTED_ERROR, LARGEST_ERROR = 0.007, 0.013
 """Standard errors of a log ratio: what is measured for, and beyond which nothing is said."""
 PROCESS_ERROR = 0.005
-"""Standard error that all visits of one process share, whatever their number: the luck of its memory's layout."""
+"""Standard error that all visits to the same few processes share, whatever their number: luck of memory's layout."""
 TRIMMED = 0.2
 
 Slice = str | float

@@ -135,7 +135,9 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
 
 
 def _arm(group: Sequence[ConvNetRecord], norm: str | None, downsample: str) -> Arm | None:
-    runs = {r.spec.seed: r for r in group if (r.spec.norm, r.spec.downsample) == (norm, downsample)}
+    mine = [r for r in group if (r.spec.norm, r.spec.downsample) == (norm, downsample)]
+    # A run that was made twice, for more readings the second time, counts once, with those.
+    runs = {r.spec.seed: r for r in sorted(mine, key=lambda r: (r.spec.directions, r.spec.noise_floor))}
     if not runs:
         return None
     spec = next(iter(runs.values())).spec
@@ -215,7 +217,7 @@ def _quality(*arms: Arm) -> list[str]:
     if not everything:
         return []
     unusable = sum(not reading.usable for reading in everything)
-    noise = max(reading.noise_floor / reading.smoothness for reading in everything if reading.smoothness)
+    noise = [r.noise_floor / r.smoothness for r in everything if r.noise_floor is not None and r.smoothness]
     directions = max(len(readings) for readings in groups)
     spreads = [
         statistics.stdev(reading.smoothness for reading in readings) / statistics.fmean(r.smoothness for r in readings)
@@ -223,10 +225,14 @@ def _quality(*arms: Arm) -> list[str]:
         if len(readings) > 1 and any(reading.smoothness for reading in readings)
     ]
     spread = f", which differ by {statistics.median(spreads):.0%} of it (median standard deviation)" if spreads else ""
-    return [
-        f"Each value is the mean over {directions} minibatch update{'s' if directions > 1 else ''}{spread}. Rounding "
-        f"makes up at most {noise:.2%} of a reading; {unusable or 'none'} of {len(everything):,} "
+    rounding = (
+        f"Rounding makes up at most {max(noise):.2%} of a reading; {unusable or 'none'} of {len(everything):,} "
         f"{'was' if unusable == 1 else 'were'} too close to it to be used."
+        if noise
+        else "How much of a reading is rounding was not measured."
+    )
+    return [
+        f"Each value is the mean over {directions} minibatch update{'s' if directions > 1 else ''}{spread}. {rounding}"
     ]
 
 
