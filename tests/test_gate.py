@@ -343,6 +343,7 @@ def machines(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         monkeypatch.setattr(run, "Worker", Fake)
         monkeypatch.setattr(run, "PROCESSES", 1)
+        monkeypatch.setattr(run, "random", SimpleNamespace(Random=lambda: random.Random(0)))  # red is red again
 
     return install
 
