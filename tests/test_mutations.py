@@ -9,8 +9,10 @@ from tests.mutations import MUTATIONS, Mutation
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.name.replace(" ", "-"))
 def test_a_planted_fault_is_seen(mutation: Mutation, record_property: Callable[[str, object], None]) -> None:
-    mutation.killer()  # the test passes on the code as it is, or its failing would mean nothing
     with pytest.MonkeyPatch.context() as patch:
+        for variable in ("CI", "BUILD_NUMBER"):  # there pytest explains a failure in full, for minutes, to nobody here
+            patch.delenv(variable, raising=False)
+        mutation.killer()  # the test passes on the code as it is, or its failing would mean nothing
         mutation.plant(patch)
         try:
             mutation.killer()
