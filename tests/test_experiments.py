@@ -93,7 +93,7 @@ def test_a_noise_floor_is_measured_unless_it_is_not_wanted(few_digits: Images) -
         assert b.noise_floor is None
         assert b.smoothness == a.smoothness
         assert b.usable
-    assert without.spec.key.endswith("_floorFalse_seed0")
+    assert "_floorFalse_" in without.spec.key
 
 
 def test_seeds_are_paired_across_architectures() -> None:
