@@ -15,11 +15,12 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.gate_timing import cpu_class
 from benchmarks.workloads import WORKLOADS, Workload
-from hw4.data.vectors import choose_questions, load_questions
+from hw4.data.choose import choose_questions
+from hw4.files import RECORDS
 from hw4.records import Store, TextCNNRecord, environment
-from hw4.report.page import RECORDS, load_report
+from hw4.report.page import load_report
+from hw4.runs import make_all
 from hw4.specs import STRIDES, TRIALS, QuestionSet, TextCNNSpec, sweep_specs
-from hw4.sweep import sweep_and_rescue
 
 SAVED = Path(__file__).parents[1] / "reports" / "benchmarks"
 TIMER = time.process_time
@@ -243,7 +244,7 @@ def _draw_chart(config: pytest.Config, exitstatus: int) -> None:
             f"\nNo chart: {len(absent)} of {len(specs)} records are absent{f', {absent[0]} first' if absent else ''}."
         )
         return
-    sweep_and_rescue(specs, load_questions(sweep_data(config)), store, processes=os.cpu_count() or 1)
+    make_all([(store.folder, spec) for spec in specs], processes=os.cpu_count() or 1, rescue=True)
     folder = store.folder.parent
     print(f"\nReport: {load_report(folder).write(folder)}")
 

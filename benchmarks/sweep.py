@@ -11,10 +11,10 @@ import torch
 from filelock import FileLock
 
 from benchmarks.conftest import sweep_data, sweep_store, wanted_specs
-from hw4.data.vectors import QuestionVectors, load_questions
-from hw4.records import QuestionIdentity
+from hw4.data.vectors import load_questions
+from hw4.plan import groups
+from hw4.runs import make_all
 from hw4.specs import TextCNNSpec
-from hw4.sweep import groups, identity, make_group, missing
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -25,25 +25,21 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def data(request: pytest.FixtureRequest) -> tuple[QuestionVectors, QuestionIdentity]:
-    """The questions, read once for each worker; the first worker's vectors are cached for the others."""
+def vectors(request: pytest.FixtureRequest) -> None:
+    """The questions' vectors, made by the first worker and in the cache for the others."""
     torch.set_num_threads(1)
     folder = sweep_store(request.config).folder
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".vectors.lock"):
-        questions = load_questions(sweep_data(request.config))
-    return questions, identity(questions)
+        load_questions(sweep_data(request.config))
 
 
-def test_trial(
-    spec: TextCNNSpec, data: tuple[QuestionVectors, QuestionIdentity], request: pytest.FixtureRequest
-) -> None:
-    store, (questions, data_identity) = sweep_store(request.config), data
+@pytest.mark.usefixtures("vectors")
+def test_trial(spec: TextCNNSpec, request: pytest.FixtureRequest) -> None:
+    store = sweep_store(request.config)
     (group,) = [group for group in groups(wanted_specs(request.config)) if spec in group]
     with FileLock(store.folder / f".{group[0].key}.lock"):
-        absent = [each for each, record in missing(group, store, data_identity).items() if record is None]
-        if spec in absent:
-            make_group(absent, questions, data_identity, store.folder)
+        make_all([(store.folder, each) for each in group])
     record = store.load(spec.key)
     assert record is not None
     assert record.diverged or record.test_accuracy is not None

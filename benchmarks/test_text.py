@@ -2,7 +2,8 @@
 
 import multiprocessing
 import time
-from concurrent.futures import Executor, ProcessPoolExecutor, wait
+from collections.abc import Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed, wait
 from itertools import product
 from pathlib import Path
 
@@ -10,19 +11,26 @@ import pytest
 
 from benchmarks.conftest import report_ratio
 from benchmarks.plain_text import plain_trial
-from hw4.data.vectors import QuestionVectors, choose_questions, load_questions
+from hw4.data.choose import choose_questions
+from hw4.data.vectors import QuestionVectors, load_questions
+from hw4.plan import groups
 from hw4.records import Store, TextCNNRecord
-from hw4.specs import STRIDES, TRIALS, sweep_specs
-from hw4.sweep import groups, identity, make_group
+from hw4.runs import Task, make
+from hw4.specs import STRIDES, TRIALS, TextCNNSpec, sweep_specs
+from hw4.sweep import identity
 
 PROCESSES, EPOCHS = 2, 50
+
+
+def task(specs: Sequence[TextCNNSpec], questions: QuestionVectors) -> Task:
+    """Trials that train together, with their questions."""
+    return Task(tuple(specs), Path(), "cpu", (questions, identity(questions)))
 
 
 def warm(pool: Executor, questions: QuestionVectors) -> None:
     """Have every process import torch and train a little before the clock starts."""
     specs = sweep_specs(questions.name, strides=[500], trials=1, epochs=1)
-    data = identity(questions)
-    for future in [pool.submit(make_group, specs, questions, data) for _ in range(8 * PROCESSES)]:
+    for future in [pool.submit(make, task(specs, questions)) for _ in range(8 * PROCESSES)]:
         future.result()
 
 
@@ -32,12 +40,14 @@ def test_sweep_of_60_models(learning_rate: float, tmp_path: Path, request: pytes
     questions = load_questions(choose_questions("auto")[0])
     specs = sweep_specs(questions.name, epochs=EPOCHS, learning_rate=learning_rate)
     assert len(specs) == len(STRIDES) * TRIALS == 60
-    data, store = identity(questions), Store(tmp_path, TextCNNRecord)
+    tasks, store = [task(group, questions) for group in groups(specs)], Store(tmp_path, TextCNNRecord)
     with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
         warm(pool, questions)
         start = time.perf_counter()
-        made = [pool.submit(make_group, group, questions, data, store.folder) for group in groups(specs)]
-        wait(made)
+        for future in as_completed([pool.submit(make, each) for each in tasks]):
+            for record in future.result():
+                assert isinstance(record, TextCNNRecord)
+                store.save(record)
         fast = time.perf_counter() - start
         start = time.perf_counter()
         plain_made = [pool.submit(_plain, s, t, questions, learning_rate) for s, t in product(STRIDES, range(TRIALS))]

@@ -30,10 +30,11 @@ from hw4.records import (
     Store,
     TextCNNRecord,
 )
+from hw4.runs import make_all
 from hw4.smoothness import SmoothnessReading, measure_directions
 from hw4.specs import ConvNetSpec, Dataset, NormMode, QuestionSet, exercise_specs, sweep_specs
 from hw4.sweep import identity as question_identity
-from hw4.sweep import sweep, train_trials
+from hw4.sweep import train_trials
 from hw4.training import evaluate, train_pass
 
 TIMED_ROUNDS = 5
@@ -153,7 +154,8 @@ def audit_evaluation(spec: ConvNetSpec, images: Images) -> EvaluationCost:
 
 def audit_strides(questions: QuestionVectors, folder: Path, processes: int) -> list[AuditedStride]:
     """The sweep's means as the notebook takes them, with class 0's share for a run that diverged, and as they are."""
-    records = sweep(sweep_specs(questions.name), questions, Store(folder, TextCNNRecord), processes=processes)
+    made = make_all([(folder, spec) for spec in sweep_specs(questions.name)], processes=processes)
+    records = [record for record in made if isinstance(record, TextCNNRecord)]
     share = float((questions.y_test == 0).double().mean())
     found = []
     for stride in dict.fromkeys(record.stride for record in records):
@@ -210,7 +212,7 @@ def run_audit(
     cost = audit_evaluation(specs[0], images)
     on_audit("what evaluation costs")
     runs = []
-    for run in spread(_audited, specs, processes=processes):
+    for _, run in spread(_audited, list(specs), processes=processes):
         runs.append(run)
         on_audit(f"smoothness of {run.label}, seed {run.seed}")
     pixels = audit_pixels(specs[0])

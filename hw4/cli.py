@@ -9,13 +9,15 @@ from concurrent.futures import Executor
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 from tqdm import tqdm
 
 from hw4 import __version__
 from hw4.errors import Hw4Error, SpecError
+from hw4.files import AUDIT, LADDER, LANDSCAPES, PARTIAL, RECORDS, write_atomically
+from hw4.processes import spare_garbage
 from hw4.specs import (
     EXERCISES,
     LADDER_RATES,
@@ -30,7 +32,8 @@ from hw4.specs import (
 )
 
 if TYPE_CHECKING:
-    from hw4.runs import Made, Spec
+    from hw4.plan import Spec
+    from hw4.runs import Made
 
 FAILED, USAGE, UNMEASURABLE, DIVERGED, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -85,6 +88,9 @@ Out = Annotated[
     Path | None, typer.Option(help="Folder for records, figures and the page.  [default: reports/real or /embedded]")
 ]
 Processes = Annotated[int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")]
+Rescue = Annotated[
+    bool, typer.Option(help="Show at which smaller learning rate a stride trains whose trials mostly diverge.")
+]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")]
 Device = Annotated[DeviceChoice, typer.Option(help="Where to train and measure ConvNets.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout, everything else on stderr.")]
@@ -123,37 +129,26 @@ def _one_thread(processes: int | None) -> int:
     return workers
 
 
+def _in_processes(workers: int) -> str:
+    return f"{workers} process{'es' if workers > 1 else ''}"
+
+
 def _choose(
     data: DataChoice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
 ) -> tuple[Dataset, QuestionSet, Path]:
     """The data sets, both real or both embedded, and the folder to write to; says which data is used, and why."""
-    choosers: list[Callable[[Literal["auto", "embedded", "real"]], tuple[str, str]]] = []
-    if images:
-        from hw4.data.images import choose_dataset
+    from hw4.data.choose import choose_data
 
-        choosers.append(choose_dataset)
-    if questions:
-        from hw4.data.vectors import choose_questions
-
-        choosers.append(choose_questions)
-    found = [choose(data.value) for choose in choosers]
-    embedded = [name for name, _ in found if name in {"digits", "grammar"}]
-    if embedded and len(embedded) < len(found):  # only one of the two is there: they are not mixed
-        say(next(sentence for name, sentence in found if name in {"digits", "grammar"}))
-        found = [choose("embedded") for choose in choosers]
-    for _, sentence in found:
+    dataset, question_set, sentences = choose_data(data.value, images=images, questions=questions)
+    for sentence in sentences:
         say(sentence)
-    kind = "embedded" if embedded else "real"
-    names: tuple[Dataset, QuestionSet] = ("digits", "grammar") if embedded else ("fashion-mnist", "trec")
-    return (*names, out or Path("reports", kind))
+    return dataset, question_set, out or Path("reports", "embedded" if dataset == "digits" else "real")
 
 
 @contextlib.contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Hold the folder for this process, as long as it lives; raises Hw4Error while another one has it."""
     from filelock import FileLock, Timeout
-
-    from hw4.files import PARTIAL
 
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -176,16 +171,16 @@ def _check_device(device: DeviceChoice) -> None:
 @contextlib.contextmanager
 def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool], None]]":
     """One bar over all runs, weighed by what they cost, so that the time left means something; a line for each run."""
+    from hw4.plan import cost
     from hw4.records import ConvNetRecord, LandscapeRecord
-    from hw4.runs import cost
 
-    found_on_disk = 0
+    found_on_disk = ended = 0
     form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
     with tqdm(total=sum(map(cost, specs)), bar_format=form, disable=None, dynamic_ncols=True) as bar:
 
         def on_record(record: "Made", found: bool) -> None:
-            nonlocal found_on_disk
-            found_on_disk += found
+            nonlocal found_on_disk, ended
+            found_on_disk, ended = found_on_disk + found, ended + 1
             if isinstance(record, ConvNetRecord) and not found:
                 accuracy = record.last.test_accuracy
                 outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
@@ -196,12 +191,12 @@ def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool],
             spec = record.spec.run if isinstance(record, LandscapeRecord) else record.spec
             bar.set_postfix_str(spec.key, refresh=False)
             weight = cost(record.spec)
-            bar.total = max(bar.total or 0, bar.n + weight)  # learning rates tried beyond the sweep come on top
+            bar.total = max(bar.total or 0, bar.n + weight)  # learning rates tried beyond those asked for come on top
             bar.update(weight)
 
         yield on_record
     if found_on_disk:
-        say(f"{found_on_disk} of {len(specs)} runs were found on disk.")
+        say(f"{found_on_disk} of {ended} runs were found on disk.")
 
 
 def _finish(folder: Path, say: Say, as_json: bool, **facts: object) -> None:
@@ -235,6 +230,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     noise_floor: Annotated[
         bool, typer.Option(help="Measure what rounding makes of each reading, for one full gradient more.")
     ] = True,
+    rescue: Rescue = True,
     out: Out = None,
     processes: Processes = None,
     device: Device = DeviceChoice.cpu,
@@ -257,27 +253,19 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     trials = sweep_specs(questions) if texts else ()
 
     _check_device(device)
-    from hw4.records import ConvNetRecord, Store, TextCNNRecord
-    from hw4.report.page import RECORDS
-    from hw4.runs import Spec, make_all
+    from hw4.plan import Spec
+    from hw4.records import ConvNetRecord
+    from hw4.runs import make_all
 
-    records = folder / RECORDS
     specs: list[Spec] = [*nets, *trials]
-    wanted = [(records, spec) for spec in specs]
+    wanted = [(folder / RECORDS, spec) for spec in specs]
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
-    say(f"Training {' and '.join(counts)} in {workers} process{'es' if workers > 1 else ''}.")
+    say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
     with _alone(folder):
         with _progress(specs, say) as on_record:
-            made = make_all(wanted, processes=workers, fresh=fresh, device=device.value, on_record=on_record)
-            if trials:  # all are there; strides whose trials diverge are trained at smaller rates
-                from hw4.data.vectors import load_questions
-                from hw4.sweep import sweep_and_rescue
-
-                rescued = sweep_and_rescue(
-                    trials, load_questions(questions), Store(records, TextCNNRecord),
-                    on_trial=lambda record, found: None if found or record.spec in trials else on_record(record, found),
-                )  # fmt: skip
-                made += [record for record in rescued if record.spec not in trials]
+            made = make_all(
+                wanted, processes=workers, fresh=fresh, device=device.value, rescue=rescue, on_record=on_record
+            )  # fmt: skip
         lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
         _finish(folder, say, as_json, diverged=lost)
     if lost:
@@ -303,6 +291,7 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     epochs: Annotated[int, typer.Option(help="Rounds through the training questions.")] = 50,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of SGD, above 0.")] = 0.1,
     momentum: Annotated[float, typer.Option(help="Momentum of SGD, from 0 to below 1.")] = 0.8,
+    rescue: Rescue = True,
     out: Out = None,
     processes: Processes = None,
     scheduler: Annotated[
@@ -320,19 +309,15 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
         name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
     )
 
-    from hw4.data.vectors import load_questions
-    from hw4.records import Store, TextCNNRecord
-    from hw4.report.page import RECORDS
-    from hw4.sweep import sweep_and_rescue
+    from hw4.runs import make_all
 
-    questions = load_questions(name)
-    say(f"Training {len(specs)} text CNNs on {len(questions.x_train):,} questions ({questions.vectors}).")
+    say(f"Training {len(specs)} text CNNs in {scheduler or _in_processes(workers)}.")
     cluster = _cluster(scheduler, say) if scheduler else contextlib.nullcontext()
     with _alone(folder):
         with cluster as executor, _progress(list(specs), say) as on_record:
-            sweep_and_rescue(
-                specs, questions, Store(folder / RECORDS, TextCNNRecord), processes=workers, executor=executor,
-                fresh=fresh, on_trial=on_record,
+            make_all(
+                [(folder / RECORDS, spec) for spec in specs], processes=workers, executor=executor, fresh=fresh,
+                rescue=rescue, on_record=on_record,
             )  # fmt: skip
         _finish(folder, say, as_json)
 
@@ -393,9 +378,9 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
 
     _check_device(device)
     from hw4.claim import between
+    from hw4.plan import Spec
     from hw4.records import ConvNetRecord
-    from hw4.report.page import LADDER, LANDSCAPES
-    from hw4.runs import Spec, make_all
+    from hw4.runs import make_all
 
     wanted: list[tuple[Path, Spec]] = [
         *((folder / LADDER, spec) for spec in ladder), *((folder / LANDSCAPES, view) for view in views)
@@ -432,7 +417,6 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
 
     from hw4.audit import run_audit
     from hw4.report.audit import as_text
-    from hw4.report.page import AUDIT
 
     with _alone(folder):
         with tqdm(total=2 * seeds + 4, unit="part", disable=None, dynamic_ncols=True) as bar:
@@ -505,7 +489,6 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     del debug
     if against and update:
         raise SpecError("--update takes what is measured now, so it does not go with --against; give one of them")
-    from hw4.files import write_atomically
     from hw4.gate import run, verdicts
     from hw4.gate.baseline import write_baseline
     from hw4.records import environment
@@ -557,6 +540,7 @@ def fetch_command(
 
 def main() -> None:
     """Run the command line; every expected error becomes one sentence on stderr, unless ``--debug`` is given."""
+    spare_garbage()
     try:
         code, sentence = app(prog_name="hw4", standalone_mode=False), ""
     except (Hw4Error, OSError, typer.TyperException) as error:

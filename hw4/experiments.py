@@ -45,11 +45,7 @@ def check_fit(spec: ConvNetSpec, images: Images) -> None:
     """Raise SpecError when the data is not the spec's, or smaller than its batch."""
     if spec.data != images.name:
         raise SpecError(f"the run {spec.key} is about {spec.data}, but the data given is {images.name}")
-    if spec.batch_size > len(images.x_train):
-        raise SpecError(
-            f"a batch of {spec.batch_size} images is larger than the training set of {len(images.x_train)}; "
-            f"choose a smaller batch or a larger subset"
-        )
+    spec.check_size(len(images.x_train))
 
 
 def train_convnet(spec: ConvNetSpec, images: Images) -> ConvNetRecord:

@@ -1,8 +1,16 @@
-"""Writing files whole or not at all."""
+"""Where files lie in the folder of a report, and writing them whole or not at all."""
 
 import os
 import tempfile
 from pathlib import Path
+
+RECORDS, LADDER, LANDSCAPES, AUDIT = (
+    Path("records"),
+    Path("claim", "ladder"),
+    Path("claim", "landscapes"),
+    Path("audit"),
+)
+"""Records of the exercises, of ``hw4 claim`` and of ``hw4 audit``, below a report's folder."""
 
 PARTIAL = ".partial"
 """How the name of a file ends that is not written whole yet; it begins with a dot."""

@@ -1,6 +1,6 @@
 """The arithmetic of convolution and pooling shapes, without torch."""
 
-TEXT_KERNEL, TEXT_PADDING, TEXT_LENGTH = 3, 1, 96
+TEXT_KERNEL, TEXT_PADDING, TEXT_LENGTH, TEXT_FILTERS = 3, 1, 96, 64
 """Kernel and padding of both layers of the text CNN, and the length of a question's vector."""
 
 

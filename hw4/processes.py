@@ -1,10 +1,12 @@
 """Independent work spread over processes of one thread each, which end with the process that started them."""
 
+import atexit
+import gc
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
@@ -14,8 +16,18 @@ Task = TypeVar("Task")
 Result = TypeVar("Result")
 
 
-def _end_with_parent() -> None:
+def spare_garbage() -> None:
+    """Collect garbage seldom, and not at the end.
+
+    Importing torch and scipy makes a million objects that stay; looking through them again and again takes a second.
+    """
+    gc.set_threshold(100_000)
+    atexit.register(gc.freeze)
+
+
+def _begin() -> None:
     """End this worker when the process that started it is gone: a killed parent cannot tell its workers to stop."""
+    spare_garbage()
     parent = multiprocessing.parent_process()
 
     def watch() -> None:
@@ -26,25 +38,35 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def spread(make: Callable[[Task], Result], tasks: Sequence[Task], *, processes: int) -> Iterator[Result]:
-    """Results of ``make`` for every task as they come, from so many processes, or from this one if one is enough.
+def spread(
+    make: Callable[[Task], Result], tasks: list[Task], *, processes: int, executor: Executor | None = None
+) -> Iterator[tuple[Task, Result]]:
+    """Every task with the result of ``make``, as they come: from so many processes, from this one, or an executor.
 
-    ``make`` and tasks must be picklable. Tasks start in order, so put the longest first. Raises Hw4Error when a
-    process dies.
+    ``make`` and tasks must be picklable. Tasks start in order, so put the longest first; those added to the list
+    while results are taken are made too. Raises Hw4Error when a process dies.
     """
-    if processes == 1 or len(tasks) <= 1:
-        yield from map(make, tasks)
+    if executor is None and (processes == 1 or len(tasks) <= 1):
+        while tasks:
+            task = tasks.pop(0)
+            yield task, make(task)
         return
     # "spawn" gives every process a torch of its own, on every platform.
-    pool = ProcessPoolExecutor(
-        min(processes, len(tasks)), mp_context=multiprocessing.get_context("spawn"), initializer=_end_with_parent
+    pool = executor or ProcessPoolExecutor(
+        min(processes, len(tasks)), mp_context=multiprocessing.get_context("spawn"), initializer=_begin
     )
+    going: dict[Future[Result], Task] = {}
     try:
-        for future in as_completed([pool.submit(make, task) for task in tasks]):
-            yield future.result()
+        while tasks or going:
+            while tasks:
+                task = tasks.pop(0)
+                going[pool.submit(make, task)] = task
+            for future in wait(going, return_when=FIRST_COMPLETED).done:
+                yield going.pop(future), future.result()
     except BrokenProcessPool as error:
         raise Hw4Error(
             "a worker process died; what had finished is kept, and the same command goes on from there"
         ) from error
     finally:
-        pool.shutdown(cancel_futures=True)
+        if executor is None:
+            pool.shutdown(cancel_futures=True)

@@ -18,6 +18,10 @@ DEFAULT_SUBSET: dict[Dataset, float] = {"fashion-mnist": 0.1, "digits": 1.0}
 """Share of the training images used when none is asked for: the homework's 10% of FashionMNIST, all of the digits."""
 
 
+WHOLE: dict[Dataset, int] = {"fashion-mnist": 60_000, "digits": 1_347}
+"""Training images of each whole set: nothing but the published files is ever read."""
+
+
 class ConvNetSpec(BaseModel):
     """One training run of one ConvNet; equal specs give equal results on the same platform.
 
@@ -48,9 +52,19 @@ class ConvNetSpec(BaseModel):
         """Make a spec, with the data set's own default subset; raises SpecError with one sentence."""
         try:
             values = {"data": data, "subset": DEFAULT_SUBSET[data] if subset is None else float(subset), **settings}
-            return cls.model_validate(values)
+            spec = cls.model_validate(values)
         except ValidationError as error:
             raise SpecError(f"no such run: {first_problem(error)}") from error
+        spec.check_size(round(spec.subset * WHOLE[data]))
+        return spec
+
+    def check_size(self, n_train: int) -> None:
+        """Raise SpecError when there are fewer training images than a batch has."""
+        if self.batch_size > n_train:
+            raise SpecError(
+                f"a batch of {self.batch_size} images is larger than the training set of {n_train}; "
+                f"choose a smaller batch or a larger subset"
+            )
 
     @property
     def variant(self) -> str:

@@ -143,7 +143,7 @@ def test_auto_says_that_the_data_is_embedded(
 def test_real_and_embedded_data_are_not_mixed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hw4.data.images.find_fashion_mnist", lambda: Path("found"))
+    monkeypatch.setattr("hw4.data.choose.find_fashion_mnist", lambda: Path("found"))
     names = cli._choose(cli.DataChoice.auto, None, print, images=True, questions=True)
     assert names == ("digits", "grammar", Path("reports/embedded"))
     assert "because TREC is not in" in capsys.readouterr().out.splitlines()[0]
@@ -173,7 +173,11 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["run", "--batch-size", "0"], 2, "batch_size is 0"),
         ([*QUICK, "--batch-size", "136"], 2, "a batch of 136 images is larger than the training set of 135"),
         (["run", "--subset", "2"], 2, "subset is 2.0"),
-        (["run", "--data", "embedded", "--subset", "1e-9"], 1, "leaves none of the 1347 training images"),
+        (
+            ["run", "--data", "embedded", "--subset", "1e-9"],
+            2,
+            "larger than the training set of 0; choose a smaller batch",
+        ),
         (["run", "--exercise", "juggling"], 2, "'juggling' is not one of 'smoothness', 'stride', 'pooling', 'all'"),
         (["run", "--data", "synthetic"], 2, "'synthetic' is not one of"),
         (["run", "--data", "real"], 1, "run 'hw4 fetch' or set HW4_DATA"),

@@ -11,7 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw4.data.images import LARGEST_STANDARDISED, Images, choose_dataset, load_images, standardise
+from hw4.data.choose import choose_dataset
+from hw4.data.images import LARGEST_STANDARDISED, Images, load_images, standardise
 from hw4.data.locate import FASHION_MNIST, FILES, DataFile
 from hw4.errors import DataError
 

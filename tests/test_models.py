@@ -22,6 +22,21 @@ every_variant = pytest.mark.parametrize(("norm", "downsample"), VARIANTS, ids=st
 
 
 @every_variant
+def test_without_gradients_the_scores_are_the_same_bit_for_bit(
+    norm: Literal["batch"] | None, downsample: Literal["pool", "stride"]
+) -> None:
+    """Pooling then goes another way, also where values are equal or not numbers."""
+    model = ConvNet(norm, downsample)
+    images = torch.randn(5, 1, 28, 28).round()
+    images[0] = 0
+    images[1, 0, 3, 4] = float("nan")
+    with torch.no_grad():
+        without = model(images)
+    assert torch.equal(without.nan_to_num(), model(images).nan_to_num())
+    assert without[1].isnan().all()
+
+
+@every_variant
 def test_shapes(norm: Literal["batch"] | None, downsample: Literal["pool", "stride"]) -> None:
     model = ConvNet(norm, downsample)
     seen: list[tuple[int, ...]] = []

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from hw4.errors import RecordError
+from hw4.files import RECORDS
 from hw4.gate.verdicts import Finding, as_json
 from hw4.records import ConvNetRecord, Store, environment
 from hw4.report.figures import PANELS, figure
 from hw4.report.findings import Section, sections, settled_smoothness, show
-from hw4.report.page import RECORDS, compose, load_report
+from hw4.report.page import compose, load_report
 from hw4.specs import EXERCISES, ConvNetSpec, exercise_specs
 from hw4.stats import Interval, mean_interval
 from tests.factory import DATA, make_reading, make_record, make_row

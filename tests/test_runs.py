@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from hw4.errors import RecordError, SpecError
+from hw4.plan import Spec, cost
 from hw4.records import ConvNetRecord, LandscapeRecord, TextCNNRecord
-from hw4.runs import Made, Spec, cost, make_all
+from hw4.runs import Made, make_all
 from hw4.specs import ConvNetSpec, LandscapeSpec, TextCNNSpec, exercise_specs, sweep_specs
 
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -21,10 +21,12 @@ from hw4.data.vectors import QuestionVectors, load_questions
 from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
+from hw4.plan import RESCUE_RATES, groups, rescue
 from hw4.records import Store, TextCNNRecord
 from hw4.report.strides import summarise
+from hw4.runs import Made, make_all
 from hw4.specs import TextCNNSpec, sweep_specs
-from hw4.sweep import groups, identity, make_group, sweep, sweep_and_rescue, train_trials
+from hw4.sweep import identity, train_trials
 
 
 @pytest.fixture(scope="module")
@@ -99,46 +101,56 @@ def test_a_diverged_trial_has_no_accuracy(questions: QuestionVectors) -> None:
     assert record.correct is None
 
 
-def test_a_sweep_goes_on_where_it_stopped(questions: QuestionVectors, tmp_path: Path) -> None:
-    store, made = Store(tmp_path / "records", TextCNNRecord), list[tuple[str, bool]]()
+def in_folder(folder: Path, specs: Sequence[TextCNNSpec]) -> list[tuple[Path, TextCNNSpec]]:
+    return [(folder, spec) for spec in specs]
 
-    def note(record: TextCNNRecord, found: bool) -> None:
+
+def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    made = list[tuple[str, bool]]()
+
+    def note(record: Made, found: bool) -> None:
         made.append((record.key, found))
 
     specs = sweep_specs("grammar", strides=[5, 10], trials=3, epochs=1)
-    whole = sweep(specs, questions, store, on_trial=note)
+    whole = make_all(in_folder(tmp_path, specs), on_record=note)
     assert [record.key for record in whole] == [spec.key for spec in specs]
-    store.path(specs[1].key).unlink()
+    path = tmp_path / f"{specs[1].key}.json"
+    path.unlink()
     made.clear()
-    assert sweep(specs, questions, store, on_trial=note) == whole
+    assert make_all(in_folder(tmp_path, specs), on_record=note) == whole
     assert sorted(key for key, found in made if not found) == [specs[1].key]
-    store.path(specs[1].key).write_text("{")
+    path.write_text("{")
     with pytest.raises(RecordError, match="not complete JSON"):
-        sweep(specs, questions, store)
+        make_all(in_folder(tmp_path, specs))
 
 
-def test_processes_give_the_same_records(questions: QuestionVectors, tmp_path: Path) -> None:
-    specs = sweep_specs("grammar", strides=[1, 5], trials=2, epochs=1)
-    alone = sweep(specs, questions, Store(tmp_path / "alone", TextCNNRecord))
-    spread = sweep(specs, questions, Store(tmp_path / "spread", TextCNNRecord), processes=2)
-    assert [record.correct for record in spread] == [record.correct for record in alone]
-
-
-def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(questions: QuestionVectors, tmp_path: Path) -> None:
-    store = Store(tmp_path, TextCNNRecord)
-    specs = sweep_specs("grammar", strides=[1], trials=2, epochs=3, learning_rate=5.0)
-    records = sweep_and_rescue(specs, questions, store)
+def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(tmp_path: Path) -> None:
+    specs = sweep_specs("grammar", strides=[1, 5], trials=2, epochs=3, learning_rate=5.0)
+    wanted = in_folder(tmp_path, specs)
+    records = [record for record in make_all(wanted, rescue=True) if isinstance(record, TextCNNRecord)]
+    assert [record.spec for record in records[:4]] == list(specs)
     assert all(record.diverged for record in records[:2])
-    assert not any(record.diverged for record in records[-2:])
+    tried = [record for record in records[4:] if record.stride == 1]
+    assert not any(record.diverged for record in tried[-2:])
+    assert [record.spec.learning_rate for record in tried[::2]] == list(RESCUE_RATES[: len(tried) // 2])
     assert "all train, to a test accuracy of" in " ".join(summarise(records).answer)
+    found = list[bool]()
+    assert make_all(wanted, rescue=True, on_record=lambda _, on_disk: found.append(on_disk)) == records
+    assert all(found)
+    assert make_all(wanted, processes=2, fresh=True, rescue=True)[:4] == records[:4]
 
 
-def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVectors, tmp_path: Path) -> None:
+def test_rescue_waits_for_what_is_being_made() -> None:
+    specs = sweep_specs("grammar", strides=[1], trials=12)
+    assert rescue(specs, dict.fromkeys(specs)) == []
+
+
+def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVectors) -> None:
     data = identity(questions)
     with pytest.raises(SpecError, match="differ in the trial only"):
-        make_group(sweep_specs("grammar", strides=[5, 10], trials=1), questions, data, tmp_path)
+        train_trials(sweep_specs("grammar", strides=[5, 10], trials=1), questions, data)
     with pytest.raises(SpecError, match="about trec, but the data given is grammar"):
-        make_group(sweep_specs("trec", strides=[5], trials=1), questions, data, tmp_path)
+        train_trials(sweep_specs("trec", strides=[5], trials=1), questions, data)
 
 
 LONG_SWEEP = [sys.executable, "-m", "hw4", "sweep", "--data", "embedded", "--stride", "1", "--trials", "8",
@@ -225,11 +237,10 @@ def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().out == ""
 
 
-def test_the_sweep_on_real_questions(real_questions: Path, tmp_path: Path) -> None:
-    records = sweep_and_rescue(
-        sweep_specs("trec"), load_questions("trec", root=real_questions), Store(tmp_path, TextCNNRecord), processes=2
-    )
-    summary = summarise(records)
+@pytest.mark.usefixtures("real_questions")
+def test_the_sweep_on_real_questions(tmp_path: Path) -> None:
+    made = make_all(in_folder(tmp_path, sweep_specs("trec")), processes=2, rescue=True)
+    summary = summarise([record for record in made if isinstance(record, TextCNNRecord)])
     means = {bar.stride: bar.mean.estimate for bar in summary.bars if bar.mean is not None}
     # Seen before with the same vectors; twice the standard error that 500 shared test questions add is 0.044.
     for stride, seen in {5: 0.53, 10: 0.41, 30: 0.40, 100: 0.27, 500: 0.27}.items():

@@ -5,14 +5,13 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw4.data.locate import FASHION_MNIST, FILES, data_roots, find_fashion_mnist, read_verified
+from hw4.data.locate import FASHION_MNIST, FILES, find_fashion_mnist, read_verified
 from hw4.errors import DataError
 from hw4.specs import DEFAULT_SUBSET, Dataset
 
@@ -44,19 +43,6 @@ class Images:
         """The same images on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
         return replace(self, **moved)
-
-
-def choose_dataset(choice: Literal["auto", "embedded", "real"]) -> tuple[Dataset, str]:
-    """Turn ``--data`` into a data set and a sentence that says which and why; raises DataError for absent real data."""
-    if choice == "embedded":
-        return "digits", "Data: the embedded digits, as asked."
-    root = find_fashion_mnist()
-    if root is not None:
-        return "fashion-mnist", f"Data: FashionMNIST in {root}."
-    searched = " and ".join(str(root) for root in data_roots())
-    if choice == "real":
-        raise DataError(f"FashionMNIST is not in {searched}; run 'hw4 fetch' or set HW4_DATA to the folder it lies in")
-    return "digits", f"Data: the embedded digits, because FashionMNIST is not in {searched} ('hw4 fetch' downloads it)."
 
 
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]

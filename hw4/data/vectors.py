@@ -9,7 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,19 +51,6 @@ class QuestionVectors:
 def _from_arrays(values: dict[str, Any]) -> QuestionVectors:
     tensors: dict[str, Any] = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
     return QuestionVectors(**tensors)
-
-
-def choose_questions(choice: Literal["auto", "embedded", "real"]) -> tuple[QuestionSet, str]:
-    """Turn ``--data`` into a question set and a sentence that says which and why; raises DataError for absent data."""
-    if choice == "embedded":
-        return "grammar", "Data: the embedded questions, as asked."
-    root = find_trec()
-    if root is not None:
-        return "trec", f"Data: TREC questions in {root}."
-    searched = " and ".join(str(root) for root in data_roots())
-    if choice == "real":
-        raise DataError(f"the TREC questions are not in {searched}; run 'hw4 fetch' or set HW4_DATA to their folder")
-    return "grammar", f"Data: the embedded questions, because TREC is not in {searched} ('hw4 fetch' downloads it)."
 
 
 def load_questions(name: QuestionSet, *, root: Path | None = None) -> QuestionVectors:

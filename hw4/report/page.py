@@ -12,7 +12,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from hw4.errors import RecordError
-from hw4.files import write_atomically
+from hw4.files import AUDIT, LADDER, LANDSCAPES, RECORDS, write_atomically
 from hw4.records import (
     AuditRecord,
     ConvNetRecord,
@@ -28,14 +28,6 @@ from hw4.report import audit, benchmarks, claim, gate
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import QUESTIONS, Section, sections
 from hw4.report.strides import chart, chart_alt_text, summarise
-
-RECORDS, LADDER, LANDSCAPES, AUDIT = (
-    Path("records"),
-    Path("claim", "ladder"),
-    Path("claim", "landscapes"),
-    Path("audit"),
-)
-"""Where the records of the exercises, of ``hw4 claim`` and of ``hw4 audit`` lie below a report's folder."""
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Caption, header and rows."""

@@ -1,0 +1,47 @@
+"""Which data a command is about: both sets real, or both embedded; known without loading any."""
+
+from typing import Literal
+
+from hw4.data.locate import data_roots, find_fashion_mnist
+from hw4.data.questions import find_trec
+from hw4.errors import DataError
+from hw4.specs import Dataset, QuestionSet
+
+Choice = Literal["auto", "embedded", "real"]
+
+
+def choose_dataset(choice: Choice) -> tuple[Dataset, str]:
+    """Turn ``--data`` into a data set and a sentence that says which and why; raises DataError for absent real data."""
+    if choice == "embedded":
+        return "digits", "Data: the embedded digits, as asked."
+    root = find_fashion_mnist()
+    if root is not None:
+        return "fashion-mnist", f"Data: FashionMNIST in {root}."
+    searched = " and ".join(str(root) for root in data_roots())
+    if choice == "real":
+        raise DataError(f"FashionMNIST is not in {searched}; run 'hw4 fetch' or set HW4_DATA to the folder it lies in")
+    return "digits", f"Data: the embedded digits, because FashionMNIST is not in {searched} ('hw4 fetch' downloads it)."
+
+
+def choose_questions(choice: Choice) -> tuple[QuestionSet, str]:
+    """Turn ``--data`` into a question set and a sentence that says which and why; raises DataError for absent data."""
+    if choice == "embedded":
+        return "grammar", "Data: the embedded questions, as asked."
+    root = find_trec()
+    if root is not None:
+        return "trec", f"Data: TREC questions in {root}."
+    searched = " and ".join(str(root) for root in data_roots())
+    if choice == "real":
+        raise DataError(f"the TREC questions are not in {searched}; run 'hw4 fetch' or set HW4_DATA to their folder")
+    return "grammar", f"Data: the embedded questions, because TREC is not in {searched} ('hw4 fetch' downloads it)."
+
+
+def choose_data(choice: Choice, *, images: bool, questions: bool) -> tuple[Dataset, QuestionSet, list[str]]:
+    """The data sets of a command that needs one or both, and sentences that say which and why; never mixed."""
+    choosers = [choose for choose, needed in ((choose_dataset, images), (choose_questions, questions)) if needed]
+    found: list[tuple[str, str]] = [choose(choice) for choose in choosers]
+    sentences = [sentence for _, sentence in found]
+    embedded = [sentence for name, sentence in found if name in {"digits", "grammar"}]
+    if embedded and len(embedded) < len(found):  # only one of the two is there
+        sentences = embedded + [choose("embedded")[1] for choose in choosers]
+    return ("digits", "grammar", sentences) if embedded else ("fashion-mnist", "trec", sentences)
