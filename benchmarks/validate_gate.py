@@ -8,7 +8,8 @@
 
 Every timing run is a fresh process judged by the committed baseline; ``--planted`` slows two of the eight benchmarks
 down by 3% each, two by 5%, two by 10%, two by 20%, others on every run. ``accuracy`` judges unchanged code, code whose
-initial weights are moved by rounding errors, and every fault of ``planted.py``, bit for bit and by the paired tests.
+initial weights are moved by rounding errors (whole measurements, and many more put together from their single runs),
+and every fault of ``planted.py``, bit for bit and by the paired tests.
 Outcomes are appended to files below ``reports/reference/gate``, so runs of several sittings add up; ``summary`` draws
 the curves from them.
 """
@@ -18,6 +19,7 @@ import contextlib
 import json
 import math
 import os
+import random
 import statistics
 import subprocess
 import sys
@@ -31,7 +33,7 @@ from scipy import stats
 
 from benchmarks.planted import FAULTS
 from hw4.gate import accuracy
-from hw4.gate.baseline import read_baseline
+from hw4.gate.baseline import Outcome, read_baseline
 from hw4.gate.run import BASELINE, time_against_baseline, train_outcomes
 from hw4.gate.timing import MARGIN
 from hw4.gate.verdicts import UnmeasurableError, overall, refusal
@@ -40,6 +42,8 @@ from hw4.gate.workers import ROOT
 FOLDER = ROOT / "reports" / "reference" / "gate"
 QUIET_LOAD, CROWDED_LOAD = 2.0, 3.0
 """Load averages over the last minute of a run: the gate makes 1, more while its processes start, a neighbour 1 more."""
+MEASUREMENTS = 10_000
+"""Of accuracy, put together from replicates of single runs."""
 Share = dict[str, float]
 LEVELS = (0.03, 0.05, 0.10, 0.20)
 NEIGHBOUR = """
@@ -94,13 +98,13 @@ def run_timing(condition: str, runs: int, planted: bool) -> None:
             print(f"{condition} {outcome['verdict']:12} {outcome['seconds']:5.1f} s", flush=True)
 
 
-def run_accuracy(unchanged: int, replicates: int) -> None:
+def run_accuracy(unchanged: int, replicates: int, faults: int) -> None:
     """Train unchanged, perturbed and faulty code, and append how each is judged by the committed baseline."""
     stored = read_baseline(BASELINE).accuracy["embedded"]
     before = sum(outcome["name"] == "rounding" for outcome in read_lines("accuracy.jsonl"))
     planned: list[tuple[str, list[str]]] = [("unchanged", []) for _ in range(unchanged)]
     planned += [("rounding", ["--perturb", str(seed)]) for seed in range(before, before + replicates)]
-    planned += [(fault, ["--fault", fault]) for fault in FAULTS]
+    planned += [(fault, ["--fault", fault]) for _ in range(faults) for fault in FAULTS]
     for name, arguments in planned:
         start = time.perf_counter()
         _, runs = train_outcomes("embedded", *arguments)
@@ -109,6 +113,10 @@ def run_accuracy(unchanged: int, replicates: int) -> None:
             for tier, exact in (("bits", True), ("tests", False))
         }
         outcome = {"name": name, "seconds": round(time.perf_counter() - start, 1), **verdicts}
+        if name == "rounding":
+            outcome["runs"] = {
+                group: {key: run.model_dump() for key, run in mine.items()} for group, mine in runs.items()
+            }
         with (FOLDER / "accuracy.jsonl").open("a") as file:
             file.write(json.dumps(outcome) + "\n")
         print(name, {tier: sorted(set(found.values())) for tier, found in verdicts.items()}, flush=True)
@@ -167,7 +175,26 @@ def summarise() -> dict[str, Any]:
             judged = [set(outcome[tier].values()) for outcome in accuracies if outcome["name"] == name]
             rows[name] = share(sum(each != {"PASS"} for each in judged), len(judged))
         found["accuracy"][tier] = rows
+    found["accuracy"]["put together"] = put_together([outcome["runs"] for outcome in accuracies if "runs" in outcome])
     return found
+
+
+def put_together(replicates: list[dict[str, dict[str, Any]]]) -> dict[str, int]:
+    """How many of many measurements alarm, each put together from a random replicate of every single run.
+
+    Whole measurements take a minute each, too long for hundreds of them; but runs are perturbed and trained each by
+    itself, so replicates of single runs may be combined freely.
+    """
+    if not replicates:
+        return {"alarms": 0, "measurements": 0, "replicates": 0}
+    stored = read_baseline(BASELINE).accuracy["embedded"].runs
+    known = [{group: {key: Outcome.model_validate(run) for key, run in runs.items()} for group, runs in each.items()}
+             for each in replicates]  # fmt: skip
+    rng, alarms = random.Random(0), 0
+    for _ in range(MEASUREMENTS):
+        now = {group: {key: rng.choice(known)[group][key] for key in runs} for group, runs in stored.items()}
+        alarms += any(finding.verdict != "PASS" for finding in accuracy.judge(stored, now, exact=False))
+    return {"alarms": alarms, "measurements": MEASUREMENTS, "replicates": len(known)}
 
 
 def draw(found: dict[str, Any]) -> Figure:
@@ -238,6 +265,14 @@ def markdown(found: dict[str, Any]) -> str:
         (name, *(f"{tiers[tier][name]['hits']} of {tiers[tier][name]['n']}" for tier in ("bits", "tests")))
         for name in tiers["bits"]
     ]
+    mixed = tiers["put together"]
+    trained.append(
+        (
+            f"rounding, put together from {mixed['replicates']} replicates of every run",
+            "-",
+            f"{mixed['alarms']} of {mixed['measurements']:,}",
+        )
+    )
     tables = ((head, rows), (("training", "not PASS, same machine", "not PASS, by paired tests"), trained))
     return "\n\n".join(
         "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *body))
@@ -265,12 +300,13 @@ def main() -> None:
     trained = commands.add_parser("accuracy", help="judge unchanged, perturbed and faulty training")
     trained.add_argument("--unchanged", type=int, default=3, help="runs of the code as it is")
     trained.add_argument("--replicates", type=int, default=8, help="runs with perturbed initial weights, new ones")
+    trained.add_argument("--faults", type=int, default=1, help="runs with each planted fault")
     commands.add_parser("summary", help="draw the curves of what was run so far")
     arguments = parser.parse_args()
     if arguments.command == "timing":
         run_timing(arguments.condition, arguments.runs, arguments.planted)
     elif arguments.command == "accuracy":
-        run_accuracy(arguments.unchanged, arguments.replicates)
+        run_accuracy(arguments.unchanged, arguments.replicates, arguments.faults)
     else:
         write_summary()
 
