@@ -42,7 +42,7 @@ from hw4.gate.workers import ROOT
 FOLDER = ROOT / "reports" / "reference" / "gate"
 QUIET_LOAD, CROWDED_LOAD = 2.0, 3.0
 """Load averages over the last minute of a run: the gate makes 1, more while its processes start, a neighbour 1 more."""
-MEASUREMENTS = 10_000
+MEASUREMENTS = 2_000
 """Of accuracy, put together from replicates of single runs."""
 Share = dict[str, float]
 LEVELS = (0.03, 0.05, 0.10, 0.20)

@@ -6,10 +6,9 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from tqdm import tqdm
@@ -56,32 +55,10 @@ app = typer.Typer(
 )
 
 
-class ExerciseChoice(StrEnum):
-    """What ``hw4 run`` can be asked for."""
-
-    smoothness = "smoothness"
-    stride = "stride"
-    pooling = "pooling"
-    all = "all"
-
-
-class DataChoice(StrEnum):
-    """Where the data comes from."""
-
-    auto = "auto"
-    embedded = "embedded"
-    real = "real"
-
-
-class DeviceChoice(StrEnum):
-    """Where ConvNets are trained."""
-
-    cpu = "cpu"
-    cuda = "cuda"
-
-
+ExerciseChoice = Literal["smoothness", "stride", "pooling", "all"]
+Choice = Literal["auto", "embedded", "real"]
 Data = Annotated[
-    DataChoice,
+    Choice,
     typer.Option(help="FashionMNIST and TREC (real), digits and generated questions (embedded), real if found (auto)."),
 ]
 Out = Annotated[
@@ -92,7 +69,7 @@ Rescue = Annotated[
     bool, typer.Option(help="Show at which smaller learning rate a stride trains whose trials mostly diverge.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")]
-Device = Annotated[DeviceChoice, typer.Option(help="Where to train and measure ConvNets.")]
+Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train and measure ConvNets.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the outcome as JSON on stdout, everything else on stderr.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]  # read by main()
 Say = Callable[..., None]
@@ -134,12 +111,12 @@ def _in_processes(workers: int) -> str:
 
 
 def _choose(
-    data: DataChoice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
+    data: Choice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
 ) -> tuple[Dataset, QuestionSet, Path]:
     """The data sets, both real or both embedded, and the folder to write to; says which data is used, and why."""
     from hw4.data.choose import choose_data
 
-    dataset, question_set, sentences = choose_data(data.value, images=images, questions=questions)
+    dataset, question_set, sentences = choose_data(data, images=images, questions=questions)
     for sentence in sentences:
         say(sentence)
     return dataset, question_set, out or Path("reports", "embedded" if dataset == "digits" else "real")
@@ -160,10 +137,10 @@ def _alone(folder: Path) -> Iterator[None]:
         raise Hw4Error(f"another hw4 is writing to {folder}; wait until it ends, or choose another --out") from error
 
 
-def _check_device(device: DeviceChoice) -> None:
+def _check_device(device: str) -> None:
     import torch
 
-    if device is DeviceChoice.cuda and not torch.cuda.is_available():
+    if device == "cuda" and not torch.cuda.is_available():
         raise Hw4Error(f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__}"
                        f" without one; leave the option out to use the CPU")  # fmt: skip
 
@@ -199,11 +176,11 @@ def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool],
         say(f"{found_on_disk} of {ended} runs were found on disk.")
 
 
-def _finish(folder: Path, say: Say, as_json: bool, **facts: object) -> None:
+def _finish(folder: Path, say: Say, as_json: bool, *, anyway: bool = False, **facts: object) -> None:
     """Write the page of all that the folder holds, and say where it is."""
     from hw4.report.page import load_report
 
-    report = load_report(folder)
+    report = load_report(folder, anyway=anyway)
     page = report.write(folder)
     say(f"Report: {page}")
     if as_json:
@@ -216,8 +193,8 @@ def _finish(folder: Path, say: Say, as_json: bool, **facts: object) -> None:
     "1 --passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
 )
 def run_command(  # noqa: PLR0917  typer makes options of them
-    exercise: Annotated[ExerciseChoice, typer.Option(help="Which exercise to run.")] = ExerciseChoice.all,
-    data: Data = DataChoice.auto,
+    exercise: Annotated[ExerciseChoice, typer.Option(help="Which exercise to run.")] = "all",
+    data: Data = "auto",
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet, with seeds 0, 1, ...")] = 5,
     passes: Annotated[int, typer.Option(help="Passes of the ConvNets through the training images.")] = 10,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of the ConvNets' SGD, above 0.")] = 0.04,
@@ -233,7 +210,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     rescue: Rescue = True,
     out: Out = None,
     processes: Processes = None,
-    device: Device = DeviceChoice.cpu,
+    device: Device = "cpu",
     fresh: Fresh = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -241,8 +218,8 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
     del debug
     say, workers = _sayer(as_json), _one_thread(processes)
-    convnets = [known for known in EXERCISES if exercise in (ExerciseChoice.all, known)]
-    texts = exercise in (ExerciseChoice.all, ExerciseChoice.stride)
+    convnets = [known for known in EXERCISES if exercise in ("all", known)]
+    texts = exercise in ("all", "stride")
     images, questions, folder = _choose(data, out, say, images=bool(convnets), questions=texts)
     nets = exercise_specs(
         convnets, seeds=seeds, data=images, subset=subset, passes=passes, learning_rate=learning_rate,
@@ -264,7 +241,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     with _alone(folder):
         with _progress(specs, say) as on_record:
             made = make_all(
-                wanted, processes=workers, fresh=fresh, device=device.value, rescue=rescue, on_record=on_record
+                wanted, processes=workers, fresh=fresh, device=device, rescue=rescue, on_record=on_record
             )  # fmt: skip
         lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
         _finish(folder, say, as_json, diverged=lost)
@@ -283,7 +260,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     "--out reports/many' trains 2,000; 'hw4 sweep --learning-rate 0.05' tries another learning rate.",
 )
 def sweep_command(  # noqa: PLR0917  typer makes options of them
-    data: Data = DataChoice.auto,
+    data: Data = "auto",
     stride: Annotated[
         list[int] | None, typer.Option(help="A stride; may be given several times.  [default: 1 5 10 30 100 500]")
     ] = None,
@@ -351,7 +328,7 @@ def _cluster(address: str, say: Say) -> Iterator[Executor]:
     "--landscapes 1 --passes 3' is a quick look.",
 )
 def claim_command(  # noqa: PLR0917  typer makes options of them
-    data: Data = DataChoice.auto,
+    data: Data = "auto",
     seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = 5,
     landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = 3,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
@@ -364,7 +341,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     ] = 3,
     out: Out = None,
     processes: Processes = None,
-    device: Device = DeviceChoice.cpu,
+    device: Device = "cpu",
     fresh: Fresh = False,
     as_json: Json = False,
     debug: Debug = False,
@@ -388,7 +365,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     say(f"Training {len(ladder)} networks on the ladder and {len(views)} to look around in.")
     with _alone(folder):
         with _progress([spec for _, spec in wanted], say) as on_record:
-            make = partial(make_all, processes=workers, fresh=fresh, device=device.value, on_record=on_record)
+            make = partial(make_all, processes=workers, fresh=fresh, device=device, on_record=on_record)
             rungs = [record for record in make(wanted) if isinstance(record, ConvNetRecord)]
             for _ in range(bisections):
                 narrower = [(folder / LADDER, spec) for spec in between(rungs)]
@@ -402,7 +379,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     "--passes 2' is a quick look.",
 )
 def audit_command(  # noqa: PLR0917  typer makes options of them
-    data: Data = DataChoice.auto,
+    data: Data = "auto",
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = 3,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
     out: Out = None,
@@ -443,28 +420,7 @@ def report_command(
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
     del debug
-    from hw4.report.page import load_report
-
-    report = load_report(out, anyway=anyway)
-    page = report.write(out)
-    _sayer(as_json)(f"Report: {page}")
-    if as_json:
-        print(json.dumps({"page": str(page), "report": report.as_json()}, indent=1))
-
-
-class PartChoice(StrEnum):
-    """What ``hw4 gate`` can be asked for."""
-
-    timing = "timing"
-    accuracy = "accuracy"
-    all = "all"
-
-
-class GateData(StrEnum):
-    """What the gate trains on."""
-
-    embedded = "embedded"
-    real = "real"
+    _finish(out, _sayer(as_json), as_json, anyway=anyway)
 
 
 @app.command(
@@ -479,8 +435,8 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
         str | None, typer.Option(metavar="REV", help="Compare with this git revision instead of the baseline.")
     ] = None,
     update: Annotated[bool, typer.Option("--update", help="Show what changes, then rewrite the baseline.")] = False,
-    part: Annotated[PartChoice, typer.Option(help="What to judge.")] = PartChoice.all,
-    data: Annotated[GateData, typer.Option(help="What the accuracies are of.")] = GateData.embedded,
+    part: Annotated[Literal["timing", "accuracy", "all"], typer.Option(help="What to judge.")] = "all",
+    data: Annotated[Literal["embedded", "real"], typer.Option(help="What the accuracies are of.")] = "embedded",
     out: Annotated[Path, typer.Option(help="Folder for gate.json and gate.xml (JUnit).")] = Path("reports/gate"),
     as_json: Json = False,
     debug: Debug = False,
@@ -494,11 +450,11 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     from hw4.records import environment
 
     say, where = _sayer(as_json), environment(threads=1, dtype="float32")
-    parts: list[verdicts.Part] = [known for known in ("timing", "accuracy") if part.value in (known, "all")]
+    parts: list[verdicts.Part] = [known for known in ("timing", "accuracy") if part in (known, "all")]
     if update:
         commit = where.commit if not where.dirty else None
         try:
-            baseline, findings = run.propose_baseline(parts, data=data.value, commit=commit, say=say)
+            baseline, findings = run.propose_baseline(parts, data=data, commit=commit, say=say)
         except verdicts.UnmeasurableError as error:
             print(f"hw4: {error}", file=sys.stderr)
             return UNMEASURABLE
@@ -506,7 +462,7 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
         write_baseline(run.BASELINE, baseline)
         say(f"Baseline: {run.BASELINE}; commit it with the change that it belongs to.")
         return 0
-    findings = run.run_gate(parts, data=data.value, against=against, say=say)
+    findings = run.run_gate(parts, data=data, against=against, say=say)
     verdict = verdicts.overall(findings)
     facts: Mapping[str, object] = {"against": against, "environment": where.model_dump()}
     out.mkdir(parents=True, exist_ok=True)

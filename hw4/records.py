@@ -27,6 +27,7 @@ NUMERICAL_CODE = (
     "geometry.py",
     "models.py",
     "objective.py",
+    "plan.py",
     "smoothness.py",
     "specs.py",
     "sweep.py",

@@ -144,10 +144,10 @@ def test_real_and_embedded_data_are_not_mixed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("hw4.data.choose.find_fashion_mnist", lambda: Path("found"))
-    names = cli._choose(cli.DataChoice.auto, None, print, images=True, questions=True)
+    names = cli._choose("auto", None, print, images=True, questions=True)
     assert names == ("digits", "grammar", Path("reports/embedded"))
     assert "because TREC is not in" in capsys.readouterr().out.splitlines()[0]
-    assert cli._choose(cli.DataChoice.auto, None, print, images=True)[0] == "fashion-mnist"
+    assert cli._choose("auto", None, print, images=True)[0] == "fashion-mnist"
 
 
 def test_a_diverged_run_is_recorded_reported_and_told_apart(
