@@ -51,7 +51,9 @@ def _windows(spec: TextCNNSpec) -> int:
     return len(pooling_windows(TEXT_LENGTH, spec.stride))
 
 
-def rescue(trials: Sequence[TextCNNSpec], records: Mapping[TextCNNSpec, TextCNNRecord | None]) -> list[TextCNNSpec]:
+def rescue_trials(
+    trials: Sequence[TextCNNSpec], records: Mapping[TextCNNSpec, TextCNNRecord | None]
+) -> list[TextCNNSpec]:
     """Trials to make next, to show at which smaller learning rate those train of which most diverged.
 
     ``trials`` are equal but for the trial; ``records`` holds what was made so far, and None for what is being made.

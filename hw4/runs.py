@@ -10,8 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from hw4.plan import Spec, by_setting, cost, groups
-from hw4.plan import rescue as trials_to_rescue
+from hw4.plan import Spec, by_setting, cost, groups, rescue_trials
 from hw4.processes import spread
 from hw4.records import ConvNetRecord, LandscapeRecord, QuestionIdentity, Store, TextCNNRecord
 from hw4.specs import ConvNetSpec, LandscapeSpec, QuestionSet, TextCNNSpec
@@ -118,7 +117,7 @@ def make_all(
     versions and precision are those of this process, and for ConvNets processor, device and threads; ``fresh`` makes
     it again all the same. Every run is saved as it ends, so whatever stops this, nothing finished is lost and the same
     call goes on. ``rescue`` adds, after the wanted ones, trials of diverging strides at smaller learning rates, see
-    :func:`hw4.plan.rescue`. Raises SpecError when a spec and its data do not fit.
+    :func:`hw4.plan.rescue_trials`. Raises SpecError when a spec and its data do not fit.
     """
     records: dict[Path, dict[Spec, Made | None]] = {folder: {} for folder, _ in wanted}
     order: list[tuple[Path, Spec]] = []
@@ -151,7 +150,7 @@ def make_all(
     def want_rescue() -> None:
         for folder, trials in sweeps:
             mine = cast("Mapping[TextCNNSpec, TextCNNRecord | None]", records[folder])  # only trials are looked up
-            while more := trials_to_rescue(trials, mine):
+            while more := rescue_trials(trials, mine):
                 want([(folder, spec) for spec in more])
 
     want(wanted)

@@ -21,7 +21,7 @@ from hw4.data.vectors import QuestionVectors, load_questions
 from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
-from hw4.plan import RESCUE_RATES, groups, rescue
+from hw4.plan import RESCUE_RATES, groups, rescue_trials
 from hw4.records import Store, TextCNNRecord
 from hw4.report.strides import summarise
 from hw4.runs import Made, make_all
@@ -142,7 +142,7 @@ def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(tmp_path: Path) -
 
 def test_rescue_waits_for_what_is_being_made() -> None:
     specs = sweep_specs("grammar", strides=[1], trials=12)
-    assert rescue(specs, dict.fromkeys(specs)) == []
+    assert rescue_trials(specs, dict.fromkeys(specs)) == []
 
 
 def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVectors) -> None:
