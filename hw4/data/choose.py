@@ -1,5 +1,6 @@
 """Which data a command is about: both sets real, or both embedded; known without loading any."""
 
+from pathlib import Path
 from typing import Literal
 
 from hw4.data.locate import data_roots, find_fashion_mnist
@@ -12,28 +13,14 @@ Choice = Literal["auto", "embedded", "real"]
 
 def choose_dataset(choice: Choice) -> tuple[Dataset, str]:
     """Turn ``--data`` into a data set and a sentence that says which and why; raises DataError for absent real data."""
-    if choice == "embedded":
-        return "digits", "Data: the embedded digits, as asked."
-    root = find_fashion_mnist()
-    if root is not None:
-        return "fashion-mnist", f"Data: FashionMNIST in {root}."
-    searched = " and ".join(str(root) for root in data_roots())
-    if choice == "real":
-        raise DataError(f"FashionMNIST is not in {searched}; run 'hw4 fetch' or set HW4_DATA to the folder it lies in")
-    return "digits", f"Data: the embedded digits, because FashionMNIST is not in {searched} ('hw4 fetch' downloads it)."
+    real, sentence = _choose(choice, "FashionMNIST", "digits", find_fashion_mnist())
+    return "fashion-mnist" if real else "digits", sentence
 
 
 def choose_questions(choice: Choice) -> tuple[QuestionSet, str]:
-    """Turn ``--data`` into a question set and a sentence that says which and why; raises DataError for absent data."""
-    if choice == "embedded":
-        return "grammar", "Data: the embedded questions, as asked."
-    root = find_trec()
-    if root is not None:
-        return "trec", f"Data: TREC questions in {root}."
-    searched = " and ".join(str(root) for root in data_roots())
-    if choice == "real":
-        raise DataError(f"the TREC questions are not in {searched}; run 'hw4 fetch' or set HW4_DATA to their folder")
-    return "grammar", f"Data: the embedded questions, because TREC is not in {searched} ('hw4 fetch' downloads it)."
+    """The same for question sets."""
+    real, sentence = _choose(choice, "TREC", "questions", find_trec())
+    return "trec" if real else "grammar", sentence
 
 
 def choose_data(choice: Choice, *, images: bool, questions: bool) -> tuple[Dataset, QuestionSet, list[str]]:
@@ -45,3 +32,15 @@ def choose_data(choice: Choice, *, images: bool, questions: bool) -> tuple[Datas
     if embedded and len(embedded) < len(found):  # only one of the two is there
         sentences = embedded + [choose("embedded")[1] for choose in choosers]
     return ("digits", "grammar", sentences) if embedded else ("fashion-mnist", "trec", sentences)
+
+
+def _choose(choice: Choice, real: str, embedded: str, root: Path | None) -> tuple[bool, str]:
+    """Whether the real data is used, which lies below ``root`` if anywhere, and a sentence on it."""
+    if choice == "embedded":
+        return False, f"Data: the embedded {embedded}, as asked."
+    if root is not None:
+        return True, f"Data: {real} in {root}."
+    searched = " and ".join(str(root) for root in data_roots())
+    if choice == "real":
+        raise DataError(f"{real} is not in {searched}; run 'hw4 fetch' or set HW4_DATA to the folder it lies in")
+    return False, f"Data: the embedded {embedded}, because {real} is not in {searched} ('hw4 fetch' downloads it)."
