@@ -56,13 +56,21 @@ def spread(
         min(processes, len(tasks)), mp_context=multiprocessing.get_context("spawn"), initializer=_begin
     )
     going: dict[Future[Result], Task] = {}
+    failed: BaseException | None = None
     try:
-        while tasks or going:
-            while tasks:
+        while (tasks and not failed) or going:
+            while tasks and not failed:
                 task = tasks.pop(0)
                 going[pool.submit(make, task)] = task
             for future in wait(going, return_when=FIRST_COMPLETED).done:
-                yield going.pop(future), future.result()
+                task, problem = going.pop(future), future.exception()
+                if problem is None:
+                    yield task, future.result()
+                elif failed is None:  # what is being made is still waited for and given, and nothing else begun
+                    failed = problem
+                    going = {other: task for other, task in going.items() if not other.cancel()}
+        if failed is not None:
+            raise failed
     except BrokenProcessPool as error:
         raise Hw4Error(
             "a worker process died; what had finished is kept, and the same command goes on from there"

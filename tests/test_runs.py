@@ -1,6 +1,7 @@
 """Making runs: once, in any number of processes, resumable, and nothing that does not serve is taken from disk."""
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from hw4.errors import RecordError, SpecError
 from hw4.plan import Spec, cost
+from hw4.processes import spread
 from hw4.records import ConvNetRecord, LandscapeRecord, TextCNNRecord
 from hw4.runs import Made, make_all
 from hw4.specs import ConvNetSpec, LandscapeSpec, TextCNNSpec, exercise_specs, sweep_specs
@@ -84,6 +86,22 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path: Path
     with pytest.raises(RecordError, match="has schema version 2, this hw4 reads version 1"):
         make_all([(folder, small_net()), (folder, small_net(seed=1))])
     assert [path.name for path in folder.iterdir()] == [broken.name]
+
+
+def make_or_fail(what: str) -> str:
+    if what == "bad":
+        raise SpecError("no such thing")
+    time.sleep(2)
+    return what
+
+
+def test_a_failure_loses_nothing_that_was_being_made() -> None:
+    made: list[str] = []
+    tasks = ["good", "bad", *["never begun"] * 20]
+    with pytest.raises(SpecError, match="no such thing"):
+        made.extend(result for _, result in spread(make_or_fail, tasks, processes=2))
+    assert "good" in made
+    assert len(made) < 10
 
 
 def test_costs_are_in_the_right_order() -> None:
