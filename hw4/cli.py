@@ -22,6 +22,7 @@ from hw4.specs import (
     LADDER_RATES,
     STRIDES,
     TRIALS,
+    DataChoice,
     Dataset,
     QuestionSet,
     exercise_specs,
@@ -56,9 +57,8 @@ app = typer.Typer(
 
 
 ExerciseChoice = Literal["smoothness", "stride", "pooling", "all"]
-Choice = Literal["auto", "embedded", "real"]
 Data = Annotated[
-    Choice,
+    DataChoice,
     typer.Option(help="FashionMNIST and TREC (real), digits and generated questions (embedded), real if found (auto)."),
 ]
 Out = Annotated[
@@ -111,7 +111,7 @@ def _in_processes(workers: int) -> str:
 
 
 def _choose(
-    data: Choice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
+    data: DataChoice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
 ) -> tuple[Dataset, QuestionSet, Path]:
     """The data sets, both real or both embedded, and the folder to write to; says which data is used, and why."""
     from hw4.data.choose import choose_data

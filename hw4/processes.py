@@ -44,7 +44,8 @@ def spread(
     """Every task with the result of ``make``, as they come: from so many processes, from this one, or an executor.
 
     ``make`` and tasks must be picklable. Tasks start in order, so put the longest first; those added to the list
-    while results are taken are made too. Raises Hw4Error when a process dies.
+    while results are taken are made too. Raises Hw4Error when a process dies, and what ``make`` raises, once what was
+    being made beside it is given.
     """
     if executor is None and (processes == 1 or len(tasks) <= 1):
         while tasks:

@@ -13,6 +13,7 @@ Downsample = Literal["pool", "stride"]
 NormMode = Literal["batch", "running"]
 Exercise = Literal["smoothness", "pooling"]
 QuestionSet = Literal["trec", "grammar"]
+DataChoice = Literal["auto", "embedded", "real"]
 
 DEFAULT_SUBSET: dict[Dataset, float] = {"fashion-mnist": 0.1, "digits": 1.0}
 """Share of the training images used when none is asked for: the homework's 10% of FashionMNIST, all of the digits."""

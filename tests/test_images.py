@@ -15,6 +15,7 @@ from hw4.data.choose import choose_dataset
 from hw4.data.images import LARGEST_STANDARDISED, Images, load_images, standardise
 from hw4.data.locate import FASHION_MNIST, FILES, DataFile
 from hw4.errors import DataError
+from hw4.specs import DEFAULT_SUBSET, WHOLE
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -120,7 +121,7 @@ def test_statistics_come_from_the_training_images_alone() -> None:
 
 
 def test_the_digits(digits: Images) -> None:
-    assert digits.x_train.shape == (1347, 1, 28, 28)
+    assert digits.x_train.shape == (WHOLE["digits"], 1, 28, 28) == (1347, 1, 28, 28)
     assert digits.x_test.shape == (450, 1, 28, 28)
     assert load_images("digits").checksum == digits.checksum
     shares = torch.bincount(digits.y_test) / 450
@@ -131,6 +132,7 @@ def test_the_digits(digits: Images) -> None:
 
 def test_the_real_fashion_mnist(real_images: Images) -> None:
     assert real_images.x_train.shape == (6_000, 1, 28, 28)
+    assert WHOLE["fashion-mnist"] * DEFAULT_SUBSET["fashion-mnist"] == 6_000, "specs refuse batches by it"
     assert real_images.x_test.shape == (10_000, 1, 28, 28)
     assert torch.bincount(real_images.y_test).tolist() == [1_000] * 10
     # A random tenth of 60,000 in ten equal classes: 600 each, with standard deviation 22; five of them is 110.
