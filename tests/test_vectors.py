@@ -108,11 +108,10 @@ def test_baselines() -> None:
 
 def test_real_vectors_are_those_of_genuine_spacy(real_questions: Path) -> None:
     questions = load_questions("trec", root=real_questions)
-    assert questions.vectors == "en_core_web_sm 2.2.5"
-    published = np.load(
-        real_questions / "trec" / "check_vectors_spacy2.2.4_en_core_web_sm2.2.5.npz", allow_pickle=False
-    )
+    assert questions.vectors == "en_core_web_sm 3.6.0"
+    # The vectors of nlp(text), the whole pipeline one text at a time: batches and tok2vec alone must give the same.
+    published = np.load(real_questions / "trec" / "check_vectors_en_core_web_sm-3.6.0.npz", allow_pickle=False)
     for name, found in (("train_1000", questions.x_train), ("TREC_10", questions.x_test)):
-        # float32 sums of some hundred terms of order one, in another order: a few units of 1e-6
-        np.testing.assert_allclose(found.squeeze(1).numpy(), published[name], atol=5e-6)
-    assert logistic_share(questions) == pytest.approx(0.66, abs=0.02)
+        # float32 sums of some hundred terms of order one, in another order
+        np.testing.assert_allclose(found.squeeze(1).numpy(), published[name], rtol=0, atol=2e-6)
+    assert logistic_share(questions) == pytest.approx(0.72, abs=0.01)

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -160,7 +161,10 @@ def spacy_vectors(texts: Sequence[str], model: Path | str) -> np.ndarray:
     import spacy
 
     try:
-        nlp = spacy.load(model)
+        with warnings.catch_warnings():
+            # W095, made by another spaCy than this one: nothing a user can act on, and records name both versions.
+            warnings.filterwarnings("ignore", message=r"\[W095\]", category=UserWarning)
+            nlp = spacy.load(model)
     except (OSError, ValueError, KeyError) as error:
         raise DataError(f"{model} is not a usable spaCy model: {_first_line(error)}") from error
     needed = [name for name in nlp.pipe_names if name in ("tok2vec", "transformer")]
