@@ -126,6 +126,17 @@ class Record(_Document):
 R = TypeVar("R", bound=Record)
 
 
+class RunNote(Record):
+    """What no run's record can say of the last ``hw4 run``: why data stood in for other data, and what failed and why.
+
+    ``failed`` names exercises as the page does.
+    """
+
+    key: Literal["run"] = "run"
+    notes: list[str] = []
+    failed: dict[str, str] = {}
+
+
 STUCK = 0.9
 """A run whose final train loss is above this share of its initial one has learnt nothing to speak of."""
 
