@@ -21,6 +21,7 @@ from hw4.records import Store, TextCNNRecord, environment
 from hw4.report.page import load_report
 from hw4.runs import make_all
 from hw4.specs import STRIDES, TRIALS, QuestionSet, TextCNNSpec, sweep_specs
+from hw4.studies import sweep
 
 SAVED = Path(__file__).parents[1] / "reports" / "benchmarks"
 TIMER = time.process_time
@@ -244,7 +245,7 @@ def _draw_chart(config: pytest.Config, exitstatus: int) -> None:
             f"\nNo chart: {len(absent)} of {len(specs)} records are absent{f', {absent[0]} first' if absent else ''}."
         )
         return
-    make_all([(store.folder, spec) for spec in specs], processes=os.cpu_count() or 1, rescue=True)
+    make_all([(store.folder, sweep(specs))], processes=os.cpu_count() or 1)
     folder = store.folder.parent
     print(f"\nReport: {load_report(folder).write(folder)}")
 

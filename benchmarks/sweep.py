@@ -12,9 +12,9 @@ from filelock import FileLock
 
 from benchmarks.conftest import sweep_data, sweep_store, wanted_specs
 from hw4.data.vectors import load_questions
-from hw4.plan import groups
 from hw4.runs import make_all
-from hw4.specs import TextCNNSpec
+from hw4.specs import TextCNNSpec, groups
+from hw4.studies import grid
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -39,7 +39,7 @@ def test_trial(spec: TextCNNSpec, request: pytest.FixtureRequest) -> None:
     store = sweep_store(request.config)
     (group,) = [group for group in groups(wanted_specs(request.config)) if spec in group]
     with FileLock(store.folder / f".{group[0].key}.lock"):
-        make_all([(store.folder, each) for each in group])
+        make_all([(store.folder, grid(group))])
     record = store.load(spec.key)
     assert record is not None
     assert record.diverged or record.test_accuracy is not None

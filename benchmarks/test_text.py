@@ -13,10 +13,9 @@ from benchmarks.conftest import report_ratio
 from benchmarks.plain_text import plain_trial
 from hw4.data.choose import choose_questions
 from hw4.data.vectors import QuestionVectors, load_questions
-from hw4.plan import groups
 from hw4.records import Store, TextCNNRecord
 from hw4.runs import Task, make
-from hw4.specs import STRIDES, TRIALS, TextCNNSpec, sweep_specs
+from hw4.specs import STRIDES, TRIALS, TextCNNSpec, groups, sweep_specs
 from hw4.sweep import identity
 
 PROCESSES, EPOCHS = 2, 50

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hw4.geometry import conv_output_length, stride_for
     from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
-    from hw4.smoothness import SmoothnessReading, effective_smoothness, full_gradient, measure_smoothness
+    from hw4.readings import SmoothnessReading
+    from hw4.smoothness import effective_smoothness, full_gradient, measure_smoothness
 
 __version__ = "0.1.0"
 
@@ -19,7 +20,7 @@ _HOMES = {
     "TextCNNEnsemble": "models",
     "conv_output_length": "geometry",
     "stride_for": "geometry",
-    "SmoothnessReading": "smoothness",
+    "SmoothnessReading": "readings",
     "effective_smoothness": "smoothness",
     "full_gradient": "smoothness",
     "measure_smoothness": "smoothness",

@@ -20,6 +20,7 @@ from hw4.experiments import BATCHES, DIRECTIONS, build_convnet, identity, images
 from hw4.models import ConvNet
 from hw4.objective import Objective
 from hw4.processes import spread
+from hw4.readings import SmoothnessReading
 from hw4.records import (
     AuditedRun,
     AuditedStride,
@@ -31,8 +32,9 @@ from hw4.records import (
     TextCNNRecord,
 )
 from hw4.runs import make_all
-from hw4.smoothness import SmoothnessReading, measure_directions
+from hw4.smoothness import measure_directions
 from hw4.specs import ConvNetSpec, Dataset, NormMode, QuestionSet, exercise_specs, sweep_specs
+from hw4.studies import grid
 from hw4.sweep import identity as question_identity
 from hw4.sweep import train_trials
 from hw4.training import evaluate, train_pass
@@ -154,7 +156,7 @@ def audit_evaluation(spec: ConvNetSpec, images: Images) -> EvaluationCost:
 
 def audit_strides(questions: QuestionVectors, folder: Path, processes: int) -> list[AuditedStride]:
     """The sweep's means as the notebook takes them, with class 0's share for a run that diverged, and as they are."""
-    made = make_all([(folder, spec) for spec in sweep_specs(questions.name)], processes=processes)
+    made = make_all([(folder, grid(sweep_specs(questions.name)))], processes=processes)
     records = [record for record in made if isinstance(record, TextCNNRecord)]
     share = float((questions.y_test == 0).double().mean())
     found = []

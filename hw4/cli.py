@@ -40,9 +40,9 @@ from hw4.specs import (
 )
 
 if TYPE_CHECKING:
-    from hw4.plan import Spec
-    from hw4.records import ConvNetRecord, LandscapeRecord, RunNote, TextCNNRecord
-    from hw4.runs import Made
+    from hw4.records import ConvNetRecord, RunNote, TextCNNRecord
+    from hw4.runs import Record
+    from hw4.studies import Spec
 
 FAILED, USAGE, UNMEASURABLE, DIVERGED, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -168,17 +168,17 @@ def _check_device(device: str) -> None:
 
 
 @contextlib.contextmanager
-def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool], None]]":
+def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Record, bool], None]]":
     """One bar over all runs, weighed by what they cost, so that the time left means something; lines for what ended."""
-    from hw4.plan import cost
-    from hw4.records import LandscapeRecord, TextCNNRecord
+    from hw4.records import TextCNNRecord
+    from hw4.studies import cost
 
     found_on_disk = ended = 0
     trials: dict[tuple[int, float], list[TextCNNRecord]] = {}
     form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
     with tqdm(total=sum(map(cost, specs)), bar_format=form, disable=None, dynamic_ncols=True) as bar:
 
-        def on_record(record: "Made", found: bool) -> None:
+        def on_record(record: "Record", found: bool) -> None:
             nonlocal found_on_disk, ended
             found_on_disk, ended = found_on_disk + found, ended + 1
             if isinstance(record, TextCNNRecord):
@@ -190,8 +190,7 @@ def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool],
             if line and not found:
                 with bar.external_write_mode(file=sys.stdout):
                     say(f"  {line}")
-            spec = record.spec.run if isinstance(record, LandscapeRecord) else record.spec
-            bar.set_postfix_str(spec.key, refresh=False)
+            bar.set_postfix_str(record.key, refresh=False)
             weight = cost(record.spec)
             bar.total = max(bar.total or 0, bar.n + weight)  # learning rates tried beyond those asked for come on top
             bar.update(weight)
@@ -201,15 +200,10 @@ def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool],
         say(f"{found_on_disk} of {ended} runs were found on disk.")
 
 
-def _net_line(record: "ConvNetRecord | LandscapeRecord") -> str:
+def _net_line(record: "ConvNetRecord") -> str:
     """How a ConvNet's run ended, in a line."""
-    from hw4.records import LandscapeRecord
-
-    if isinstance(record, LandscapeRecord):
-        run, outcome = record.spec.run, "looked around after every pass"
-    else:
-        run, accuracy = record.spec, record.last.test_accuracy
-        outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
+    run, accuracy = record.spec, record.last.test_accuracy
+    outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
     return f"{run.label}, rate {run.learning_rate:g}, seed {run.seed}: {outcome}"
 
 
@@ -298,9 +292,9 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     trials = sweep_specs(questions) if texts else ()
 
     _check_device(device)
-    from hw4.plan import Spec
     from hw4.records import ConvNetRecord, RunNote
     from hw4.runs import make_all
+    from hw4.studies import Spec, grid, sweep
 
     specs: list[Spec] = [*nets, *trials]
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
@@ -316,11 +310,10 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     with _alone(folder):
         with _progress(specs, say) as on_record:
             made = make_all(
-                [(folder / RECORDS, spec) for spec in specs],
+                [(folder / RECORDS, grid(nets)), (folder / RECORDS, sweep(trials, rescue=rescue))],
                 processes=workers,
                 fresh=fresh,
                 device=device,
-                rescue=rescue,
                 on_record=on_record,
                 on_failure=on_failure,
             )
@@ -402,15 +395,19 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
 
     from hw4.records import RunNote, Store
     from hw4.runs import make_all
+    from hw4.studies import sweep
 
     say(f"Training {len(specs)} text CNNs in {scheduler or _in_processes(workers)}.")
     cluster = _cluster(scheduler, say) if scheduler else contextlib.nullcontext()
     with _alone(folder):
         with cluster as executor, _progress(list(specs), say) as on_record:
             make_all(
-                [(folder / RECORDS, spec) for spec in specs], processes=workers, executor=executor, fresh=fresh,
-                rescue=rescue, on_record=on_record,
-            )  # fmt: skip
+                [(folder / RECORDS, sweep(specs, rescue=rescue))],
+                processes=workers,
+                executor=executor,
+                fresh=fresh,
+                on_record=on_record,
+            )
         note = Store(folder, RunNote).load("run")
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
             _note(folder, note)
@@ -468,26 +465,23 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     del debug
     say, workers = _sayer(as_json), _one_thread(processes)
     name, _, folder, _ = _choose(data, out, say, images=True)
-    ladder = ladder_specs(rates=rate or LADDER_RATES, seeds=seeds, data=name, passes=passes)
+    rungs = ladder_specs(rates=rate or LADDER_RATES, seeds=seeds, data=name, passes=passes)
     views = landscape_specs(seeds=landscapes, data=name, passes=passes)
 
     _check_device(device)
-    from hw4.claim import between
-    from hw4.plan import Spec
-    from hw4.records import ConvNetRecord
     from hw4.runs import make_all
+    from hw4.studies import grid, ladder
 
-    wanted: list[tuple[Path, Spec]] = [
-        *((folder / LADDER, spec) for spec in ladder), *((folder / LANDSCAPES, view) for view in views)
-    ]  # fmt: skip
-    say(f"Training {len(ladder)} networks on the ladder and {len(views)} to look around in.")
+    say(f"Training {len(rungs)} networks on the ladder and {len(views)} to look around in.")
     with _alone(folder):
-        with _progress([spec for _, spec in wanted], say) as on_record:
-            make = partial(make_all, processes=workers, fresh=fresh, device=device, on_record=on_record)
-            rungs = [record for record in make(wanted) if isinstance(record, ConvNetRecord)]
-            for _ in range(bisections):
-                narrower = [(folder / LADDER, spec) for spec in between(rungs)]
-                rungs += [record for record in make(narrower) if isinstance(record, ConvNetRecord)]
+        with _progress([*rungs, *views], say) as on_record:
+            make_all(
+                [(folder / LADDER, ladder(rungs, bisections=bisections)), (folder / LANDSCAPES, grid(views))],
+                processes=workers,
+                fresh=fresh,
+                device=device,
+                on_record=on_record,
+            )
         _finish(folder, say, as_json)
 
 

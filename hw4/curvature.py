@@ -1,7 +1,6 @@
 """What a smoothness reading rests on: the largest curvature, the share of kinks, and the view over step lengths."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,20 +8,8 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
 from hw4.objective import Objective
+from hw4.readings import KinkShare, RangeView, Sharpness
 from hw4.smoothness import SmoothnessUndefinedError
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sharpness:
-    """Largest eigenvalue of the full loss's Hessian H, and how well it is known.
-
-    ``residual`` is ||H v - value v|| / |value| for the unit vector v found; some eigenvalue of H lies within
-    residual x |value| of the value. ``products`` Hessian-vector products were made.
-    """
-
-    value: float
-    residual: float
-    products: int
 
 
 def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: int = 300) -> Sharpness:
@@ -65,20 +52,6 @@ COARSE = 0.01
 """Relative tolerance from which on a small Lanczos basis takes fewer products."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class KinkShare:
-    """How much of a gradient's change along a step no Hessian accounts for.
-
-    ``share`` = ||dg - integral of H(w + t u) u dt over [0, 1]|| / ||dg||: zero for smooth functions; ReLU and
-    max-pooling leave a share where the step crosses their kinks. ``quadrature_error`` is the same quotient for the
-    difference of two quadrature rules: what of the share the integral's own error may explain.
-    """
-
-    share: float
-    quadrature_error: float
-    nodes: int
-
-
 def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
     """Share of the gradient's change over u (p,) that kinks make, from the model's parameters on.
 
@@ -104,34 +77,6 @@ def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
     coarse, fine = rules
     share = float((change - (coarse + fine) / 2).norm()) / size
     return KinkShare(share=share, quadrature_error=float((fine - coarse).norm()) / size / 2, nodes=nodes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RangeView:
-    """Loss, gradient change and smoothness along one direction, over a range of step lengths (Santurkar et al., 2018).
-
-    ``factors`` s are multiples of the update u; ``losses`` (nats) and ``gradient_changes``
-    ||grad f(w + s u) - grad f(w)|| belong to them, ``loss`` to w itself.
-    """
-
-    factors: tuple[float, ...]
-    loss: float
-    losses: tuple[float, ...]
-    gradient_changes: tuple[float, ...]
-    update_norm: float
-
-    @property
-    def smoothness(self) -> tuple[float, ...]:
-        """Effective smoothness at each step length."""
-        return tuple(
-            change / (factor * self.update_norm)
-            for factor, change in zip(self.factors, self.gradient_changes, strict=True)
-        )
-
-    @property
-    def largest(self) -> float:
-        """The largest effective smoothness over the range: the paper's 'effective beta-smoothness'."""
-        return max(self.smoothness)
 
 
 FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)

@@ -2,10 +2,12 @@
 
 import math
 import time
+from typing import Any
 
 import numpy as np
 import torch
 
+from hw4.curvature import kink_share, range_view, sharpness
 from hw4.data.images import Images
 from hw4.errors import SpecError
 from hw4.models import ConvNet
@@ -14,10 +16,8 @@ from hw4.records import (
     ConvNetRecord,
     DataIdentity,
     Environment,
-    LandscapeRecord,
     PassRow,
     PassTime,
-    Reading,
     environment,
 )
 from hw4.smoothness import SmoothnessUndefinedError, measure_directions
@@ -32,6 +32,11 @@ def seeded(seed: int, purpose: int) -> torch.Generator:
 
 
 INITIAL_WEIGHTS, BATCHES, DIRECTIONS = range(3)
+
+QUADRATURE_NODES = 3
+"""Gauss-Legendre points for the kink share; the record carries the error that they leave."""
+SHARPNESS_TOLERANCE = 0.02
+"""Relative; sharpness moves by far more than that from pass to pass."""
 
 
 def build_convnet(spec: ConvNetSpec) -> ConvNet:
@@ -90,7 +95,7 @@ def images_environment(images: Images) -> Environment:
     )  # fmt: skip
 
 
-def same_circumstances(record: ConvNetRecord | LandscapeRecord, images: Images) -> bool:
+def same_circumstances(record: ConvNetRecord, images: Images) -> bool:
     """Whether a run made now would give this record's numbers (its times aside)."""
     now, then = images_environment(images), record.environment
     return record.data == identity(images) and all(
@@ -105,26 +110,43 @@ def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Ge
     test_loss, test_accuracy = _scores(evaluate(model, images.x_test, images.y_test))
     return PassRow(
         completed=completed,
-        train_loss=train_loss, train_accuracy=train_accuracy, test_loss=test_loss, test_accuracy=test_accuracy,
-        readings=_readings(model, spec, images, directions) if spec.directions else [],
-    )  # fmt: skip
+        train_loss=train_loss,
+        train_accuracy=train_accuracy,
+        test_loss=test_loss,
+        test_accuracy=test_accuracy,
+        **_measured(model, spec, images, directions, completed),
+    )
 
 
-def _readings(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator) -> list[Reading]:
-    """Smoothness along some minibatch updates, or nothing when the model has diverged or died."""
-    objective = Objective(
-        model, images.x_train, images.y_train, norm_mode=spec.norm_mode, chunk_size=spec.chunk_size
-    )  # fmt: skip
+def _measured(
+    model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator, completed: int
+) -> dict[str, Any]:
+    """What the spec asks to be measured after these passes, as far as it has a value: a diverged model gives none."""
+    found: dict[str, Any] = {"readings": []}
+    if not spec.directions:
+        return found
+    objective = Objective(model, images.x_train, images.y_train, norm_mode=spec.norm_mode, chunk_size=spec.chunk_size)
+    first = torch.Generator()
+    first.set_state(directions.get_state())
     try:
-        found = measure_directions(
-            objective, spec.directions, learning_rate=spec.learning_rate, batch_size=spec.batch_size,
-            generator=directions, noise_floor="reordered" if spec.noise_floor else None,
-        )  # fmt: skip
+        found["readings"] = measure_directions(
+            objective,
+            spec.directions,
+            learning_rate=spec.learning_rate,
+            batch_size=spec.batch_size,
+            generator=directions,
+            noise_floor="reordered" if spec.noise_floor else None,
+        )
+        if spec.range_view or completed in spec.curvature_passes:
+            u = -spec.learning_rate * objective.minibatch_gradient(objective.w, spec.batch_size, first)
+        if spec.range_view:
+            found["view"] = range_view(objective, u)
+        if completed in spec.curvature_passes:
+            found["sharpness"] = sharpness(objective, tolerance=SHARPNESS_TOLERANCE)
+            found["kinks"] = kink_share(objective, u, nodes=QUADRATURE_NODES)
     except SmoothnessUndefinedError:
-        return []
-    return [
-        Reading.model_validate({name: getattr(reading, name) for name in Reading.model_fields}) for reading in found
-    ]
+        pass
+    return found
 
 
 def _scores(evaluation: Evaluation) -> tuple[float | None, float | None]:

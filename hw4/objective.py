@@ -4,16 +4,15 @@ import copy
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, SequentialSampler
 
+from hw4.specs import NormMode
 from hw4.training import Loss, check_examples, chunks, draw_batches
-
-NormMode = Literal["batch", "running"]
 
 Piece = tuple[Any, Tensor]
 """Inputs of some examples, as the model takes them, and their targets."""

@@ -1,5 +1,6 @@
 """A run's outcome on disk: validated JSON, written whole or not at all. This module knows nothing of torch."""
 
+import ast
 import hashlib
 import importlib.metadata
 import json
@@ -16,33 +17,20 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hw4.errors import RecordError, first_problem
 from hw4.files import write_atomically
-from hw4.specs import ConvNetSpec, Dataset, LandscapeSpec, QuestionSet, TextCNNSpec
+from hw4.readings import KinkShare, NonNegative, RangeView, Share, Sharpness, SmoothnessReading
+from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
 
 PACKAGE = Path(__file__).parent
-NUMERICAL_CODE = (
-    "claim.py",
-    "curvature.py",
-    "data",
-    "experiments.py",
-    "geometry.py",
-    "models.py",
-    "objective.py",
-    "plan.py",
-    "smoothness.py",
-    "specs.py",
-    "sweep.py",
-    "training.py",
-)
-"""The parts of the package that can change a run's numbers, as opposed to how they are kept or shown."""
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Positive = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+TRAINERS = ("experiments", "sweep")
+"""The modules that make a run's numbers; with all that they import they are the code that computes."""
+KEEPING = {"errors", "files", "records"}
+"""Imported by the trainers, but they keep numbers and make none."""
 
 
 class _Document(BaseModel):
     """Base of everything inside a record: frozen, complete, no unknown fields, no silent conversions."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, revalidate_instances="always")
 
 
 class DataIdentity(_Document):
@@ -70,36 +58,23 @@ class Environment(_Document):
     dirty: bool | None
 
 
-class Reading(_Document):
-    """One smoothness reading and its companions, as :class:`hw4.smoothness.SmoothnessReading` explains them.
-
-    ``noise_floor`` is what rounding alone makes of the quotient, where it was asked for; a reading too close to it is
-    not ``usable``.
-    """
-
-    smoothness: Positive
-    update_norm: Positive
-    gradient_change_norm: Positive
-    cosine: Annotated[float, Field(ge=-1, le=1)]
-    along_update: Positive
-    weight_norm: Positive
-    noise_floor: Positive | None
-    usable: bool
-
-
 class PassRow(_Document):
     """State after ``completed`` passes (0: before training); losses are means in nats, accuracies shares.
 
     Loss and accuracy of a set are null when the loss is not finite. ``readings`` holds a smoothness reading for each
-    direction; none when they had no value (zero update or a gradient that is not finite) or were not asked for.
+    direction; none when they had no value (zero update or a gradient that is not finite) or were not asked for. The
+    same holds for what was measured around the network: ``view`` along the first direction, sharpness and kinks.
     """
 
     completed: Annotated[int, Field(ge=0)]
-    train_loss: Positive | None
+    train_loss: NonNegative | None
     train_accuracy: Share | None
-    test_loss: Positive | None
+    test_loss: NonNegative | None
     test_accuracy: Share | None
-    readings: list[Reading]
+    readings: list[SmoothnessReading]
+    view: RangeView | None = None
+    sharpness: Sharpness | None = None
+    kinks: KinkShare | None = None
 
     @property
     def smoothness(self) -> float | None:
@@ -112,14 +87,14 @@ class PassRow(_Document):
 class PassTime(_Document):
     """Seconds of one training pass, evaluation and smoothness not included: elapsed, and processor time."""
 
-    wall_seconds: Positive
-    cpu_seconds: Positive
+    wall_seconds: NonNegative
+    cpu_seconds: NonNegative
 
 
 class Record(_Document):
     """What every record has; its file is named by its key."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     key: str
 
 
@@ -177,74 +152,6 @@ class ConvNetRecord(Record):
         return "stuck" if last > STUCK * first else "trained"
 
 
-def stable_bracket(runs: Sequence[ConvNetRecord]) -> tuple[float, float] | None:
-    """The largest learning rate up to which every one of these runs trained, and the next, at which one did not.
-
-    None when the smallest rate fails already or none does: then they do not say where the limit lies.
-    """
-    good = 0.0
-    for run in sorted(runs, key=lambda run: run.spec.learning_rate):
-        if run.outcome != "trained":
-            return (good, run.spec.learning_rate) if good else None
-        good = run.spec.learning_rate
-    return None
-
-
-class RangeRow(_Document):
-    """Loss and gradient change along an update, as :class:`hw4.curvature.RangeView` explains them."""
-
-    factors: list[Annotated[float, Field(gt=0)]]
-    loss: Positive
-    losses: list[Positive]
-    gradient_changes: list[Positive]
-    update_norm: Positive
-
-    @property
-    def smoothness(self) -> list[float]:
-        """Effective smoothness at each step length."""
-        return [
-            change / (factor * self.update_norm)
-            for factor, change in zip(self.factors, self.gradient_changes, strict=True)
-        ]
-
-
-class BlockNorms(_Document):
-    """One parameter tensor's norms: its weights, its part of the update, its part of the gradient's change."""
-
-    name: str
-    weight_norm: Positive
-    update_norm: Positive
-    gradient_change_norm: Positive
-
-
-class Curvature(_Document):
-    """Largest Hessian eigenvalue with its relative residual, and the share of kinks with its integral's error."""
-
-    sharpness: Annotated[float, Field(allow_inf_nan=False)]
-    residual: Positive
-    products: int
-    kink_share: Positive
-    quadrature_error: Positive
-
-
-class LandscapeRow(_Document):
-    """What lies around a network after ``completed`` passes; curvature is measured after some passes only."""
-
-    completed: Annotated[int, Field(ge=0)]
-    view: RangeRow
-    blocks: list[BlockNorms]
-    curvature: Curvature | None
-
-
-class LandscapeRecord(Record):
-    """What was measured around one run after each pass; it ends early when the run has diverged."""
-
-    spec: LandscapeSpec
-    data: DataIdentity
-    environment: Environment
-    rows: list[LandscapeRow]
-
-
 class QuestionIdentity(_Document):
     """Which questions a run saw, what made their vectors, and the SHA-256 of vectors and labels."""
 
@@ -268,7 +175,7 @@ class TextCNNRecord(Record):
     environment: Environment
     test_accuracy: Share | None
     correct: list[bool] | None
-    train_loss: Positive | None
+    train_loss: NonNegative | None
     diverged: bool
 
     @model_validator(mode="after")
@@ -307,14 +214,47 @@ def _version(name: str) -> str:
 
 
 @cache
-def code_digest() -> str:
-    """SHA-256 over the sources that determine a run's numbers: equal digests mean equal computations."""
+def code_digest(package: Path = PACKAGE) -> str:
+    """Fingerprint of the code that computes: SHA-256 over the syntax of the trainers and of all that they import.
+
+    Equal digests mean equal computations. Comments, docstrings and layout do not count, nor does code that schedules,
+    keeps or reports runs, for the trainers do not import it. Data files of the package do.
+    """
     digest = hashlib.sha256()
-    for part in NUMERICAL_CODE:
-        path = PACKAGE / part
-        for source in sorted(path.glob("*.py")) if path.is_dir() else [path]:
-            digest.update(source.relative_to(PACKAGE).as_posix().encode() + b"\0" + source.read_bytes())
+    for source in computing_code(package):
+        digest.update(source.relative_to(package).as_posix().encode() + b"\0")
+        digest.update(_syntax(source).encode() if source.suffix == ".py" else source.read_bytes())
     return digest.hexdigest()
+
+
+def computing_code(package: Path) -> list[Path]:
+    """Files of the code that computes: the trainers, what they import of the package, and the data they read."""
+    found, todo = set[Path](), [package / f"{name}.py" for name in TRAINERS]
+    while todo:
+        source = todo.pop()
+        if source in found or source.stem in KEEPING:
+            continue
+        found.add(source)
+        for node in ast.walk(ast.parse(source.read_bytes())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom):  # a module, or a module's names
+                names = [str(node.module), *(f"{node.module}.{name}" for name in names)]
+            files = [package.parent.joinpath(*name.split(".")).with_suffix(".py") for name in names]
+            todo += [file for file in files if file.is_relative_to(package) and file.exists()]
+    return [*sorted(found), package / "data" / "grammar.toml"]
+
+
+def _syntax(source: Path) -> str:
+    """A module's syntax tree in words, without docstrings."""
+    tree = ast.parse(source.read_bytes())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            node.body = [each for each in node.body if not _is_text(each)] or [ast.Pass()]
+    return ast.dump(tree)
+
+
+def _is_text(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @cache
@@ -379,14 +319,14 @@ class Store(Generic[R]):
 
 def read_record(path: Path, kind: type[R]) -> R:
     """Read one record file; raises RecordError, in one sentence, when it is not a record of this kind and version."""
-    way_out = "delete the file to have the run made again"
+    way_out = "make the run again with --fresh, or delete the file"
     try:
         contents = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not complete JSON ({error}); {way_out}") from error
     version = contents.get("schema_version") if isinstance(contents, dict) else None
-    if version != 1:
-        raise RecordError(f"{path} has schema version {version!r}, this hw4 reads version 1; {way_out}")
+    if version != 2:
+        raise RecordError(f"{path} has schema version {version!r}, this hw4 reads version 2; {way_out}")
     try:
         # Through JSON again: strict validation accepts JSON's own types only in JSON mode.
         record = kind.model_validate_json(json.dumps(contents))
@@ -403,20 +343,20 @@ class AuditedRun(_Document):
     label: str
     variant: str
     seed: int
-    smoothness: dict[str, list[Positive]]
-    train_loss: list[Positive]
+    smoothness: dict[str, list[NonNegative]]
+    train_loss: list[NonNegative]
     test_accuracy: list[Share]
 
 
 class PixelAudit(_Document):
     """Largest standardised test pixel, test images with one above 100, and scores, by the two rules."""
 
-    largest_right: Positive
-    largest_notebook: Positive
+    largest_right: NonNegative
+    largest_notebook: NonNegative
     above_100_right: int
     above_100_notebook: int
-    test_loss_right: Positive
-    test_loss_notebook: Positive
+    test_loss_right: NonNegative
+    test_loss_notebook: NonNegative
     test_accuracy_right: Share
     test_accuracy_notebook: Share
 
@@ -445,9 +385,9 @@ class QuestionAudit(_Document):
 class EvaluationCost(_Document):
     """Processor seconds of the notebook's evaluation, of ours, and of a training pass; medians of rounds in turn."""
 
-    notebook_seconds: Positive
-    right_seconds: Positive
-    pass_seconds: Positive
+    notebook_seconds: NonNegative
+    right_seconds: NonNegative
+    pass_seconds: NonNegative
 
 
 class AuditRecord(Record):
@@ -456,7 +396,7 @@ class AuditRecord(Record):
     data: DataIdentity
     questions_data: QuestionIdentity
     environment: Environment
-    learning_rate: Positive
+    learning_rate: NonNegative
     runs: Annotated[list[AuditedRun], Field(min_length=2)]
     pixels: PixelAudit
     strides: list[AuditedStride]

@@ -8,27 +8,25 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from hw4.errors import DataError
-from hw4.plan import Spec, by_setting, cost, groups, rescue_trials
 from hw4.processes import spread
-from hw4.records import ConvNetRecord, LandscapeRecord, QuestionIdentity, Store, TextCNNRecord
-from hw4.specs import ConvNetSpec, LandscapeSpec, QuestionSet, TextCNNSpec
+from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
+from hw4.specs import ConvNetSpec, QuestionSet, TextCNNSpec, groups
+from hw4.studies import Spec, Study, cost
 
 if TYPE_CHECKING:
     from hw4.data.images import Images
     from hw4.data.vectors import QuestionVectors
 
-Made = ConvNetRecord | LandscapeRecord | TextCNNRecord
-OnRecord = Callable[[Made, bool], None]
+Record = ConvNetRecord | TextCNNRecord
+OnRecord = Callable[[Record, bool], None]
 """Called for every run as it ends, with its record and whether it was found on disk."""
 OnFailure = Callable[[Spec, Exception], None]
 """Called for every run that could not be made, with what stood in the way."""
 
-KINDS: Mapping[type[Spec], type[Made]] = {
-    ConvNetSpec: ConvNetRecord, LandscapeSpec: LandscapeRecord, TextCNNSpec: TextCNNRecord,
-}  # fmt: skip
+KINDS: Mapping[type[Spec], type[Record]] = {ConvNetSpec: ConvNetRecord, TextCNNSpec: TextCNNRecord}
 
 
 @dataclass(frozen=True)
@@ -62,21 +60,19 @@ def _questions(name: QuestionSet) -> "tuple[QuestionVectors, QuestionIdentity]":
     return questions, identity(questions)
 
 
-def make(task: Task) -> list[Made]:
+def make(task: Task) -> list[Record]:
     """Make a task's runs in whatever process or machine this is."""
-    from hw4 import claim, experiments, sweep
+    from hw4 import experiments, sweep
 
     _one_thread()
     first = task.specs[0]
     if isinstance(first, TextCNNSpec):
         trials = [spec for spec in task.specs if isinstance(spec, TextCNNSpec)]
         return list(sweep.train_trials(trials, *(task.questions or _questions(first.data))))
-    if isinstance(first, LandscapeSpec):
-        return [claim.train_landscape(first, _images(first.run, task.device))]
     return [experiments.train_convnet(first, _images(first, task.device))]
 
 
-def _found(spec: Spec, folder: Path, device: str) -> Made | None:
+def _found(spec: Spec, folder: Path, device: str) -> Record | None:
     """The record of a run, where the folder holds one that a run made now would repeat."""
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
     if record is None:
@@ -88,9 +84,8 @@ def _found(spec: Spec, folder: Path, device: str) -> Made | None:
         if isinstance(spec, TextCNNSpec):
             assert isinstance(record, TextCNNRecord)
             return record if sweep.serves(record, _questions(spec.data)[1]) else None
-        assert not isinstance(record, TextCNNRecord)
-        net = spec.run if isinstance(spec, LandscapeSpec) else spec
-        return record if experiments.same_circumstances(record, _images(net, device)) else None
+        assert isinstance(record, ConvNetRecord)
+        return record if experiments.same_circumstances(record, _images(spec, device)) else None
     except DataError:
         return None  # whoever makes the run is told, and other runs go on
 
@@ -113,72 +108,61 @@ def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool) -
 
 
 def make_all(
-    wanted: Sequence[tuple[Path, Spec]],
+    studies: Sequence[tuple[Path, Study]],
     *,
     processes: int = 1,
     executor: Executor | None = None,
     fresh: bool = False,
     device: str = "cpu",
-    rescue: bool = False,
     on_record: OnRecord | None = None,
     on_failure: OnFailure | None = None,
-) -> list[Made]:
-    """Make every run that its folder does not hold already, the longest first, and return all records in order.
+) -> list[Record]:
+    """Make every run that the studies want and their folders do not hold, until nothing more is wanted.
 
-    Runs go to so many processes of one thread each, or to ``executor``, which may be on other machines. Folders are
-    created, and proved writable, before anything is trained. A stored record serves when its data, its computing code,
-    versions and precision are those of this process, and for ConvNets processor, device and threads; ``fresh`` makes
-    it again all the same. Every run is saved as it ends, so whatever stops this, nothing finished is lost and the same
-    call goes on. ``rescue`` adds, after the wanted ones, trials of diverging strides at smaller learning rates, see
-    :func:`hw4.plan.rescue_trials`. With ``on_failure`` a run that cannot be made is told there and stops no other;
-    without it the first such error is raised. Raises SpecError when a spec and its data do not fit.
+    Returns all records in the order in which they were wanted. Runs go, the longest first, to so many processes of
+    one thread each, or to ``executor``, which may be on other machines. Folders are created, and proved writable,
+    before anything is trained. A stored record serves when its data, its computing code, versions and precision are
+    those of this process, and for ConvNets processor, device and threads; ``fresh`` makes it again all the same. Every
+    run is saved as it ends, so whatever stops this, nothing finished is lost and the same call goes on. With
+    ``on_failure`` a run that cannot be made is told there and stops no other; without it the first such error is
+    raised. Raises SpecError when a spec and its data do not fit.
     """
-    records: dict[Path, dict[Spec, Made | None]] = {folder: {} for folder, _ in wanted}
-    order: list[tuple[Path, Spec]] = []
+    made: dict[Path, dict[Spec, Record | None]] = {folder: {} for folder, _ in studies}
     queue: list[Task] = []
 
-    def take(folder: Path, spec: Spec, record: Made, *, on_disk: bool) -> None:
-        records[folder][spec] = record
+    def take(folder: Path, spec: Spec, record: Record, *, on_disk: bool) -> None:
+        made[folder][spec] = record
         if on_record is not None:
             on_record(record, on_disk)
 
-    def want(pairs: Sequence[tuple[Path, Spec]]) -> None:
-        known = {(folder, spec): _found(spec, folder, device) for folder, spec in pairs}
-        for folder, kind in dict.fromkeys((folder, KINDS[type(spec)]) for folder, spec in known):
-            Store(folder, kind).prepare()
-        order.extend(known)
-        missing = []
-        for (folder, spec), found in known.items():
-            if found is not None and not fresh:
-                take(folder, spec, found, on_disk=True)
-            else:
-                records[folder][spec] = None
-                missing.append((folder, spec))
-        queue.extend(_tasks(missing, device, remote=executor is not None))
-
-    sweeps = [
-        (folder, trials) for folder in records if rescue
-        for trials in by_setting([spec for where, spec in wanted if where == folder and isinstance(spec, TextCNNSpec)])
-    ]  # fmt: skip
-
-    def want_rescue() -> None:
-        for folder, trials in sweeps:
-            mine = cast("Mapping[TextCNNSpec, TextCNNRecord | None]", records[folder])  # only trials are looked up
-            while more := rescue_trials(trials, mine):
-                want([(folder, spec) for spec in more])
+    def ask() -> None:
+        """Look for what is wanted now, and queue what is not found, until nothing new is wanted."""
+        while new := list(
+            dict.fromkeys((at, spec) for at, study in studies for spec in study(made[at]) if spec not in made[at])
+        ):
+            known = {(folder, spec): None if fresh else _found(spec, folder, device) for folder, spec in new}
+            for folder, kind in dict.fromkeys((folder, KINDS[type(spec)]) for folder, spec in new):
+                Store(folder, kind).prepare()
+            missing = []
+            for (folder, spec), found in known.items():
+                if found is not None:
+                    take(folder, spec, found, on_disk=True)
+                else:
+                    made[folder][spec] = None
+                    missing.append((folder, spec))
+            queue.extend(_tasks(missing, device, remote=executor is not None))
 
     def fail(task: Task, error: Exception) -> None:
         assert on_failure is not None
         for spec in task.specs:
             on_failure(spec, error)
 
-    want(wanted)
-    want_rescue()
+    ask()
     failing = None if on_failure is None else fail
     for task, results in spread(make, queue, processes=processes, executor=executor, on_failure=failing):
         store = Store(task.folder, KINDS[type(task.specs[0])])
         for spec, result in zip(task.specs, results, strict=True):
             store.save(result)
             take(task.folder, spec, result, on_disk=False)
-        want_rescue()
-    return [record for folder, spec in order if (record := records[folder][spec]) is not None]
+        ask()
+    return [record for runs in made.values() for record in runs.values() if record is not None]

@@ -5,7 +5,6 @@ definition, after Santurkar et al., "How Does Batch Normalization Help Optimizat
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -13,61 +12,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from hw4.objective import NormMode, Objective, flatten, loss_and_gradient
+from hw4.objective import Objective, flatten, loss_and_gradient
+from hw4.readings import Block, SmoothnessReading
+from hw4.specs import NormMode
 from hw4.training import Loss, chunks
 
 NoiseFloor = Literal["reordered", "float64"]
 
-USABLE = 4
-"""A reading counts when it is so many times its noise floor: independent noise then adds at most 3% to it."""
-
 
 class SmoothnessUndefinedError(ValueError):
     """The quotient has no value here: the update is zero, or a gradient is not finite."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Block:
-    """One parameter tensor's part in a reading: its name, and norms of its weights, its update, its gradient change."""
-
-    name: str
-    weight_norm: float
-    update_norm: float
-    gradient_change_norm: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class SmoothnessReading:
-    """One smoothness measurement, with what is needed to judge it.
-
-    ``smoothness`` is ``gradient_change_norm`` / ``update_norm``, where ``update_norm`` is ||u||_2 over all trained
-    parameters. A value of the quotient means little without the ||u|| it was taken at: with ReLU or max-pooling it has
-    no limit for small u. ``along_update`` = |u . dg| / ||u||^2 is its lower bound, the mean curvature along u;
-    ``cosine`` is the angle's between u and dg. ``noise_floor`` is what rounding alone makes of the quotient, when it
-    was asked for. ``norm_mode`` and ``chunk_size`` (examples) say which objective was differentiated.
-    """
-
-    smoothness: float
-    update_norm: float
-    gradient_change_norm: float
-    cosine: float
-    along_update: float
-    weight_norm: float
-    learning_rate: float
-    noise_floor: float | None
-    norm_mode: NormMode
-    chunk_size: int
-    blocks: tuple[Block, ...]
-
-    @property
-    def scaled(self) -> float:
-        """Learning rate x smoothness: gradient descent on an L-smooth quadratic is stable below 2."""
-        return self.learning_rate * self.smoothness
-
-    @property
-    def usable(self) -> bool:
-        """Whether the reading is far enough above its noise floor, as far as one was measured."""
-        return self.noise_floor is None or self.smoothness >= USABLE * self.noise_floor
 
 
 def effective_smoothness(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Tensor) -> float:

@@ -1,11 +1,12 @@
 """What to run: frozen descriptions of runs, without torch and without files. Defaults are the homework's numbers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hw4.errors import SpecError, first_problem
+from hw4.geometry import TEXT_FILTERS, TEXT_LENGTH, pooling_windows
 
 Dataset = Literal["fashion-mnist", "digits"]
 Norm = Literal["batch"]
@@ -29,8 +30,9 @@ class ConvNetSpec(BaseModel):
     ``learning_rate`` is in loss units per squared parameter unit, ``batch_size`` in images, ``passes`` in rounds of
     ``round(n / batch_size)`` updates, ``subset`` the share of training images in (0, 1]. ``norm_mode`` and
     ``chunk_size`` (images) say which function the smoothness is measured on, see :mod:`hw4.smoothness`, ``directions``
-    along how many minibatch updates after every pass (0: not at all), ``noise_floor`` whether beside what rounding
-    makes of it.
+    along how many minibatch updates after every pass (0: none), ``noise_floor`` whether beside what rounding makes of
+    it. ``range_view`` walks along the first of those updates after every pass, ``curvature_passes`` names the passes
+    after which sharpness and kinks are measured, see :mod:`hw4.curvature`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -46,6 +48,8 @@ class ConvNetSpec(BaseModel):
     chunk_size: int = Field(default=100, ge=1)
     directions: int = Field(default=3, ge=0)
     noise_floor: bool = True
+    range_view: bool = False
+    curvature_passes: tuple[Annotated[int, Field(ge=0)], ...] = ()
     seed: int = Field(default=0, ge=0)
 
     @classmethod
@@ -84,13 +88,7 @@ class ConvNetSpec(BaseModel):
 
         Settings at their default do not appear, so a setting added later leaves the old keys as they are.
         """
-        parts = [self.data, f"convnet-{self.variant}"]
-        for field, short in (("learning_rate", "lr"), ("batch_size", "batch"), ("passes", "passes"),
-                             ("norm_mode", "norm-"), ("chunk_size", "chunk"),
-                             ("directions", "directions"), ("noise_floor", "floor")):  # fmt: skip
-            value = getattr(self, field)
-            if value != type(self).model_fields[field].default:
-                parts.append(f"{short}{value}")
+        parts = [self.data, f"convnet-{self.variant}", *_named(self, CONVNET_FIELDS)]
         if self.subset != DEFAULT_SUBSET[self.data]:
             parts.append(f"subset{self.subset}")
         return "_".join([*parts, f"seed{self.seed}"])
@@ -98,8 +96,38 @@ class ConvNetSpec(BaseModel):
     @property
     def setting(self) -> Self:
         """The spec without architecture, seed and what is measured: runs that share it may stand in one figure."""
-        other = {"norm": None, "downsample": "pool", "seed": 0, "directions": 3, "noise_floor": True}
-        return self.model_copy(update=other)
+        return self.model_copy(update={"norm": None, "downsample": "pool", "seed": 0, **MEASURED})
+
+
+CONVNET_FIELDS = {
+    "learning_rate": "lr",
+    "batch_size": "batch",
+    "passes": "passes",
+    "norm_mode": "norm-",
+    "chunk_size": "chunk",
+    "directions": "directions",
+    "noise_floor": "floor",
+    "range_view": "range",
+    "curvature_passes": "curvature",
+}
+"""Settings of a ConvNet's run that its key names when they are not the homework's, and how."""
+TEXTCNN_FIELDS = {"learning_rate": "lr", "momentum": "momentum", "batch_size": "batch", "epochs": "epochs"}
+"""The same for a text CNN's."""
+MEASURED = {
+    name: ConvNetSpec.model_fields[name].default
+    for name in ("directions", "noise_floor", "range_view", "curvature_passes")
+}
+"""Settings that change what is measured and not what is trained, with the values of a run of exercise 1."""
+
+
+def _named(spec: BaseModel, fields: Mapping[str, str]) -> list[str]:
+    """The parts of a key: every setting that is not at its default, so that a later setting leaves old keys as is."""
+    parts = []
+    for name, short in fields.items():
+        value = getattr(spec, name)
+        if value != type(spec).model_fields[name].default:
+            parts.append(short + ("-".join(map(str, value)) if isinstance(value, tuple) else str(value)))
+    return parts
 
 
 EXERCISES: dict[Exercise, tuple[tuple[Norm | None, Downsample], ...]] = {
@@ -135,21 +163,6 @@ CURVATURE_PASSES = (0, 3, 10)
 """Passes after which the costly measurements are made: before training, under way, at the end."""
 
 
-class LandscapeSpec(BaseModel):
-    """A run to look around after every pass, and the passes after which curvature is measured."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-    run: ConvNetSpec
-    curvature_passes: tuple[Annotated[int, Field(ge=0)], ...] = CURVATURE_PASSES
-
-    @property
-    def key(self) -> str:
-        """Name of the landscape: that of the run, and the passes where they are not the usual ones."""
-        passes = "-".join(map(str, self.curvature_passes))
-        return f"{self.run.key}_landscape{'' if self.curvature_passes == CURVATURE_PASSES else passes}"
-
-
 def ladder_specs(
     *,
     rates: Sequence[float] = LADDER_RATES,
@@ -170,12 +183,17 @@ def ladder_specs(
     )
 
 
-def landscape_specs(*, seeds: int, data: Dataset, passes: int = 10) -> tuple[LandscapeSpec, ...]:
+def landscape_specs(*, seeds: int, data: Dataset, passes: int = 10) -> tuple[ConvNetSpec, ...]:
     """List the runs to look around in: both architectures of exercise 1 at the homework's learning rate."""
     measured = tuple(sorted({min(completed, passes) for completed in CURVATURE_PASSES}))
-    return tuple(
-        LandscapeSpec(run=spec, curvature_passes=measured)
-        for spec in exercise_specs(["smoothness"], seeds=seeds, data=data, passes=passes, directions=1)
+    return exercise_specs(
+        ["smoothness"],
+        seeds=seeds,
+        data=data,
+        passes=passes,
+        directions=1,
+        range_view=True,
+        curvature_passes=measured,
     )
 
 
@@ -205,17 +223,8 @@ class TextCNNSpec(BaseModel):
     @property
     def key(self) -> str:
         """Name of the run: data, stride, every setting that is not the homework's, trial."""
-        parts = [self.data, f"textcnn-stride{self.stride}"]
-        for field, short in (
-            ("learning_rate", "lr"),
-            ("momentum", "momentum"),
-            ("batch_size", "batch"),
-            ("epochs", "epochs"),
-        ):
-            value = getattr(self, field)
-            if value != type(self).model_fields[field].default:
-                parts.append(f"{short}{value}")
-        return "_".join([*parts, f"trial{self.trial}"])
+        named = _named(self, TEXTCNN_FIELDS)
+        return "_".join([self.data, f"textcnn-stride{self.stride}", *named, f"trial{self.trial}"])
 
 
 def sweep_specs(
@@ -234,3 +243,28 @@ def sweep_specs(
         )
     except ValidationError as error:
         raise SpecError(f"no such run: {first_problem(error)}") from error
+
+
+CACHED_FLOATS = 2**18
+"""Trials are trained together while one intermediate of theirs stays below this many floats: 1 MiB, a core's cache."""
+
+
+def by_setting(specs: Sequence[TextCNNSpec]) -> list[list[TextCNNSpec]]:
+    """Trials that are equal but for the trial, together."""
+    found: dict[TextCNNSpec, list[TextCNNSpec]] = {}
+    for spec in specs:
+        found.setdefault(spec.model_copy(update={"trial": 0}), []).append(spec)
+    return list(found.values())
+
+
+def groups(specs: Sequence[TextCNNSpec]) -> list[list[TextCNNSpec]]:
+    """Trials that are trained together: equal but for the trial, as many as fit the cache; the costliest first.
+
+    It is told by the specs, for which trials share a batched product can change their last bits.
+    """
+    found: list[list[TextCNNSpec]] = []
+    for trials in by_setting(specs):
+        floats = len(pooling_windows(TEXT_LENGTH, trials[0].stride)) * TEXT_FILTERS * trials[0].batch_size
+        together = max(1, CACHED_FLOATS // floats)
+        found += [trials[start : start + together] for start in range(0, len(trials), together)]
+    return sorted(found, key=lambda group: group[0].stride)

@@ -10,9 +10,9 @@ from hw4.data.vectors import QuestionVectors, logistic_share, majority_share
 from hw4.errors import SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN, TextCNNEnsemble
-from hw4.plan import groups as groups  # noqa: PLC0414  the gate asks the sweep of any revision for them
 from hw4.records import TEXT_PACKAGES, Environment, QuestionIdentity, TextCNNRecord, environment
 from hw4.specs import TextCNNSpec
+from hw4.specs import groups as groups  # noqa: PLC0414  the gate asks the sweep of any revision for them
 from hw4.training import chunks, train_ensemble
 
 

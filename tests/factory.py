@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from hw4.records import ConvNetRecord, DataIdentity, PassRow, PassTime, Reading, environment
+from hw4.readings import SmoothnessReading
+from hw4.records import ConvNetRecord, DataIdentity, PassRow, PassTime, environment
 from hw4.specs import ConvNetSpec
 from hw4.stats import Interval
 
@@ -20,13 +21,14 @@ def make_row(
     )  # fmt: skip
 
 
-def make_reading(smoothness: float, **changes: Any) -> Reading:
+def make_reading(smoothness: float, **changes: Any) -> SmoothnessReading:
     """A reading far above its noise floor."""
     values = {
         "smoothness": smoothness, "update_norm": 0.1, "gradient_change_norm": 0.1 * smoothness, "cosine": 0.6,
-        "along_update": 0.6 * smoothness, "weight_norm": 3.0, "noise_floor": 1e-4 * smoothness, "usable": True,
+        "along_update": 0.6 * smoothness, "weight_norm": 3.0, "noise_floor": 1e-4 * smoothness,
+        "learning_rate": 0.04, "norm_mode": "batch", "chunk_size": 100, "blocks": (),
     }  # fmt: skip
-    return Reading.model_validate({**values, **changes})
+    return SmoothnessReading(**{**values, **changes})
 
 
 def make_record(

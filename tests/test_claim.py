@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 import pytest
-
 from hw4.claim import between, train_landscape
+
 from hw4.data.images import load_images
 from hw4.errors import RecordError, SpecError
 from hw4.experiments import train_convnet

@@ -18,6 +18,7 @@ from hw4.report.findings import settled_smoothness
 from hw4.runs import make_all
 from hw4.specs import ConvNetSpec, exercise_specs
 from hw4.stats import paired_difference, paired_ratio
+from hw4.studies import grid
 from hw4.training import evaluate, train_pass
 from tests.factory import require
 
@@ -141,7 +142,7 @@ def real_runs(real_images: Images, tmp_path_factory: pytest.TempPathFactory) -> 
         spec.model_copy(update={"directions": 1 if spec.downsample == "pool" else 0})
         for spec in exercise_specs(["smoothness", "pooling"], seeds=SEEDS, data="fashion-mnist")
     ]
-    made = make_all([(folder, spec) for spec in specs], processes=2)
+    made = make_all([(folder, grid(specs))], processes=2)
     return {(r.spec.variant, r.spec.seed): r for r in made if isinstance(r, ConvNetRecord)}
 
 

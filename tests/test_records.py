@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import hw4
 from hw4.errors import RecordError
 from hw4.files import write_atomically
 from hw4.records import ConvNetRecord, Store, code_digest, read_record
@@ -37,7 +39,7 @@ def test_a_record_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     contents = RECORD.model_dump_json(indent=1)
     path = tmp_path / f"{SPEC.key}.json"
     path.write_text(contents[: cut % len(contents)])
-    with pytest.raises(RecordError, match=r"not complete JSON.*delete the file"):
+    with pytest.raises(RecordError, match=r"not complete JSON.*--fresh, or delete the file"):
         read_record(path, ConvNetRecord)
 
 
@@ -90,7 +92,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (changed(lambda r: r.update(schema_version=2)), "schema version 2, this hw4 reads version 1"),
+        (changed(lambda r: r.update(schema_version=1)), "schema version 1, this hw4 reads version 2; make the run again with"),
         (changed(lambda r: r.pop("schema_version")), "schema version None"),
         (changed(lambda r: r.pop("rows")), "rows"),
         (changed(lambda r: r.update(extra=1)), "extra"),
@@ -153,3 +155,43 @@ def test_the_environment_names_versions_code_and_processor() -> None:
     assert environment.code == code_digest()
     assert environment.cpu
     assert environment.commit is None or len(environment.commit) == 40
+
+
+PACKAGE = Path(hw4.__file__).parent
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Path:
+    """The package's sources, to be edited."""
+    return Path(shutil.copytree(PACKAGE, tmp_path / "hw4", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "written"),
+    [
+        ("training.py", "alpha=learning_rate", "alpha=2 * learning_rate"),
+        ("objective.py", "len(targets) / n", "1 / n"),
+        ("geometry.py", "TEXT_KERNEL, TEXT_PADDING, TEXT_LENGTH, TEXT_FILTERS = 3", "A, B, C, D = 3"),
+        ("specs.py", "default=0.04", "default=0.05"),
+        ("experiments.py", "SHARPNESS_TOLERANCE = 0.02", "SHARPNESS_TOLERANCE = 0.2"),
+        ("data/vectors.py", "WIDTH = 96", "WIDTH = 95"),
+        ("data/grammar.toml", "glacier", "iceberg"),
+        ("models.py", "KERNEL", "KERNEL_SIZE"),
+    ],
+)
+def test_editing_what_can_change_a_number_makes_runs_stale(copied: Path, name: str, found: str, written: str) -> None:
+    before, path = code_digest(copied), copied / name
+    assert found in path.read_text()
+    path.write_text(path.read_text().replace(found, written, 1))
+    assert code_digest.__wrapped__(copied) != before
+
+
+@pytest.mark.parametrize(
+    "name", ["cli.py", "runs.py", "processes.py", "studies.py", "records.py", "stats.py", "report/page.py"]
+)
+def test_editing_what_schedules_keeps_or_shows_makes_nothing_stale(copied: Path, name: str) -> None:
+    before, path = code_digest(copied), copied / name
+    path.write_text(path.read_text() + "\n\nA_NEW_NUMBER = 3\n")
+    training = copied / "training.py"
+    training.write_text(training.read_text().replace('"""Plain', '"""Quite plain', 1) + "# a remark\n")
+    assert code_digest.__wrapped__(copied) == before == code_digest()

@@ -8,56 +8,62 @@ import pytest
 import torch
 
 from hw4.errors import RecordError, SpecError
-from hw4.plan import Spec, cost
 from hw4.processes import spread
-from hw4.records import ConvNetRecord, LandscapeRecord, TextCNNRecord
-from hw4.runs import Made, make_all
-from hw4.specs import ConvNetSpec, LandscapeSpec, TextCNNSpec, exercise_specs, sweep_specs
+from hw4.records import ConvNetRecord, TextCNNRecord
+from hw4.runs import Record, make_all
+from hw4.specs import ConvNetSpec, TextCNNSpec, exercise_specs, sweep_specs
+from hw4.studies import Spec, Study, cost, grid
 
 
 def small_net(**settings: object) -> ConvNetSpec:
     return ConvNetSpec.build(**{"data": "digits", "subset": 0.1, "passes": 1, **settings})  # type: ignore[arg-type]
 
 
+def in_folder(folder: Path, *specs: Spec) -> tuple[Path, Study]:
+    return folder, grid(specs)
+
+
 def one_of_each() -> list[Spec]:
     """A run of every kind, as small as they come."""
     net = small_net(directions=1)
-    view = LandscapeSpec(run=net, curvature_passes=())
+    view = small_net(directions=1, range_view=True)
     texts = sweep_specs("grammar", strides=[5, 500], trials=2, epochs=1)
     return [net, view, *texts]
 
 
-def without_times(record: Made) -> dict[str, object]:
+def without_times(record: Record) -> dict[str, object]:
     return {name: value for name, value in record.model_dump().items() if name != "times"}
 
 
 def test_every_kind_is_made_once_and_found_later(tmp_path: Path) -> None:
     specs, ended = one_of_each(), list[tuple[str, bool]]()
-    wanted = [(tmp_path, spec) for spec in specs]
-    first = make_all(wanted[:3], on_record=lambda record, found: ended.append((record.key, found)))
+    first = make_all(
+        [in_folder(tmp_path, *specs[:3])], on_record=lambda record, found: ended.append((record.key, found))
+    )
     assert [record.key for record in first] == [spec.key for spec in specs[:3]]
     assert sorted(ended) == sorted((spec.key, False) for spec in specs[:3])
     ended.clear()
-    again = make_all(wanted, on_record=lambda record, found: ended.append((record.key, found)))
+    again = make_all([in_folder(tmp_path, *specs)], on_record=note)
     assert again[:3] == first
     assert dict(ended) == {spec.key: index < 3 for index, spec in enumerate(specs)}
-    assert [type(record) for record in again] == [ConvNetRecord, LandscapeRecord] + [TextCNNRecord] * 4
+    assert [type(record) for record in again] == [ConvNetRecord] * 2 + [TextCNNRecord] * 4
     ended.clear()
-    fresh = make_all(wanted[:1], fresh=True, on_record=lambda record, found: ended.append((record.key, found)))
+    fresh = make_all(
+        [in_folder(tmp_path, specs[0])], fresh=True, on_record=lambda record, found: ended.append((record.key, found))
+    )
     assert ended == [(specs[0].key, False)]
     assert without_times(fresh[0]) == without_times(first[0])
 
 
 def test_processes_change_nothing_but_time(tmp_path: Path) -> None:
-    wanted = [(folder, spec) for spec in one_of_each() for folder in (tmp_path / "one", tmp_path / "two")]
-    alone = make_all([pair for pair in wanted if pair[0].name == "one"])
-    spread = make_all([pair for pair in wanted if pair[0].name == "two"], processes=2)
+    alone = make_all([in_folder(tmp_path / "one", *one_of_each())])
+    spread = make_all([in_folder(tmp_path / "two", *one_of_each())], processes=2)
     assert list(map(without_times, alone)) == list(map(without_times, spread))
 
 
 def test_equal_runs_may_be_wanted_in_two_folders(tmp_path: Path) -> None:
     spec = small_net()
-    first, second = make_all([(tmp_path / "a", spec), (tmp_path / "b", spec)])
+    first, second = make_all([in_folder(tmp_path / "a", spec), in_folder(tmp_path / "b", spec)])
     assert without_times(first) == without_times(second)
     assert len(list(tmp_path.rglob("*.json"))) == 2
 
@@ -65,12 +71,12 @@ def test_equal_runs_may_be_wanted_in_two_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize("spec", [small_net(), TextCNNSpec(data="grammar", stride=500, epochs=1)])
 @pytest.mark.parametrize(("part", "field"), [("environment", "code"), ("data", "checksum")])
 def test_a_record_of_other_code_or_data_does_not_serve(spec: Spec, part: str, field: str, tmp_path: Path) -> None:
-    (record,) = make_all([(tmp_path, spec)])
+    (record,) = make_all([in_folder(tmp_path, spec)])
     path = tmp_path / f"{spec.key}.json"
     contents = json.loads(path.read_text())
     contents[part][field] = "0" * 64
     path.write_text(json.dumps(contents))
-    (again,) = make_all([(tmp_path, spec)])
+    (again,) = make_all([in_folder(tmp_path, spec)])
     assert without_times(again) == without_times(record)
     assert json.loads(path.read_text())[part][field] != "0" * 64, "it was not made again"
 
@@ -82,9 +88,9 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path: Path
     folder = tmp_path / "records"
     folder.mkdir()
     broken = folder / f"{small_net(seed=1).key}.json"
-    broken.write_text('{"schema_version": 2}')
-    with pytest.raises(RecordError, match="has schema version 2, this hw4 reads version 1"):
-        make_all([(folder, small_net()), (folder, small_net(seed=1))])
+    broken.write_text('{"schema_version": 1}')
+    with pytest.raises(RecordError, match="has schema version 1, this hw4 reads version 2"):
+        make_all([in_folder(folder, small_net(), small_net(seed=1))])
     assert [path.name for path in folder.iterdir()] == [broken.name]
 
 
@@ -107,15 +113,15 @@ def test_a_failure_loses_nothing_that_was_being_made() -> None:
 def test_costs_are_in_the_right_order() -> None:
     plain, normed, strided = exercise_specs(["smoothness", "pooling"], seeds=1, data="digits")
     assert cost(normed) > cost(plain) > cost(strided) > cost(TextCNNSpec(data="trec", stride=1))
-    assert cost(LandscapeSpec(run=plain)) > cost(plain)
+    assert cost(plain.model_copy(update={"curvature_passes": (0, 3)})) > cost(plain)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU and a CUDA build of torch")
 @pytest.mark.parametrize("norm", [None, "batch"])
 def test_a_gpu_trains_the_same_network(norm: str | None, tmp_path: Path) -> None:
     """One pass: rounding has no time to grow. Float32 sums in other orders agree to about five digits."""
-    (there,) = make_all([(tmp_path / "cuda", small_net(norm=norm))], device="cuda")
-    (here,) = make_all([(tmp_path / "cpu", small_net(norm=norm))])
+    (there,) = make_all([in_folder(tmp_path / "cuda", small_net(norm=norm))], device="cuda")
+    (here,) = make_all([in_folder(tmp_path / "cpu", small_net(norm=norm))])
     assert isinstance(there, ConvNetRecord)
     assert isinstance(here, ConvNetRecord)
     assert there.environment.device == "cuda"

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from hw4.models import ConvNet
 from hw4.objective import Objective, ObjectiveError
+from hw4.readings import SmoothnessReading
 from hw4.smoothness import (
-    SmoothnessReading,
     SmoothnessUndefinedError,
     effective_smoothness,
     full_gradient,

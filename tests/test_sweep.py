@@ -21,11 +21,11 @@ from hw4.data.vectors import QuestionVectors, load_questions
 from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
-from hw4.plan import RESCUE_RATES, groups, rescue_trials
 from hw4.records import Store, TextCNNRecord
 from hw4.report.strides import summarise
-from hw4.runs import Made, make_all
-from hw4.specs import TextCNNSpec, sweep_specs
+from hw4.runs import Record, make_all
+from hw4.specs import TextCNNSpec, groups, sweep_specs
+from hw4.studies import RESCUE_RATES, Study, sweep
 from hw4.sweep import identity, train_trials
 
 
@@ -101,14 +101,14 @@ def test_a_diverged_trial_has_no_accuracy(questions: QuestionVectors) -> None:
     assert record.correct is None
 
 
-def in_folder(folder: Path, specs: Sequence[TextCNNSpec]) -> list[tuple[Path, TextCNNSpec]]:
-    return [(folder, spec) for spec in specs]
+def in_folder(folder: Path, specs: Sequence[TextCNNSpec]) -> list[tuple[Path, Study]]:
+    return [(folder, sweep(specs))]
 
 
 def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
     made = list[tuple[str, bool]]()
 
-    def note(record: Made, found: bool) -> None:
+    def note(record: Record, found: bool) -> None:
         made.append((record.key, found))
 
     specs = sweep_specs("grammar", strides=[5, 10], trials=3, epochs=1)
@@ -127,7 +127,7 @@ def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(tmp_path: Path) -> None:
     specs = sweep_specs("grammar", strides=[1, 5], trials=2, epochs=3, learning_rate=5.0)
     wanted = in_folder(tmp_path, specs)
-    records = [record for record in make_all(wanted, rescue=True) if isinstance(record, TextCNNRecord)]
+    records = [record for record in make_all(wanted) if isinstance(record, TextCNNRecord)]
     assert [record.spec for record in records[:4]] == list(specs)
     assert all(record.diverged for record in records[:2])
     tried = [record for record in records[4:] if record.stride == 1]
@@ -135,14 +135,15 @@ def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(tmp_path: Path) -
     assert [record.spec.learning_rate for record in tried[::2]] == list(RESCUE_RATES[: len(tried) // 2])
     assert "all train, to a test accuracy of" in " ".join(summarise(records).answer)
     found = list[bool]()
-    assert make_all(wanted, rescue=True, on_record=lambda _, on_disk: found.append(on_disk)) == records
+    assert make_all(wanted, on_record=lambda _, on_disk: found.append(on_disk)) == records
     assert all(found)
-    assert make_all(wanted, processes=2, fresh=True, rescue=True)[:4] == records[:4]
+    assert make_all(wanted, processes=2, fresh=True)[:4] == records[:4]
 
 
 def test_rescue_waits_for_what_is_being_made() -> None:
     specs = sweep_specs("grammar", strides=[1], trials=12)
-    assert rescue_trials(specs, dict.fromkeys(specs)) == []
+    study = sweep(specs)
+    assert study({}) == study(dict.fromkeys(specs)) == list(specs)
 
 
 def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVectors) -> None:
@@ -239,7 +240,7 @@ def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 @pytest.mark.usefixtures("real_questions")
 def test_the_sweep_on_real_questions(tmp_path: Path) -> None:
-    made = make_all(in_folder(tmp_path, sweep_specs("trec")), processes=2, rescue=True)
+    made = make_all(in_folder(tmp_path, sweep_specs("trec")), processes=2)
     summary = summarise([record for record in made if isinstance(record, TextCNNRecord)])
     means = {bar.stride: bar.mean.estimate for bar in summary.bars if bar.mean is not None}
     # Seen before with the same vectors; twice the standard error that 500 shared test questions add is 0.044.

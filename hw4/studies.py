@@ -1,0 +1,113 @@
+"""What each study wants, given what exists: which runs come next, what trains together and what starts first.
+
+From specs and records alone, without torch. A study is a function from the records made so far, with None for a run
+that is being made, to the runs that it wants beside them.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+from hw4.geometry import TEXT_LENGTH, pooling_windows
+from hw4.records import ConvNetRecord, TextCNNRecord
+from hw4.specs import TRIALS, ConvNetSpec, TextCNNSpec, by_setting
+
+Spec = ConvNetSpec | TextCNNSpec
+
+Made = Mapping[Spec, ConvNetRecord | TextCNNRecord | None]
+"""Runs that a study has asked for so far, with their records, or None while they are being made."""
+Study = Callable[[Made], list[Spec]]
+"""Everything that is wanted, given what exists. It is asked again as runs end, until it asks for nothing new."""
+
+GRADIENTS_OF_A_HESSIAN = 80
+"""Full gradients that one measurement of sharpness and kinks costs, roughly; it decides what starts first."""
+
+RESCUE_RATES = (0.05, 0.025, 0.0125, 0.00625)
+"""Learning rates tried, largest first, for a stride of which most trials diverge."""
+
+
+def cost(spec: Spec) -> float:
+    """About how long a run takes, in training passes of the pooled network; it orders runs and weighs progress."""
+    if isinstance(spec, TextCNNSpec):
+        return 1e-4 * spec.epochs * (4 + len(pooling_windows(TEXT_LENGTH, spec.stride)))
+    width = {"pool": 1.0, "stride": 0.4}[spec.downsample] * (1.1 if spec.norm else 1.0)
+    gradients = spec.directions + 1 + spec.noise_floor + 8 * spec.range_view if spec.directions else 0
+    hessians = GRADIENTS_OF_A_HESSIAN * len(spec.curvature_passes)
+    return width * (spec.passes * 2 + gradients * (spec.passes + 1) + hessians)
+
+
+def grid(specs: Sequence[Spec]) -> Study:
+    """A study that wants these runs, whatever they show."""
+    return lambda _made: list(specs)
+
+
+def sweep(trials: Sequence[TextCNNSpec], *, rescue: bool = True) -> Study:
+    """These trials, and where most trials of a setting diverge the same at smaller learning rates, unless not wanted.
+
+    The rates are tried, largest first, until no trial diverges; at most the homework's ten trials of each.
+    """
+    settings = by_setting(trials) if rescue else []
+
+    def wanted(made: Made) -> list[Spec]:
+        return [*trials, *(spec for setting in settings for spec in _rescue(setting, made))]
+
+    return wanted
+
+
+def _rescue(trials: Sequence[TextCNNSpec], made: Made) -> list[TextCNNSpec]:
+    """Trials at smaller rates that are wanted beside trials that are equal but for the trial."""
+    lost, wanted = _diverged(trials, made), list[TextCNNSpec]()
+    if lost is None or 2 * lost <= len(trials):
+        return []
+    for rate in (rate for rate in RESCUE_RATES if rate < trials[0].learning_rate):
+        tried = [spec.model_copy(update={"learning_rate": rate}) for spec in trials[:TRIALS]]
+        wanted += tried
+        if not _diverged(tried, made):  # none did, or they are yet to be made
+            break
+    return wanted
+
+
+def _diverged(specs: Sequence[TextCNNSpec], made: Made) -> int | None:
+    """How many of some trials diverged, or None while any is not made."""
+    records = [record for spec in specs if (record := made.get(spec)) is not None]
+    return sum(record.diverged for record in records) if len(records) == len(specs) else None
+
+
+def ladder(rungs: Sequence[ConvNetSpec], *, bisections: int) -> Study:
+    """These runs, and for every network and seed so many more that narrow where training stops to work.
+
+    Each lies halfway (geometrically) between the largest stable rate and the next, see :func:`stable_bracket`.
+    """
+    by_net: dict[ConvNetSpec, list[ConvNetSpec]] = {}
+    for spec in rungs:
+        by_net.setdefault(spec.model_copy(update={"learning_rate": 1.0}), []).append(spec)
+
+    def wanted(made: Made) -> list[Spec]:
+        return [*rungs, *(spec for net in by_net.values() for spec in _narrowed(net, made, bisections))]
+
+    return wanted
+
+
+def _narrowed(rungs: Sequence[ConvNetSpec], made: Made, bisections: int) -> list[ConvNetSpec]:
+    """Runs at further rates that are wanted beside one network's and seed's ladder."""
+    tried = list(rungs)
+    for _ in range(bisections):
+        runs = [record for spec in tried if isinstance(record := made.get(spec), ConvNetRecord)]
+        bracket = stable_bracket(runs) if len(runs) == len(tried) else None
+        if bracket is None:
+            break
+        middle = float(f"{math.sqrt(bracket[0] * bracket[1]):.3g}")  # three digits keep the keys readable
+        tried.append(rungs[0].model_copy(update={"learning_rate": middle}))
+    return tried[len(rungs) :]
+
+
+def stable_bracket(runs: Sequence[ConvNetRecord]) -> tuple[float, float] | None:
+    """The largest learning rate up to which every one of these runs trained, and the next, at which one did not.
+
+    None when the smallest rate fails already or none does: then they do not say where the limit lies.
+    """
+    good = 0.0
+    for run in sorted(runs, key=lambda run: run.spec.learning_rate):
+        if run.outcome != "trained":
+            return (good, run.spec.learning_rate) if good else None
+        good = run.spec.learning_rate
+    return None
