@@ -36,6 +36,7 @@ from hw4.data.images import load_images
 from hw4.data.vectors import load_questions
 from hw4.gate import accuracy, run, timing, verdicts
 from hw4.objective import Objective
+from hw4.readings import SmoothnessReading
 from hw4.records import PassRow
 from hw4.report import strides
 from tests import (
@@ -143,9 +144,9 @@ def only_the_first_parameters_gradient(patch: Patch) -> None:
     only(slice(0, 1))(patch)
 
 
-def with_smoothness(change: Callable[[hw4.smoothness.SmoothnessReading], float]) -> Callable[[Patch], None]:
+def with_smoothness(change: Callable[[SmoothnessReading], float]) -> Callable[[Patch], None]:
     def plant(patch: Patch) -> None:
-        def changed(original: Any, *arguments: Any, **settings: Any) -> list[hw4.smoothness.SmoothnessReading]:
+        def changed(original: Any, *arguments: Any, **settings: Any) -> list[SmoothnessReading]:
             return [replace(each, smoothness=change(each)) for each in original(*arguments, **settings)]
 
         around(hw4.smoothness, "measure_directions", patch, changed)
@@ -155,7 +156,7 @@ def with_smoothness(change: Callable[[hw4.smoothness.SmoothnessReading], float])
 
 @fault("public code", definition, False, "batch")
 def mean_of_per_layer_ratios(patch: Patch) -> None:
-    def mean(reading: hw4.smoothness.SmoothnessReading) -> float:
+    def mean(reading: SmoothnessReading) -> float:
         return sum(b.gradient_change_norm / b.update_norm for b in reading.blocks) / len(reading.blocks)
 
     with_smoothness(mean)(patch)

@@ -92,7 +92,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (changed(lambda r: r.update(schema_version=1)), "schema version 1, this hw4 reads version 2; make the run again with"),
+        (changed(lambda r: r.update(schema_version=1)), "version 1, this hw4 reads version 2; make the run again"),
         (changed(lambda r: r.pop("schema_version")), "schema version None"),
         (changed(lambda r: r.pop("rows")), "rows"),
         (changed(lambda r: r.update(extra=1)), "extra"),

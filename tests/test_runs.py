@@ -37,9 +37,11 @@ def without_times(record: Record) -> dict[str, object]:
 
 def test_every_kind_is_made_once_and_found_later(tmp_path: Path) -> None:
     specs, ended = one_of_each(), list[tuple[str, bool]]()
-    first = make_all(
-        [in_folder(tmp_path, *specs[:3])], on_record=lambda record, found: ended.append((record.key, found))
-    )
+
+    def note(record: Record, found: bool) -> None:
+        ended.append((record.key, found))
+
+    first = make_all([in_folder(tmp_path, *specs[:3])], on_record=note)
     assert [record.key for record in first] == [spec.key for spec in specs[:3]]
     assert sorted(ended) == sorted((spec.key, False) for spec in specs[:3])
     ended.clear()
