@@ -1,0 +1,79 @@
+"""The reference run's numbers are those of today's code, to the last bit where libraries and processor are the same.
+
+``python -m tests.test_reference FOLDER`` compares the records of a whole run in FOLDER with the reference's, times and
+circumstances aside.
+"""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hw4.data.images import load_images
+from hw4.data.vectors import load_questions
+from hw4.experiments import images_environment, train_convnet
+from hw4.files import RECORDS
+from hw4.records import ConvNetRecord, Environment, Store, TextCNNRecord, read_record
+from hw4.sweep import identity, train_trials
+
+REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
+KINDS = {"*_convnet-*.json": ConvNetRecord, "*_textcnn-*.json": TextCNNRecord}
+
+
+def numbers(record: ConvNetRecord | TextCNNRecord) -> dict[str, Any]:
+    """All of a record but its times, versions and commit."""
+    return record.model_dump(exclude={"times", "environment"})
+
+
+def require_same_machine(then: Environment, now: Environment) -> None:
+    """Skip where sums may be rounded otherwise."""
+    for name in ("versions", "cpu", "threads", "dtype"):
+        if getattr(then, name) != getattr(now, name):
+            pytest.skip(f"the reference was made with {name} {getattr(then, name)}, this is {getattr(now, name)}")
+
+
+@pytest.mark.usefixtures("real_images")
+@pytest.mark.parametrize("variant", ["pool", "pool-batchnorm", "stride"])
+def test_a_convnets_first_pass_is_the_references(variant: str) -> None:
+    """A run of one pass begins as the run of ten: the same weights, minibatches and directions."""
+    (path,) = (
+        (REFERENCE / RECORDS).glob(f"fashion-mnist_convnet-{variant}_*seed0.json")
+        if variant == "stride"
+        else [REFERENCE / RECORDS / f"fashion-mnist_convnet-{variant}_seed0.json"]
+    )
+    reference = read_record(path, ConvNetRecord)
+    images = load_images("fashion-mnist")
+    require_same_machine(reference.environment, images_environment(images))
+    run = train_convnet(reference.spec.model_copy(update={"passes": 1}), images)
+    assert run.data == reference.data
+    assert run.rows == reference.rows[:2]
+
+
+@pytest.mark.usefixtures("real_questions")
+def test_a_strides_trials_are_the_references() -> None:
+    references = Store(REFERENCE / RECORDS, TextCNNRecord).load_all("trec_textcnn-stride5_*.json")
+    questions = load_questions("trec")
+    made = train_trials(
+        sorted((record.spec for record in references), key=lambda spec: spec.trial), questions, identity(questions)
+    )
+    require_same_machine(references[0].environment, made[0].environment)
+    assert {record.key: numbers(record) for record in made} == {record.key: numbers(record) for record in references}
+
+
+def differences(folder: Path, reference: Path = REFERENCE) -> list[str]:
+    """Names of the records, below two folders, that are in one only or whose numbers differ."""
+    found = []
+    for pattern, kind in KINDS.items():
+        first, second = ({path.relative_to(root): path for path in root.rglob(pattern)} for root in (folder, reference))
+        found += [f"{name}: in one folder only" for name in sorted(first.keys() ^ second.keys())]
+        for name in sorted(first.keys() & second.keys()):
+            if numbers(read_record(first[name], kind)) != numbers(read_record(second[name], kind)):
+                found.append(f"{name}: other numbers")
+    return found
+
+
+if __name__ == "__main__":
+    differing = differences(Path(sys.argv[1]))
+    print("\n".join(differing) or "Every record has the reference's numbers, to the last bit.")
+    sys.exit(bool(differing))
