@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from hw4.geometry import conv_output_length, stride_for
     from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
     from hw4.readings import SmoothnessReading
+    from hw4.results import load_results
     from hw4.smoothness import effective_smoothness, full_gradient, measure_smoothness
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ _HOMES = {
     "SmoothnessReading": "readings",
     "effective_smoothness": "smoothness",
     "full_gradient": "smoothness",
+    "load_results": "results",
     "measure_smoothness": "smoothness",
 }
 
@@ -34,6 +36,7 @@ __all__ = [
     "conv_output_length",
     "effective_smoothness",
     "full_gradient",
+    "load_results",
     "measure_smoothness",
     "stride_for",
 ]

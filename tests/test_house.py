@@ -13,8 +13,9 @@ PACKAGE = Path(hw4.__file__).parent
 LAYERS = (
     "errors",
     "files",
-    "specs",
     "geometry",
+    "specs",
+    "readings",
     "data",
     "models",
     "training",
@@ -22,12 +23,12 @@ LAYERS = (
     "smoothness",
     "curvature",
     "records",
+    "results",
     "stats",
     "processes",
+    "studies",
     "experiments",
-    "plan",
     "sweep",
-    "claim",
     "runs",
     "audit",
     "gate",
@@ -41,10 +42,9 @@ STRANGERS = {
     "objective": {"data", "models"},
     "smoothness": {"data", "models"},
     "curvature": {"data", "models"},
-    "gate": {"audit", "claim", "data", "experiments", "models", "objective", "runs", "smoothness", "sweep", "training"},
+    "gate": {"audit", "data", "experiments", "models", "objective", "runs", "smoothness", "sweep", "training"},
     "report": {
         "audit",
-        "claim",
         "curvature",
         "data",
         "experiments",
@@ -81,7 +81,19 @@ def test_every_module_has_its_layer() -> None:
     assert modules | {"data", "gate", "report"} == set(LAYERS)
 
 
-LIGHT = ("specs", "records", "stats", "plan", "runs", "data.choose", "gate.run", "report.page", "cli")
+LIGHT = (
+    "specs",
+    "readings",
+    "records",
+    "results",
+    "stats",
+    "studies",
+    "runs",
+    "data.choose",
+    "gate.run",
+    "report.page",
+    "cli",
+)
 
 
 @pytest.mark.parametrize("module", ["hw4", *(f"hw4.{name}" for name in LIGHT)])
