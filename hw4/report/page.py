@@ -27,7 +27,7 @@ from hw4.records import (
 from hw4.report import audit, benchmarks, claim, gate
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import QUESTIONS, Section, sections
-from hw4.report.strides import chart, chart_alt_text, summarise
+from hw4.report.strides import Summary, chart, chart_alt_text, summaries
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Caption, header and rows."""
@@ -140,7 +140,7 @@ def compose(
     """The report of these records, of a saved run of the benchmarks and of a gate's JSON; raises RecordError."""
     entries = [_exercise(section, convnets) for section in sections(convnets)] if convnets else []
     if trials:
-        entries.append(_sweep(trials, anyway=anyway))
+        entries += map(_sweep, summaries(trials, anyway=anyway))
     entries.sort(key=lambda entry: entry.title)  # exercise by exercise
     if ladder or landscapes:
         entries += _claim(ladder, landscapes)
@@ -173,13 +173,21 @@ def _exercise(section: Section, records: Sequence[ConvNetRecord]) -> Entry:
     )  # fmt: skip
 
 
-def _sweep(records: Sequence[TextCNNRecord], *, anyway: bool) -> Entry:
-    found = summarise(records, anyway=anyway)
+def _sweep(found: Summary) -> Entry:
+    title, suffix = "Exercise 2: a text CNN against its stride", found.suffix
     return Entry(
-        title="Exercise 2: a text CNN against its stride", question=QUESTIONS["strides"], file_name="strides.png",
-        figure=chart(found), alt=chart_alt_text(found), caption=found.caption, tables=found.tables, answer=found.answer,
-        rerun="hw4 sweep --fresh", environments=[record.environment for record in records], data=[_data(found.data)],
-    )  # fmt: skip
+        title=f"{title} ({suffix})" if suffix else title,
+        question=QUESTIONS["strides"],
+        file_name=f"strides{f'_{suffix}' if suffix else ''}.png",
+        figure=chart(found),
+        alt=chart_alt_text(found),
+        caption=found.caption,
+        tables=found.tables,
+        answer=found.answer,
+        rerun="hw4 sweep --fresh",
+        environments=[record.environment for record in found.records],
+        data=[_data(found.data)],
+    )
 
 
 def _claim(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord]) -> list[Entry]:
