@@ -128,9 +128,9 @@ def summaries(records: Sequence[TextCNNRecord], *, anyway: bool = False) -> list
         protocol = protocols.setdefault((spec.momentum, spec.batch_size, spec.epochs), {})
         protocol.setdefault((spec.stride, spec.learning_rate), []).append(record)
     sweeps = {
-        _settings(bars[0]): (bars, slower)
+        _settings(bars[0]): (bars, slower, trials)
         for groups in protocols.values()
-        for bars, slower in _sweeps([Bar(*setting, tuple(group)) for setting, group in groups.items()])
+        for bars, slower, trials in _sweeps([Bar(*setting, tuple(group)) for setting, group in groups.items()])
     }
     return [
         _summarise(*sweeps[settings], suffix=settings if len(sweeps) > 1 else "", anyway=anyway)
@@ -143,24 +143,26 @@ def _settings(bar: Bar) -> str:
     return "_".join(bar.records[0].key.split("_")[2:-1])
 
 
-def _sweeps(bars: Sequence[Bar]) -> list[tuple[list[Bar], list[Bar]]]:
-    """The sweeps of one protocol, each with the smaller rates that were tried for strides of which it lost trials.
+def _sweeps(bars: Sequence[Bar]) -> list[tuple[list[Bar], list[Bar], int]]:
+    """The sweeps of one protocol: bars, the smaller rates tried for strides that lost trials, how many were asked for.
 
-    A rate that rescues use, with nothing but strides that lost trials at a larger one, is no sweep of its own.
+    What stands at a rate that rescues use, of a stride that lost trials at a larger one, was not necessarily asked for:
+    it makes no sweep of its own, and does not say how many trials the others must have.
     """
     found = []
     for rate in {bar.learning_rate for bar in bars}:
         mine = [bar for bar in bars if bar.learning_rate == rate]
         lost_above = {bar.stride for bar in bars if bar.learning_rate > rate and bar.diverged}
-        if rate in RESCUE_RATES and lost_above >= {bar.stride for bar in mine}:
-            continue
+        asked = [bar for bar in mine if rate not in RESCUE_RATES or bar.stride not in lost_above]
         lost = {bar.stride for bar in mine if bar.diverged}
-        found.append((mine, [bar for bar in bars if bar.learning_rate < rate and bar.stride in lost]))
+        slower = [bar for bar in bars if bar.learning_rate < rate and bar.stride in lost]
+        if asked:
+            found.append((mine, slower, 1 + max(record.trial for bar in asked for record in bar.records)))
     return found
 
 
-def _summarise(bars: Sequence[Bar], slower: Sequence[Bar], *, suffix: str, anyway: bool) -> Summary:
-    faults = _faults(bars, slower)
+def _summarise(bars: Sequence[Bar], slower: Sequence[Bar], trials: int, *, suffix: str, anyway: bool) -> Summary:
+    faults = _faults(bars, slower, trials)
     if faults and not anyway:
         raise RecordError(f"{faults[0]}, or draw the chart all the same with 'hw4 report --anyway'")
     data = bars[0].records[0].data
@@ -179,7 +181,7 @@ def _summarise(bars: Sequence[Bar], slower: Sequence[Bar], *, suffix: str, anywa
     return Summary(data, tuple(bars), tuple(slower), suffix, _caption(data, bars), tuple(tables), tuple(answer))
 
 
-def _faults(bars: Sequence[Bar], slower: Sequence[Bar]) -> list[str]:
+def _faults(bars: Sequence[Bar], slower: Sequence[Bar], trials: int) -> list[str]:
     """Why these trials cannot stand in one chart, each in a sentence with the way out."""
     records = [record for bar in (*bars, *slower) for record in bar.records]
     faults = [
@@ -191,9 +193,8 @@ def _faults(bars: Sequence[Bar], slower: Sequence[Bar]) -> list[str]:
         )
         if len(values) > 1
     ]
-    wanted = set(range(1 + max(record.trial for bar in bars for record in bar.records)))
     for bar in bars:
-        absent = sorted(wanted - {record.trial for record in bar.records})
+        absent = sorted(set(range(trials)) - {record.trial for record in bar.records})
         if absent:
             faults.append(
                 f"the sweep is incomplete: stride {bar.stride} at learning rate {bar.learning_rate:g} lacks trial "
@@ -205,14 +206,19 @@ def _faults(bars: Sequence[Bar], slower: Sequence[Bar]) -> list[str]:
 
 def _caption(data: QuestionIdentity, bars: Sequence[Bar]) -> str:
     spec = bars[0].records[0].spec
-    counts = sorted({len(bar.records) for bar in bars})
-    trials = "1 trial" if counts == [1] else f"{' to '.join(map(str, dict.fromkeys((counts[0], counts[-1]))))} trials"
+    counts = [len(bar.records) for bar in bars]
     return (
         f"{data.title}, {data.n_train:,} training and {data.n_test:,} test questions, vectors: {data.vectors}"
         f"{f' ({NOT_THE_HOMEWORKS})' if _other_vectors(data) else ''}, data sha256 {data.checksum[:12]}; SGD, learning "
         f"rate {spec.learning_rate:g}, momentum {spec.momentum:g}, batch {spec.batch_size}, {spec.epochs} "
-        f"epoch{'s' if spec.epochs > 1 else ''}; {trials} per stride"
+        f"epoch{'s' if spec.epochs > 1 else ''}; {_span(counts)} trial{'s' if max(counts) > 1 else ''} per stride"
     )
+
+
+def _span(values: Sequence[float], form: str = "") -> str:
+    """Smallest to largest value, said once where they are equal; a dash where there is none."""
+    ends = dict.fromkeys(f"{end:{form}}" for end in (min(values), max(values))) if values else ["-"]
+    return " to ".join(ends)
 
 
 def _other_vectors(data: QuestionIdentity) -> bool:
@@ -230,7 +236,7 @@ def _bars_table(bars: Sequence[Bar]) -> tuple[Sequence[str], Sequence[Sequence[s
             f"{len(input_coverage(bar.stride))} of {TEXT_LENGTH}",
             show(bar.mean),
             f"{sum(bar.accuracies) / len(bar.records):.3f}",
-            f"{min(bar.accuracies):.3f} to {max(bar.accuracies):.3f}" if bar.accuracies else "-",
+            _span(bar.accuracies, ".3f"),
             bar.lost,
         )
         for bar in bars
@@ -317,7 +323,7 @@ def _headline(bars: Sequence[Bar], slower: Sequence[Bar], pairs: Sequence[Pair])
     elif undecided:
         found = (
             f"Stride {best.stride} has the highest mean test accuracy{whom} {where}, {show(best.mean)}; whether it is "
-            f"more accurate than {_listed(undecided)} is not decided"
+            f"more accurate than stride{'s' if len(undecided) > 1 else ''} {_listed(undecided)} is not decided"
         )
     else:
         found = f"Stride {best.stride} is the most accurate{whom} {where}, {show(best.mean)} in the mean"
@@ -444,7 +450,7 @@ def chart(summary: Summary) -> Figure:
     if any(len(bar.accuracies) > 1 for bar in summary.bars):
         note += ", whisker: 95% t interval of the mean"
     if any(bar.accuracies and bar.diverged for bar in summary.bars):
-        note += ", hatched: of trials that are left"
+        note += ", hatched: others of the stride diverged"
     canvas.supxlabel("\n".join(textwrap.wrap(note, int(14.4 * width))), fontsize=8, color="#444444")
     return canvas
 
