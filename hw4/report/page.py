@@ -29,7 +29,7 @@ from hw4.records import (
 from hw4.report import audit, benchmarks, claim, gate
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import QUESTIONS, Section, sections
-from hw4.report.strides import Summary, chart, chart_alt_text, summarise
+from hw4.report.strides import Summary, chart, chart_alt_text, summaries
 from hw4.specs import (
     AUDIT_SEEDS,
     BISECTIONS,
@@ -191,10 +191,8 @@ def compose(
             return []
 
     entries = [
-        *part(
-            "Exercises 1 and 3", lambda: [_exercise(each, convnets) for each in sections(convnets)] if convnets else []
-        ),
-        *part("Exercise 2", lambda: [_sweep(trials, anyway=anyway)] if trials else []),
+        *part("Exercises 1 and 3", lambda: _exercises(convnets)),
+        *part("Exercise 2", lambda: [_sweep(each) for each in summaries(trials, anyway=anyway)] if trials else []),
     ]
     entries.sort(key=lambda entry: entry.title)  # exercise by exercise
     entries += part("The claim", lambda: _claim(ladder, landscapes) if ladder or landscapes else [])
@@ -302,13 +300,21 @@ def _exercise(section: Section, records: Sequence[ConvNetRecord]) -> Entry:
     )  # fmt: skip
 
 
-def _sweep(records: Sequence[TextCNNRecord], *, anyway: bool) -> Entry:
-    found = summarise(records, anyway=anyway)
+def _sweep(found: Summary) -> Entry:
+    title, suffix = "Exercise 2: a text CNN against its stride", found.suffix
     return Entry(
-        title="Exercise 2: a text CNN against its stride", question=QUESTIONS["strides"], file_name="strides.png",
-        figure=chart(found), alt=chart_alt_text(found), caption=found.caption, tables=found.tables, answer=found.answer,
-        rerun=_sweep_again(found), environments=[record.environment for record in records], data=[_data(found.data)],
-    )  # fmt: skip
+        title=f"{title} ({suffix})" if suffix else title,
+        question=QUESTIONS["strides"],
+        file_name=f"strides{f'_{suffix}' if suffix else ''}.png",
+        figure=chart(found),
+        alt=chart_alt_text(found),
+        caption=found.caption,
+        tables=found.tables,
+        answer=found.answer,
+        rerun=_sweep_again(found),
+        environments=[record.environment for record in found.records],
+        data=[_data(found.data)],
+    )
 
 
 def _claim(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord]) -> list[Entry]:
