@@ -22,7 +22,7 @@ RATES = (0.1, 0.2, 0.4, 0.8)
 
 def rung(spec: ConvNetSpec, ended: RunOutcome) -> ConvNetRecord:
     """A made-up run of a ladder."""
-    last = {"trained": 0.3, "stuck": 2.29, "diverged": None}[ended]
+    last = {"trained": 0.05 * 3**spec.seed, "stuck": 2.29, "diverged": None}[ended]
     rows = [make_row(0, loss=2.3, accuracy=0.1, smoothness=None)]
     rows += [make_row(completed, loss=last, smoothness=None) for completed in range(1, spec.passes + 1)]
     return make_record(spec, rows, diverged=ended == "diverged")
@@ -162,7 +162,32 @@ def test_the_rule_of_thumb_is_judged_by_the_intervals() -> None:
             landscape(spec, smoothness=smoothness * (1 + 0.01 * spec.run.seed))
             for spec in landscape_specs(seeds=3, data="digits", passes=4)
         ]
-        assert words in claim.answers(claim.assemble(ladder, around))[2]
+        _, predicted, rule = claim.answers(claim.assemble(ladder, around))
+        assert words in rule
+        assert predicted.endswith("agrees with what was measured within the intervals, but so does no gain at all.")
+
+
+def test_zeros_leave_gaps_and_no_conclusions() -> None:
+    ladder, around = made_up(1, 3).records()
+    flat = []
+    for record in around:
+        rows = [
+            row.model_copy(
+                update={
+                    "view": row.view.model_copy(update={"losses": [0.0] * 3, "gradient_changes": [0.0] * 3}),
+                    "curvature": row.curvature and row.curvature.model_copy(update={"kink_share": 0.0}),
+                }
+            )
+            for row in record.rows
+        ]
+        flat.append(record.model_copy(update={"rows": rows}))
+    found = claim.assemble(ladder, flat)
+    claim.range_figure(found).draw_without_rendering()
+    assert claim.range_answers(found) == []
+    assert len(claim.answers(found)) == 1, "without smoothness there is nothing to predict from"
+    said = claim.failures(found)[-1]
+    assert said.startswith("Kinks: ")
+    assert "story" not in said
 
 
 def test_the_ladder_shows_every_prediction_and_every_lost_run() -> None:

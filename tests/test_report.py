@@ -178,12 +178,21 @@ ONE_SIDED = re.compile(
 
 
 def require_true(entry: Entry, *, seeds: int) -> None:
-    """Fail when a sentence concludes what its interval does not, or speaks of intervals where there is one seed."""
+    """Fail when a sentence concludes what its interval does not, or speaks of intervals where there is one seed.
+
+    Nor may an interval in a table leave what its quantity can be.
+    """
     for text in texts(entry):
         assert not re.search(r"\b(nan|inf)\b", text), text
         if seeds < 2:
             assert not re.search(r"interval|decided|\[", text), text
             assert not ONE_SIDED.search(text), text
+    for name, cell in (
+        (n, c) for _, header, rows in entry.tables for row in rows for n, c in zip(header, row, strict=True)
+    ):
+        for low, high in INTERVAL.findall(cell):
+            assert float(low) >= 0, cell
+            assert "accuracy" not in name or float(high) <= 1, cell
     for sentence in entry.answer:
         found = INTERVAL.findall(sentence)
         if len(found) == 1:  # with more it takes more than this to say what they are held against
@@ -204,10 +213,6 @@ def test_the_page_is_true_whatever_was_asked(seeds: int, passes: int, lost: str)
                 gone = sum(run.diverged for run in arm.runs.values())
                 assert row[-1] == f"{gone} of {seeds}"
                 assert (f"{gone} of {seeds} runs of {arm.label} diverged" in section.answer[0]) == (gone > 0)
-                for name, cell in zip(section.header, row, strict=True):
-                    for low, high in INTERVAL.findall(cell):
-                        assert float(low) >= 0, cell
-                        assert "accuracy" not in name or float(high) <= 1, cell
             assert entry.figure is not None
             for ax, panel in zip(entry.figure.axes, PANELS[section.exercise], strict=True):
                 for band in ax.collections:
