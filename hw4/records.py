@@ -103,8 +103,8 @@ class PassRow(_Document):
 
     @property
     def smoothness(self) -> float | None:
-        """Mean over the directions; None without readings, or when one is too close to its noise floor."""
-        if not self.readings or not all(reading.usable for reading in self.readings):
+        """Mean over the directions; None without readings, or when one is 0 or too close to its noise floor."""
+        if not self.readings or not all(reading.usable and reading.smoothness for reading in self.readings):
             return None
         return sum(reading.smoothness for reading in self.readings) / len(self.readings)
 
