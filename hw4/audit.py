@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from hw4.data.images import Images, load_images, standardise
-from hw4.data.locate import TREC, TREC_FILES
+from hw4.data.locate import QUESTIONS, read_verified
 from hw4.data.questions import find_trec, load_trec
 from hw4.data.vectors import QuestionVectors, find_spacy_model, load_questions, logistic_share, spacy_vectors
 from hw4.experiments import BATCHES, DIRECTIONS, build_convnet, identity, images_environment, seeded
@@ -176,7 +176,8 @@ def audit_questions(questions: QuestionVectors) -> QuestionAudit | None:
     if root is None:
         return None
     texts = [part.texts for part in load_trec(root)]
-    wrong = [notebook_texts((root / TREC / name).read_bytes()) for name in TREC_FILES]
+    folder = root / QUESTIONS.folder
+    wrong = [notebook_texts(read_verified(QUESTIONS, folder, name)) for name in QUESTIONS.sha256]
     train, test = (torch.from_numpy(spacy_vectors(each, find_spacy_model())).unsqueeze(1) for each in wrong)
     misread = replace(questions, x_train=train, x_test=test)
     whole, cut = (

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw4.data.locate import FASHION_MNIST, FILES, find_fashion_mnist, read_verified
+from hw4.data.locate import IMAGES, find_root, read_verified
 from hw4.errors import DataError
 from hw4.specs import DEFAULT_SUBSET, Dataset
 
@@ -108,15 +108,15 @@ def _fashion_mnist(root: Path | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     torchvision wants uncompressed files; they are laid out, once verified, in a temporary folder, so that a folder
     with the published ``.gz`` files is enough and is never written to.
     """
-    root = root or find_fashion_mnist()
+    root = root or find_root(IMAGES)
     if root is None:
         raise DataError("FashionMNIST was not found; run 'hw4 fetch' or set HW4_DATA to the folder it lies in")
     fashion_mnist = _torchvision_class()
     with tempfile.TemporaryDirectory(prefix="hw4-") as unpacked:
-        folder = Path(unpacked) / FASHION_MNIST
+        folder = Path(unpacked) / IMAGES.folder
         folder.mkdir(parents=True)
-        for name in FILES:
-            (folder / name).write_bytes(read_verified(root / FASHION_MNIST, name))
+        for name in IMAGES.sha256:
+            (folder / name).write_bytes(read_verified(IMAGES, root / IMAGES.folder, name))
         train, test = fashion_mnist(unpacked, train=True), fashion_mnist(unpacked, train=False)
     return train.data, train.targets, test.data, test.targets
 
