@@ -604,8 +604,8 @@ def fetch_command(
     mirror: Annotated[
         list[str] | None,
         typer.Option(
-            help="Address to ask instead of the published ones, where FashionMNIST/raw, trec and en_core_web_sm lie as "
-            "in $HW4_DATA; may be given several times."
+            help="Address to ask instead of the published ones, of a folder that holds FashionMNIST/raw, trec and "
+            "en_core_web_sm as $HW4_DATA does, or all the files side by side; may be given several times."
         ),
     ] = None,
     debug: Debug = False,

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from hw4 import cli
+from hw4.data.locate import IMAGES
 from hw4.records import ConvNetRecord, Store
 from hw4.specs import sweep_specs
 
@@ -214,11 +215,12 @@ def test_auto_says_that_the_data_is_embedded(
 def test_real_and_embedded_data_are_not_mixed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hw4.data.choose.find_fashion_mnist", lambda: Path("found"))
+    monkeypatch.setattr("hw4.data.choose._find", {IMAGES: Path("found")}.get)
+    monkeypatch.setattr("hw4.data.choose.damage", lambda _data, _folder: [])
     names = cli._choose("auto", None, print, images=True, questions=True)
     assert names[:3] == ("digits", "grammar", Path("reports/embedded"))
-    assert "because TREC is not in" in names[3][0], "the page says why"
-    assert "because TREC is not in" in capsys.readouterr().out.splitlines()[0]
+    assert "because TREC and spaCy's en_core_web_sm 3.6.0 are not in" in names[3][0], "the page says why"
+    assert "because TREC and" in capsys.readouterr().out.splitlines()[0]
     assert cli._choose("auto", None, print, images=True)[0] == "fashion-mnist"
 
 
@@ -264,11 +266,12 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["sweep", "--trials", "0"], 2, "at least 1, got 0"),
         (["sweep", "--momentum", "1"], 2, "momentum is 1.0"),
         (["sweep", "--processes", "0"], 2, "--processes must be at least 1, got 0"),
-        (["sweep", "--data", "real"], 1, "TREC is not in"),
+        (["sweep", "--data", "real"], 1, "TREC and spaCy's en_core_web_sm 3.6.0 are not in"),
         ([*SWEEP, "--out", "a file/out"], 1, "a file/out"),
         ([*SWEEP, "--out", "bad records"], 1, "is not complete JSON"),
         (["fetch", "--mirror", "http://127.0.0.1:9/"], 1, "could not be downloaded"),
-        (["fetch", "--mirror", "not an address"], 1, "could not be downloaded"),
+        (["fetch", "--mirror", "not an address"], 2, "--mirror must be an http:// or https:// address"),
+        (["fetch", "--mirror", "ftp://127.0.0.1/"], 2, "--mirror must be an http:// or https:// address"),
         (["juggle"], 2, "No such command 'juggle'"),
         ([], 2, "Missing command"),
     ],
@@ -282,7 +285,7 @@ def test_a_mistake_gets_one_sentence(
     bad.parent.mkdir(parents=True)
     bad.write_text("{")
     bad.with_name("grammar_textcnn-stride5_epochs1_trial0.json").write_text("{")
-    monkeypatch.setattr("hw4.data.locate.RETRIES", 0)
+    monkeypatch.setattr("hw4.data.fetch.RETRIES", 0)
     before = sorted(Path().rglob("*"))
     assert hw4(monkeypatch, *arguments) == code
     err = capsys.readouterr().err

@@ -277,19 +277,24 @@ def _audit_again(record: AuditRecord) -> str:
 
 
 def _exercises(records: Sequence[ConvNetRecord]) -> list[Entry]:
-    return [_exercise(section, records) for section in sections(records)] if records else []
-
-
-def _exercise(section: Section, records: Sequence[ConvNetRecord]) -> Entry:
-    mine = [run for arm in section.arms for run in arm.runs.values()]
     alone = len({record.spec.setting for record in records}) == 1
-    setting = section.setting
+    return [_exercise(section, alone=alone) for section in sections(records)] if records else []
+
+
+def _exercise(section: Section, *, alone: bool) -> Entry:
+    mine = [run for arm in section.arms for run in arm.runs.values()]
+    setting, words, key = section.setting, section.setting_words, section.setting_key
     return Entry(
-        title=section.title if alone else f"{section.title} ({setting.key})", question=QUESTIONS[section.exercise],
-        file_name=f"{section.exercise}{'' if alone else f'_{setting.key}'}.png",
-        figure=figure(section), alt=alt_text(section), caption=section.caption,
-        tables=[("", section.header, section.rows)], answer=section.answer,
-        rerun=_run_again(section), environments=[record.environment for record in mine],
+        title=section.title if alone or not words else f"{section.title} ({words})",
+        question=QUESTIONS[section.exercise],
+        file_name=f"{section.exercise}{'' if alone or not key else f'_{key}'}.png",
+        figure=figure(section),
+        alt=alt_text(section),
+        caption=section.caption,
+        tables=[("", section.header, section.rows)],
+        answer=section.answer,
+        rerun=_run_again(section),
+        environments=[record.environment for record in mine],
         data=[
             *dict.fromkeys(_data(record.data) for record in mine),
             f"Seeds {', '.join(map(str, section.seeds))}: initial weights and minibatches, the same for both networks",
@@ -297,7 +302,7 @@ def _exercise(section: Section, records: Sequence[ConvNetRecord]) -> Entry:
             f"{setting.norm_mode} statistics in chunks of at most {setting.chunk_size} images, along minibatch updates",
         ],
         seconds=sum(time.cpu_seconds for record in mine for time in record.times),
-    )  # fmt: skip
+    )
 
 
 def _sweep(found: Summary) -> Entry:
