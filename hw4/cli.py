@@ -533,11 +533,16 @@ def report_command(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Draw a sweep although it is incomplete or mixed, and say so.")
     ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write results.csv as well: a row for each run and pass.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
     del debug
+    if csv:
+        from hw4.results import load_results
+
+        write_atomically(out / "results.csv", load_results(out).to_csv(index=False).encode())
     _finish(out, _sayer(as_json), as_json, anyway=anyway)
 
 

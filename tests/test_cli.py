@@ -215,7 +215,7 @@ def test_auto_says_that_the_data_is_embedded(
 def test_real_and_embedded_data_are_not_mixed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hw4.data.choose._find", {IMAGES: Path("found")}.get)
+    monkeypatch.setattr("hw4.data.choose._find", lambda data: Path("found") if data is IMAGES else None)
     monkeypatch.setattr("hw4.data.choose.damage", lambda _data, _folder: [])
     names = cli._choose("auto", None, print, images=True, questions=True)
     assert names[:3] == ("digits", "grammar", Path("reports/embedded"))
