@@ -14,7 +14,7 @@ import torch
 from hypothesis import settings
 
 from hw4.data.images import Images, load_images
-from hw4.data.locate import IMAGES, find_model, find_root
+from hw4.data.locate import HOMEWORK_VERSION, IMAGES, find_model, find_root, model_version
 from hw4.data.questions import find_trec
 
 torch.set_num_threads(1)
@@ -47,10 +47,11 @@ def real_images(request: pytest.FixtureRequest) -> Images:
 
 @pytest.fixture(scope="session")
 def real_questions(request: pytest.FixtureRequest) -> Path:
-    """The data root with TREC's questions, where these and spaCy's model can be found."""
+    """The data root with TREC's questions and spaCy's model, where it can be found."""
     root = find_trec()
-    if root is None or find_model() is None:
-        without(request, "the real TREC questions and spaCy's model: run 'hw4 fetch' or set HW4_DATA")
+    model = find_model()
+    if root is None or model is None or model_version(model) != HOMEWORK_VERSION:
+        without(request, "the real TREC questions and spaCy vectors: set HW4_DATA")
     return root
 
 

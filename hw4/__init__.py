@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from hw4.geometry import conv_output_length, stride_for
     from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
+    from hw4.results import load_results
     from hw4.smoothness import SmoothnessReading, effective_smoothness, full_gradient, measure_smoothness
 
 __version__ = "0.1.0"
@@ -22,6 +23,7 @@ _HOMES = {
     "SmoothnessReading": "smoothness",
     "effective_smoothness": "smoothness",
     "full_gradient": "smoothness",
+    "load_results": "results",
     "measure_smoothness": "smoothness",
 }
 
@@ -33,6 +35,7 @@ __all__ = [
     "conv_output_length",
     "effective_smoothness",
     "full_gradient",
+    "load_results",
     "measure_smoothness",
     "stride_for",
 ]

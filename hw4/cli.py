@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
@@ -18,13 +19,20 @@ from hw4.errors import Hw4Error, SpecError
 from hw4.files import AUDIT, LADDER, LANDSCAPES, PARTIAL, RECORDS, write_atomically
 from hw4.processes import spare_garbage
 from hw4.specs import (
+    AUDIT_SEEDS,
+    BISECTIONS,
     EXERCISES,
     LADDER_RATES,
+    SEEDS,
     STRIDES,
     TRIALS,
+    VIEWS,
+    ConvNetSpec,
     DataChoice,
     Dataset,
+    Exercise,
     QuestionSet,
+    TextCNNSpec,
     exercise_specs,
     ladder_specs,
     landscape_specs,
@@ -33,6 +41,7 @@ from hw4.specs import (
 
 if TYPE_CHECKING:
     from hw4.plan import Spec
+    from hw4.records import ConvNetRecord, LandscapeRecord, RunNote, TextCNNRecord
     from hw4.runs import Made
 
 FAILED, USAGE, UNMEASURABLE, DIVERGED, INTERRUPTED = 1, 2, 3, 4, 130
@@ -56,7 +65,15 @@ app = typer.Typer(
 )
 
 
-ExerciseChoice = Literal["smoothness", "stride", "pooling", "all"]
+class ExerciseChoice(StrEnum):
+    """What ``--exercise`` takes; typer knows no list of literals."""
+
+    SMOOTHNESS = "smoothness"
+    STRIDE = "stride"
+    POOLING = "pooling"
+    ALL = "all"
+
+
 Data = Annotated[
     DataChoice,
     typer.Option(help="FashionMNIST and TREC (real), digits and generated questions (embedded), real if found (auto)."),
@@ -112,14 +129,19 @@ def _in_processes(workers: int) -> str:
 
 def _choose(
     data: DataChoice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
-) -> tuple[Dataset, QuestionSet, Path]:
-    """The data sets, both real or both embedded, and the folder to write to; says which data is used, and why."""
+) -> tuple[Dataset, QuestionSet, Path, list[str]]:
+    """The data sets, both real or both embedded, the folder to write to, and why embedded data stands in, if it does.
+
+    Says which data is used, and why.
+    """
     from hw4.data.choose import choose_data
 
     dataset, question_set, sentences = choose_data(data, images=images, questions=questions)
     for sentence in sentences:
         say(sentence)
-    return dataset, question_set, out or Path("reports", "embedded" if dataset == "digits" else "real")
+    embedded = dataset == "digits"
+    notes = sentences if embedded and data == "auto" else []
+    return dataset, question_set, out or Path("reports", "embedded" if embedded else "real"), notes
 
 
 @contextlib.contextmanager
@@ -147,24 +169,27 @@ def _check_device(device: str) -> None:
 
 @contextlib.contextmanager
 def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool], None]]":
-    """One bar over all runs, weighed by what they cost, so that the time left means something; a line for each run."""
+    """One bar over all runs, weighed by what they cost, so that the time left means something; lines for what ended."""
     from hw4.plan import cost
-    from hw4.records import ConvNetRecord, LandscapeRecord
+    from hw4.records import LandscapeRecord, TextCNNRecord
 
     found_on_disk = ended = 0
+    trials: dict[tuple[int, float], list[TextCNNRecord]] = {}
     form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
     with tqdm(total=sum(map(cost, specs)), bar_format=form, disable=None, dynamic_ncols=True) as bar:
 
         def on_record(record: "Made", found: bool) -> None:
             nonlocal found_on_disk, ended
             found_on_disk, ended = found_on_disk + found, ended + 1
-            if isinstance(record, ConvNetRecord) and not found:
-                accuracy = record.last.test_accuracy
-                outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
+            if isinstance(record, TextCNNRecord):
+                beside = trials.setdefault((record.stride, record.spec.learning_rate), [])
+                beside.append(record)
+                line = _trials_line(beside, specs)
+            else:
+                line = _net_line(record)
+            if line and not found:
                 with bar.external_write_mode(file=sys.stdout):
-                    say(
-                        f"  {record.spec.label}, rate {record.spec.learning_rate:g}, seed {record.spec.seed}: {outcome}"
-                    )
+                    say(f"  {line}")
             spec = record.spec.run if isinstance(record, LandscapeRecord) else record.spec
             bar.set_postfix_str(spec.key, refresh=False)
             weight = cost(record.spec)
@@ -176,15 +201,47 @@ def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Made, bool],
         say(f"{found_on_disk} of {ended} runs were found on disk.")
 
 
-def _finish(folder: Path, say: Say, as_json: bool, *, anyway: bool = False, **facts: object) -> None:
-    """Write the page of all that the folder holds, and say where it is."""
+def _net_line(record: "ConvNetRecord | LandscapeRecord") -> str:
+    """How a ConvNet's run ended, in a line."""
+    from hw4.records import LandscapeRecord
+
+    if isinstance(record, LandscapeRecord):
+        run, outcome = record.spec.run, "looked around after every pass"
+    else:
+        run, accuracy = record.spec, record.last.test_accuracy
+        outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
+    return f"{run.label}, rate {run.learning_rate:g}, seed {run.seed}: {outcome}"
+
+
+def _trials_line(made: "list[TextCNNRecord]", specs: "list[Spec]") -> str:
+    """How the trials of one stride and learning rate ended, once all have; one line for thousands of models."""
+    first = made[0].spec
+    asked = [spec for spec in specs if isinstance(spec, TextCNNSpec) and spec.stride == first.stride]
+    here = sum(spec.learning_rate == first.learning_rate for spec in asked) or min(len(asked), TRIALS)  # or a rescue
+    if len(made) < here:
+        return ""
+    scores = [record.test_accuracy for record in made if record.test_accuracy is not None]
+    range_ = f"test accuracy {min(scores):.3f} to {max(scores):.3f}" if scores else ""
+    lost = f"{len(made) - len(scores)} diverged" if len(scores) < len(made) else ""
+    ends = ", ".join(part for part in (range_, lost) if part)
+    return f"text CNN, stride {first.stride}, rate {first.learning_rate:g}, {here} trials: {ends}"
+
+
+def _finish(
+    folder: Path, say: Say, as_json: bool, *, anyway: bool = False, whole: bool = True, **facts: object
+) -> dict[str, str]:
+    """Write the page of all that the folder holds, say where it is, and return what could not be on it, and why.
+
+    A part that cannot be reported is an error, unless the page need not be ``whole``.
+    """
     from hw4.report.page import load_report
 
-    report = load_report(folder, anyway=anyway)
+    report = load_report(folder, anyway=anyway, whole=whole)
     page = report.write(folder)
     say(f"Report: {page}")
     if as_json:
         print(json.dumps({"page": str(page), **facts, "report": report.as_json()}, indent=1))
+    return dict(report.absent)
 
 
 @app.command(
@@ -193,9 +250,12 @@ def _finish(folder: Path, say: Say, as_json: bool, *, anyway: bool = False, **fa
     "1 --passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
 )
 def run_command(  # noqa: PLR0917  typer makes options of them
-    exercise: Annotated[ExerciseChoice, typer.Option(help="Which exercise to run.")] = "all",
+    exercise: Annotated[
+        list[ExerciseChoice] | None,
+        typer.Option(help="Which exercise to run; may be given several times.  [default: all]"),
+    ] = None,
     data: Data = "auto",
-    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet, with seeds 0, 1, ...")] = 5,
+    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet, with seeds 0, 1, ...")] = SEEDS,
     passes: Annotated[int, typer.Option(help="Passes of the ConvNets through the training images.")] = 10,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of the ConvNets' SGD, above 0.")] = 0.04,
     batch_size: Annotated[int, typer.Option(help="Images in a minibatch.")] = 32,
@@ -218,36 +278,90 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
     del debug
     say, workers = _sayer(as_json), _one_thread(processes)
-    convnets = [known for known in EXERCISES if exercise in ("all", known)]
-    texts = exercise in ("all", "stride")
-    images, questions, folder = _choose(data, out, say, images=bool(convnets), questions=texts)
+    chosen = {each.value for each in exercise or [ExerciseChoice.ALL]}
+    convnets = [known for known in EXERCISES if chosen & {"all", known}]
+    texts = bool(chosen & {"all", "stride"})
+    images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     nets = exercise_specs(
-        convnets, seeds=seeds, data=images, subset=subset, passes=passes, learning_rate=learning_rate,
-        batch_size=batch_size, directions=directions, noise_floor=noise_floor,
-    )  # fmt: skip
+        convnets,
+        seeds=seeds,
+        data=images,
+        subset=subset,
+        passes=passes,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        directions=directions,
+        noise_floor=noise_floor,
+    )
     # Exercise 3 asks for no smoothness, so the network that is in no other goes without its cost.
     nets = tuple(net if net.downsample == "pool" else net.model_copy(update={"directions": 0}) for net in nets)
     trials = sweep_specs(questions) if texts else ()
 
     _check_device(device)
     from hw4.plan import Spec
-    from hw4.records import ConvNetRecord
+    from hw4.records import ConvNetRecord, RunNote
     from hw4.runs import make_all
 
     specs: list[Spec] = [*nets, *trials]
-    wanted = [(folder / RECORDS, spec) for spec in specs]
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
     say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
+    failed: dict[str, str] = {}
+    errors: list[Exception] = []
+
+    def on_failure(spec: Spec, error: Exception) -> None:
+        errors.append(error)
+        for title in _exercises_of(spec, convnets):
+            failed.setdefault(title, _explain(error)[1])
+
     with _alone(folder):
         with _progress(specs, say) as on_record:
             made = make_all(
-                wanted, processes=workers, fresh=fresh, device=device, rescue=rescue, on_record=on_record
-            )  # fmt: skip
+                [(folder / RECORDS, spec) for spec in specs],
+                processes=workers,
+                fresh=fresh,
+                device=device,
+                rescue=rescue,
+                on_record=on_record,
+                on_failure=on_failure,
+            )
+        if not made:
+            raise errors[0]
         lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
-        _finish(folder, say, as_json, diverged=lost)
+        _note(folder, RunNote(notes=notes, failed=dict(sorted(failed.items()))))
+        failed = _finish(folder, say, as_json, whole=False, diverged=lost)
+    if errors and "--debug" in sys.argv:
+        raise errors[0]
+    _end(failed, lost, len(nets))
+
+
+def _note(folder: Path, note: "RunNote") -> None:
+    """Keep what is to be said of the last ``hw4 run``, if anything, for this page and those drawn later."""
+    from hw4.records import RunNote, Store
+
+    store = Store(folder, RunNote)
+    if note.notes or note.failed:
+        store.save(note)
+    else:
+        store.path(note.key).unlink(missing_ok=True)
+
+
+def _exercises_of(spec: "Spec", asked: list[Exercise]) -> list[str]:
+    """Titles of the exercises, of those asked for, that a run belongs to."""
+    if isinstance(spec, TextCNNSpec):
+        return ["Exercise 2"]
+    assert isinstance(spec, ConvNetSpec)
+    mine = [name for name in asked if (spec.norm, spec.downsample) in EXERCISES[name]]
+    return [{"smoothness": "Exercise 1", "pooling": "Exercise 3"}[name] for name in mine]
+
+
+def _end(failed: Mapping[str, str], lost: list[str], n_nets: int) -> None:
+    """Say what is not on the page and what diverged, and end with the exit code of the worse."""
+    if failed:
+        reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
+        raise Hw4Error(f"the page is written without what could not be done ({reasons})")
     if lost:
         print(
-            f"hw4: {len(lost)} of {len(nets)} ConvNets diverged and are recorded as such ({lost[0]}"
+            f"hw4: {len(lost)} of {n_nets} ConvNets diverged and are recorded as such ({lost[0]}"
             f"{' and others' if len(lost) > 1 else ''}); a smaller --learning-rate may keep them stable",
             file=sys.stderr,
         )
@@ -281,11 +395,12 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     """Train the text CNNs of exercise 2 over strides and draw the bar chart."""
     del debug
     say, workers = _sayer(as_json), _one_thread(processes)
-    _, name, folder = _choose(data, out, say, questions=True)
+    _, name, folder, _ = _choose(data, out, say, questions=True)
     specs = sweep_specs(
         name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
     )
 
+    from hw4.records import RunNote, Store
     from hw4.runs import make_all
 
     say(f"Training {len(specs)} text CNNs in {scheduler or _in_processes(workers)}.")
@@ -296,6 +411,9 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
                 [(folder / RECORDS, spec) for spec in specs], processes=workers, executor=executor, fresh=fresh,
                 rescue=rescue, on_record=on_record,
             )  # fmt: skip
+        note = Store(folder, RunNote).load("run")
+        if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
+            _note(folder, note)
         _finish(folder, say, as_json)
 
 
@@ -329,8 +447,8 @@ def _cluster(address: str, say: Say) -> Iterator[Executor]:
 )
 def claim_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
-    seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = 5,
-    landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = SEEDS,
+    landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = VIEWS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
     rate: Annotated[
         list[float] | None,
@@ -338,7 +456,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     ] = None,
     bisections: Annotated[
         int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.")
-    ] = 3,
+    ] = BISECTIONS,
     out: Out = None,
     processes: Processes = None,
     device: Device = "cpu",
@@ -349,7 +467,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     """Test the claim that BatchNorm allows larger learning rates: a ladder of rates, sharpness, kinks, range views."""
     del debug
     say, workers = _sayer(as_json), _one_thread(processes)
-    name, _, folder = _choose(data, out, say, images=True)
+    name, _, folder, _ = _choose(data, out, say, images=True)
     ladder = ladder_specs(rates=rate or LADDER_RATES, seeds=seeds, data=name, passes=passes)
     views = landscape_specs(seeds=landscapes, data=name, passes=passes)
 
@@ -380,7 +498,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
 )
 def audit_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
-    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = AUDIT_SEEDS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
     out: Out = None,
     processes: Processes = None,
@@ -390,7 +508,7 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     """Rerun the solved notebook's way of measuring beside the right one, and show what each flaw changes."""
     del debug
     say, workers = _sayer(as_json), _one_thread(processes)
-    name, texts, folder = _choose(data, out, say, images=True, questions=True)
+    name, texts, folder, _ = _choose(data, out, say, images=True, questions=True)
 
     from hw4.audit import run_audit
     from hw4.report.audit import as_text
@@ -415,11 +533,16 @@ def report_command(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Draw a sweep although it is incomplete or mixed, and say so.")
     ] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write results.csv as well: a row for each run and pass.")] = False,
     as_json: Json = False,
     debug: Debug = False,
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
     del debug
+    if csv:
+        from hw4.results import load_results
+
+        write_atomically(out / "results.csv", load_results(out).to_csv(index=False).encode())
     _finish(out, _sayer(as_json), as_json, anyway=anyway)
 
 
@@ -486,8 +609,8 @@ def fetch_command(
     mirror: Annotated[
         list[str] | None,
         typer.Option(
-            help="Address to ask instead of the published ones, where FashionMNIST/raw, trec and en_core_web_sm lie as "
-            "in $HW4_DATA; may be given several times."
+            help="Address to ask instead of the published ones, of a folder that holds FashionMNIST/raw, trec and "
+            "en_core_web_sm as $HW4_DATA does, or all the files side by side; may be given several times."
         ),
     ] = None,
     debug: Debug = False,
@@ -534,4 +657,6 @@ def _explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError) and error.filename:
         what_to_do = "see to that or choose another folder; nothing finished is lost"
         return FAILED, f"{error.filename}: {error.strerror}; {what_to_do}"
-    return FAILED, str(error)
+    if isinstance(error, Hw4Error):
+        return FAILED, str(error)
+    return FAILED, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"

@@ -38,19 +38,39 @@ def _begin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def spread(
-    make: Callable[[Task], Result], tasks: list[Task], *, processes: int, executor: Executor | None = None
+def _here(
+    make: Callable[[Task], Result], tasks: list[Task], on_failure: Callable[[Task, Exception], None] | None
 ) -> Iterator[tuple[Task, Result]]:
-    """Every task with the result of ``make``, as they come: from so many processes, from this one, or an executor.
+    """What :func:`spread` does, in this process."""
+    while tasks:
+        task = tasks.pop(0)
+        try:
+            result = make(task)
+        except Exception as error:
+            if on_failure is None:
+                raise
+            on_failure(task, error)
+        else:
+            yield task, result
+
+
+def spread(
+    make: Callable[[Task], Result],
+    tasks: list[Task],
+    *,
+    processes: int,
+    executor: Executor | None = None,
+    on_failure: Callable[[Task, Exception], None] | None = None,
+) -> Iterator[tuple[Task, Result]]:
+    """Yield (task, result) as tasks finish, made by so many processes, by this one, or by an executor.
 
     ``make`` and tasks must be picklable. Tasks start in order, so put the longest first; those added to the list
-    while results are taken are made too. Raises Hw4Error when a process dies, and what ``make`` raises, once what was
-    being made beside it is given.
+    while results are taken are made too. What ``make`` raises goes to ``on_failure``, and the other tasks go on;
+    without it no further task begins, running ones are still yielded, then the error is raised. Raises Hw4Error when
+    a process dies.
     """
     if executor is None and (processes == 1 or len(tasks) <= 1):
-        while tasks:
-            task = tasks.pop(0)
-            yield task, make(task)
+        yield from _here(make, tasks, on_failure)
         return
     # "spawn" gives every process a torch of its own, on every platform.
     pool = executor or ProcessPoolExecutor(
@@ -67,6 +87,8 @@ def spread(
                 task, problem = going.pop(future), future.exception()
                 if problem is None:
                     yield task, future.result()
+                elif on_failure and isinstance(problem, Exception) and not isinstance(problem, BrokenProcessPool):
+                    on_failure(task, problem)
                 elif failed is None:  # what is being made is still waited for and given, and nothing else begun
                     failed = problem
                     going = {other: task for other, task in going.items() if not other.cancel()}

@@ -103,8 +103,8 @@ class PassRow(_Document):
 
     @property
     def smoothness(self) -> float | None:
-        """Mean over the directions; None without readings, or when one is too close to its noise floor."""
-        if not self.readings or not all(reading.usable for reading in self.readings):
+        """Mean over the directions; None without readings, or when one is 0 or too close to its noise floor."""
+        if not self.readings or not all(reading.usable and reading.smoothness for reading in self.readings):
             return None
         return sum(reading.smoothness for reading in self.readings) / len(self.readings)
 
@@ -124,6 +124,17 @@ class Record(_Document):
 
 
 R = TypeVar("R", bound=Record)
+
+
+class RunNote(Record):
+    """What no run's record can say of the last ``hw4 run``: why data stood in for other data, and what failed and why.
+
+    ``failed`` names exercises as the page does.
+    """
+
+    key: Literal["run"] = "run"
+    notes: list[str] = []
+    failed: dict[str, str] = {}
 
 
 STUCK = 0.9

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from hw4.errors import DataError
 from hw4.plan import Spec, by_setting, cost, groups, rescue_trials
 from hw4.processes import spread
 from hw4.records import ConvNetRecord, LandscapeRecord, QuestionIdentity, Store, TextCNNRecord
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 Made = ConvNetRecord | LandscapeRecord | TextCNNRecord
 OnRecord = Callable[[Made, bool], None]
 """Called for every run as it ends, with its record and whether it was found on disk."""
+OnFailure = Callable[[Spec, Exception], None]
+"""Called for every run that could not be made, with what stood in the way."""
 
 KINDS: Mapping[type[Spec], type[Made]] = {
     ConvNetSpec: ConvNetRecord, LandscapeSpec: LandscapeRecord, TextCNNSpec: TextCNNRecord,
@@ -81,12 +84,15 @@ def _found(spec: Spec, folder: Path, device: str) -> Made | None:
     from hw4 import experiments, sweep
 
     _one_thread()
-    if isinstance(spec, TextCNNSpec):
-        assert isinstance(record, TextCNNRecord)
-        return record if sweep.serves(record, _questions(spec.data)[1]) else None
-    assert not isinstance(record, TextCNNRecord)
-    net = spec.run if isinstance(spec, LandscapeSpec) else spec
-    return record if experiments.same_circumstances(record, _images(net, device)) else None
+    try:
+        if isinstance(spec, TextCNNSpec):
+            assert isinstance(record, TextCNNRecord)
+            return record if sweep.serves(record, _questions(spec.data)[1]) else None
+        assert not isinstance(record, TextCNNRecord)
+        net = spec.run if isinstance(spec, LandscapeSpec) else spec
+        return record if experiments.same_circumstances(record, _images(net, device)) else None
+    except DataError:
+        return None  # whoever makes the run is told, and other runs go on
 
 
 def _one_thread() -> None:
@@ -107,9 +113,16 @@ def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool) -
 
 
 def make_all(
-    wanted: Sequence[tuple[Path, Spec]], *, processes: int = 1, executor: Executor | None = None, fresh: bool = False,
-    device: str = "cpu", rescue: bool = False, on_record: OnRecord | None = None,
-) -> list[Made]:  # fmt: skip
+    wanted: Sequence[tuple[Path, Spec]],
+    *,
+    processes: int = 1,
+    executor: Executor | None = None,
+    fresh: bool = False,
+    device: str = "cpu",
+    rescue: bool = False,
+    on_record: OnRecord | None = None,
+    on_failure: OnFailure | None = None,
+) -> list[Made]:
     """Make every run that its folder does not hold already, the longest first, and return all records in order.
 
     Runs go to so many processes of one thread each, or to ``executor``, which may be on other machines. Folders are
@@ -117,7 +130,8 @@ def make_all(
     versions and precision are those of this process, and for ConvNets processor, device and threads; ``fresh`` makes
     it again all the same. Every run is saved as it ends, so whatever stops this, nothing finished is lost and the same
     call goes on. ``rescue`` adds, after the wanted ones, trials of diverging strides at smaller learning rates, see
-    :func:`hw4.plan.rescue_trials`. Raises SpecError when a spec and its data do not fit.
+    :func:`hw4.plan.rescue_trials`. With ``on_failure`` a run that cannot be made is told there and stops no other;
+    without it the first such error is raised. Raises SpecError when a spec and its data do not fit.
     """
     records: dict[Path, dict[Spec, Made | None]] = {folder: {} for folder, _ in wanted}
     order: list[tuple[Path, Spec]] = []
@@ -153,9 +167,15 @@ def make_all(
             while more := rescue_trials(trials, mine):
                 want([(folder, spec) for spec in more])
 
+    def fail(task: Task, error: Exception) -> None:
+        assert on_failure is not None
+        for spec in task.specs:
+            on_failure(spec, error)
+
     want(wanted)
     want_rescue()
-    for task, results in spread(make, queue, processes=processes, executor=executor):
+    failing = None if on_failure is None else fail
+    for task, results in spread(make, queue, processes=processes, executor=executor, on_failure=failing):
         store = Store(task.folder, KINDS[type(task.specs[0])])
         for spec, result in zip(task.specs, results, strict=True):
             store.save(result)

@@ -126,6 +126,9 @@ def exercise_specs(
     )
 
 
+SEEDS, VIEWS, BISECTIONS, AUDIT_SEEDS = 5, 3, 3, 3
+"""How often: runs of each ConvNet, runs that are looked around in, narrowings of each limit, audited runs."""
+
 LADDER_RATES = tuple(0.01 * 2**rung for rung in range(10))
 """Learning rates from far below the homework's 0.04 to 5.12, each twice the one before."""
 CURVATURE_PASSES = (0, 3, 10)

@@ -51,7 +51,8 @@ def test_the_whole_homework_ends_with_one_page(
     lines = out.splitlines()
     assert lines[:2] == ["Data: the embedded digits, as asked.", "Data: the embedded questions, as asked."]
     assert lines[2] == "Training 3 ConvNets and 4 text CNNs in 1 process."
-    assert len([line for line in lines if ": test accuracy 0." in line]) == 3
+    assert len([line for line in lines if "ConvNet" in line and ": test accuracy 0." in line]) == 3
+    assert len([line for line in lines if "text CNN, stride" in line and "2 trials: test accuracy 0." in line]) == 2
     page = Path(lines[-1].removeprefix("Report: "))
     assert page == Path("reports/embedded/index.html")
     assert {path.name for path in page.parent.iterdir()} == {
@@ -133,22 +134,93 @@ def test_one_exercise_trains_its_two_networks(
     assert {path.name for path in Path("here").iterdir()} == {"index.html", "pooling.png", "records", ".lock"}
 
 
+def test_exercises_asked_for_together_are_all_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hw4(monkeypatch, *NETS, "--exercise", "pooling", "--out", "here") == 0
+    assert "Training 3 ConvNets in 1 process." in capsys.readouterr().out
+    assert {path.name for path in Path("here").glob("*.png")} == {"smoothness.png", "pooling.png"}
+
+
+def fail(*_arguments: object) -> None:
+    raise RuntimeError("no luck\nand much more")
+
+
+def test_an_exercise_that_fails_costs_no_other_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = partial(sweep_specs, strides=[5, 500], trials=2, epochs=1)
+    monkeypatch.setattr(cli, "sweep_specs", few)
+    with monkeypatch.context() as broken:
+        broken.setattr("hw4.sweep.train_trials", fail)
+        assert hw4(monkeypatch, *WHOLE, "--out", "out") == cli.FAILED
+    err = capsys.readouterr().err
+    assert err.startswith("hw4: the page is written without what could not be done (Exercise 2: RuntimeError: no luck)")
+    text = Path("out/index.html").read_text()
+    assert re.search(r"Not on this page.*Exercise 2: RuntimeError: no luck<", text, flags=re.S)
+    assert "Exercise 1: what" in text
+    assert "Exercise 3: max-pooling" in text
+    assert hw4(monkeypatch, "report", "--out", "out") == 0
+    assert Path("out/index.html").read_text() == text
+    with monkeypatch.context() as broken:
+        broken.setattr("hw4.experiments.train_convnet", fail)
+        assert hw4(monkeypatch, *WHOLE, "--out", "out", "--fresh") == cli.FAILED
+    assert "Exercise 1: RuntimeError: no luck; Exercise 3: RuntimeError: no luck" in capsys.readouterr().err
+    assert hw4(monkeypatch, *WHOLE, "--out", "out") == 0
+    assert "Not on this page" not in Path("out/index.html").read_text()
+
+
+def test_what_cannot_be_reported_costs_no_other_part_of_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    left = Path("out/records/grammar_textcnn-stride5_epochs1_trial1.json")
+    assert hw4(monkeypatch, *SWEEP, "--processes", "1", "--out", "out") == 0
+    left.unlink()
+    assert hw4(monkeypatch, *QUICK, "--out", "out") == cli.FAILED
+    assert "Exercise 2: the sweep is incomplete: stride 5" in capsys.readouterr().err
+    assert "Exercise 3: max-pooling" in Path("out/index.html").read_text()
+
+
+def test_figures_of_the_page_before_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
+    Path("out/own.png").touch()
+    assert hw4(monkeypatch, *QUICK, "--out", "out", "--learning-rate", "0.1") == 0
+    named = set(re.findall(r"File: <code>(.*?)</code>", Path("out/index.html").read_text()))
+    assert len(named) == 2
+    assert {path.name for path in Path("out").glob("*.png")} == {*named, "own.png"}
+
+
+def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--learning-rate", "0.1", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
+    assert hw4(monkeypatch, *QUICK, *options, "--out", "out") == 0
+    sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "2", "--epochs", "2", "--momentum", "0.5"]
+    assert hw4(monkeypatch, *sweep, "--processes", "1", "--out", "out") == 0
+    commands = re.findall(r"To make it again: <code>hw4 (.*?)</code>", Path("out/index.html").read_text())
+    assert len(commands) == 2
+    for command in commands:
+        assert hw4(monkeypatch, *command.split(), "--processes", "1", "--out", "again") == 0
+    first, second = ({path.name for path in Path(out, "records").iterdir()} for out in ("out", "again"))
+    assert first == second
+
+
 def test_auto_says_that_the_data_is_embedded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["auto" if argument == "embedded" else argument for argument in QUICK]
     assert hw4(monkeypatch, *arguments) == 0
     assert "because FashionMNIST is not in" in capsys.readouterr().out.splitlines()[0]
+    assert "because FashionMNIST is not in" in Path("reports/embedded/index.html").read_text()
 
 
 def test_real_and_embedded_data_are_not_mixed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hw4.data.choose.find_root", lambda data: Path("found") if data is IMAGES else None)
-    monkeypatch.setattr("hw4.data.choose.damage", lambda *_: [])
+    monkeypatch.setattr("hw4.data.choose._find", lambda data: Path("found") if data is IMAGES else None)
+    monkeypatch.setattr("hw4.data.choose.damage", lambda _data, _folder: [])
     names = cli._choose("auto", None, print, images=True, questions=True)
-    assert names == ("digits", "grammar", Path("reports/embedded"))
-    assert "because TREC and spaCy's en_core_web_sm 3.6.0 are not in" in capsys.readouterr().out.splitlines()[0]
+    assert names[:3] == ("digits", "grammar", Path("reports/embedded"))
+    assert "because TREC and spaCy's en_core_web_sm 3.6.0 are not in" in names[3][0], "the page says why"
+    assert "because TREC and" in capsys.readouterr().out.splitlines()[0]
     assert cli._choose("auto", None, print, images=True)[0] == "fashion-mnist"
 
 
@@ -198,11 +270,8 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         ([*SWEEP, "--out", "a file/out"], 1, "a file/out"),
         ([*SWEEP, "--out", "bad records"], 1, "is not complete JSON"),
         (["fetch", "--mirror", "http://127.0.0.1:9/"], 1, "could not be downloaded"),
-        (
-            ["fetch", "--mirror", "ftp://127.0.0.1/"],
-            2,
-            "--mirror must be an http:// or https:// address, got 'ftp://127.0.0.1/'",
-        ),
+        (["fetch", "--mirror", "not an address"], 2, "--mirror must be an http:// or https:// address"),
+        (["fetch", "--mirror", "ftp://127.0.0.1/"], 2, "--mirror must be an http:// or https:// address"),
         (["juggle"], 2, "No such command 'juggle'"),
         ([], 2, "Missing command"),
     ],

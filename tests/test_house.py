@@ -22,6 +22,7 @@ LAYERS = (
     "smoothness",
     "curvature",
     "records",
+    "results",
     "stats",
     "processes",
     "experiments",
@@ -81,7 +82,7 @@ def test_every_module_has_its_layer() -> None:
     assert modules | {"data", "gate", "report"} == set(LAYERS)
 
 
-LIGHT = ("specs", "records", "stats", "plan", "runs", "data.choose", "gate.run", "report.page", "cli")
+LIGHT = ("specs", "records", "results", "stats", "plan", "runs", "data.choose", "gate.run", "report.page", "cli")
 
 
 @pytest.mark.parametrize("module", ["hw4", *(f"hw4.{name}" for name in LIGHT)])

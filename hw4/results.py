@@ -1,0 +1,99 @@
+"""What runs gave, as one tidy table: for notebooks, spreadsheets and other people's plots."""
+
+import statistics
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hw4.errors import RecordError
+from hw4.files import LADDER, RECORDS
+from hw4.records import ConvNetRecord, PassRow, Store, TextCNNRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = {
+    "folder": "where the record lies: records (the exercises) or claim/ladder",
+    "key": "name of the run, and of its record's file",
+    "network": "ConvNet, ConvNet + BatchNorm, Strided ConvNet or TextCNN",
+    "data": "name of the data set",
+    "vectors": "what made a text CNN's question vectors",
+    "stride": "stride of a text CNN's convolution and pooling, in positions",
+    "seed": "seed of initial weights and data order; a text CNN's trial",
+    "learning_rate": "learning rate of SGD",
+    "batch_size": "examples in a minibatch",
+    "completed": "passes (text CNN: epochs) that the row is taken after; 0 is before training",
+    "train_loss": "mean logistic loss over the training set, nats; empty when not finite",
+    "train_accuracy": "share of training examples that are classified right",
+    "test_loss": "mean logistic loss over the test set, nats",
+    "test_accuracy": "share of test examples that are classified right; empty for a diverged text CNN",
+    "smoothness": "effective local smoothness, mean over the directions; empty when not measured or not usable",
+    "update_norm": "norm of the update that smoothness was measured along, mean over the directions",
+    "noise_floor": "what rounding alone makes of the smoothness, the largest of the directions",
+    "wall_seconds": "elapsed seconds of this training pass",
+    "cpu_seconds": "processor seconds of this training pass",
+    "diverged": "whether the run as a whole diverged",
+}
+"""Columns of the table, with their meaning and unit."""
+
+
+def load_results(folder: Path | str) -> "pd.DataFrame":
+    """Every run below a folder that ``hw4`` wrote to: a row for each run and pass, or for each text CNN's trial.
+
+    The columns are those of :data:`COLUMNS`; what a row has no value for is empty (NaN). Raises RecordError when there
+    are no records or one cannot be read.
+    """
+    import pandas as pd  # half a second, which only those who ask for tables pay
+
+    found = list(_rows(Path(folder)))
+    if not found:
+        raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
+    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"stride": "Int64"})
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    for part in (RECORDS, LADDER):
+        where = {"folder": part.as_posix()}
+        for net in Store(folder / part, ConvNetRecord).load_all("*_convnet-*.json"):
+            yield from ({**where, **row} for row in _passes(net))
+        for trial in Store(folder / part, TextCNNRecord).load_all("*_textcnn-*.json"):
+            yield {**where, **_trial(trial)}
+
+
+def _passes(run: ConvNetRecord) -> Iterator[dict[str, Any]]:
+    same = {
+        "key": run.key,
+        "network": run.spec.label,
+        "data": run.spec.data,
+        "seed": run.spec.seed,
+        "learning_rate": run.spec.learning_rate,
+        "batch_size": run.spec.batch_size,
+        "diverged": run.diverged,
+    }
+    for row in run.rows:
+        time = run.times[row.completed - 1].model_dump() if row.completed else {}
+        yield {**same, **time, **_measured(row)}
+
+
+def _measured(row: PassRow) -> dict[str, Any]:
+    noise = [reading.noise_floor for reading in row.readings if reading.noise_floor is not None]
+    return {
+        **row.model_dump(include={"completed", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}),
+        "smoothness": row.smoothness,
+        "update_norm": statistics.fmean(each.update_norm for each in row.readings) if row.readings else None,
+        "noise_floor": max(noise, default=None),
+    }
+
+
+def _trial(trial: TextCNNRecord) -> dict[str, Any]:
+    return {
+        **trial.spec.model_dump(include={"data", "stride", "learning_rate", "batch_size"}),
+        "key": trial.key,
+        "network": "TextCNN",
+        "vectors": trial.data.vectors,
+        "seed": trial.spec.trial,
+        "completed": trial.spec.epochs,
+        "train_loss": trial.train_loss,
+        "test_accuracy": trial.test_accuracy,
+        "diverged": trial.diverged,
+    }

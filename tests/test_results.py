@@ -1,0 +1,59 @@
+"""The tidy table: every run and pass once, in documented columns, as numbers that a reader can compute with."""
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from hw4 import load_results
+from hw4.errors import RecordError
+from hw4.files import RECORDS
+from hw4.records import ConvNetRecord, Store, TextCNNRecord
+from hw4.results import COLUMNS
+from hw4.specs import exercise_specs, sweep_specs
+from tests.factory import make_record, make_row
+from tests.test_strides import make
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two networks of one pass each, and three trials of which one diverged."""
+    nets, texts = Store(tmp_path / RECORDS, ConvNetRecord), Store(tmp_path / RECORDS, TextCNNRecord)
+    nets.prepare()
+    for spec in exercise_specs(["smoothness"], seeds=1, data="digits", passes=1):
+        nets.save(make_record(spec, [make_row(0, smoothness=None), make_row(1, loss=0.5, smoothness=4.0)], seconds=2.0))
+    for trial, share in zip(sweep_specs("grammar", strides=[5], trials=3), (0.5, None, 0.6), strict=True):
+        texts.save(make(trial, share))
+    return tmp_path
+
+
+def test_each_run_and_pass_is_a_row_of_documented_columns(folder: Path) -> None:
+    table = load_results(folder)
+    assert list(table.columns) == list(COLUMNS)
+    assert len(table) == 2 * 2 + 3
+    last = table[table.completed == 1].set_index("network")
+    assert last.train_loss.tolist() == [0.5, 0.5]
+    assert last.smoothness.tolist() == pytest.approx([4.0, 4.0])
+    assert last.cpu_seconds.tolist() == [2.0, 2.0]
+    start = table[table.completed == 0]
+    assert start.smoothness.isna().all()
+    assert start.cpu_seconds.isna().all()
+
+
+def test_a_lost_trial_has_a_row_and_no_accuracy(folder: Path) -> None:
+    trials = load_results(folder).query("network == 'TextCNN'")
+    assert trials.diverged.tolist() == [False, True, False]
+    assert trials.test_accuracy.isna().tolist() == [False, True, False]
+    assert trials.stride.tolist() == [5, 5, 5]
+
+
+def test_the_table_survives_csv(folder: Path) -> None:
+    table = load_results(folder)
+    table.to_csv(folder / "results.csv", index=False)
+    again = pd.read_csv(folder / "results.csv")
+    pd.testing.assert_frame_equal(again, table, check_dtype=False)
+
+
+def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="there are no records in"):
+        load_results(tmp_path)
