@@ -324,8 +324,8 @@ def run_command(  # noqa: PLR0917  typer makes options of them
                 on_record=on_record,
                 on_failure=on_failure,
             )
-        if not made:
-            raise errors[0]
+        if errors and not made:
+            raise Hw4Error(f"nothing could be done ({_explain(errors[0])[1]})") from errors[0]
         lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
         _note(folder, RunNote(notes=notes, failed=dict(sorted(failed.items()))))
         failed = _finish(folder, say, as_json, whole=False, diverged=lost)

@@ -8,13 +8,15 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from hw4 import cli
+from hw4.data.images import Images
 from hw4.data.locate import IMAGES
 from hw4.records import ConvNetRecord, Store
-from hw4.specs import sweep_specs
+from hw4.specs import ConvNetSpec, sweep_specs
 
 WHOLE = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1", "--processes", "1"]
 NETS = [*WHOLE, "--exercise", "smoothness"]
@@ -142,7 +144,7 @@ def test_exercises_asked_for_together_are_all_done(
     assert {path.name for path in Path("here").glob("*.png")} == {"smoothness.png", "pooling.png"}
 
 
-def fail(*_arguments: object) -> None:
+def fail(*_arguments: object) -> NoReturn:
     raise RuntimeError("no luck\nand much more")
 
 
@@ -170,6 +172,23 @@ def test_an_exercise_that_fails_costs_no_other_and_is_named(
     assert "Not on this page" not in Path("out/index.html").read_text()
 
 
+def test_a_run_of_which_nothing_can_be_reported_names_the_cause(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hw4 import experiments
+
+    def no_strides(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
+        return train(spec, images) if spec.downsample == "pool" else fail()
+
+    train = experiments.train_convnet
+    monkeypatch.setattr(experiments, "train_convnet", no_strides)
+    assert hw4(monkeypatch, *QUICK, "--out", "out") == cli.FAILED
+    assert re.search(r"nothing in out can be reported \(Exercise 3: RuntimeError: no luck; ", capsys.readouterr().err)
+    monkeypatch.setattr(experiments, "train_convnet", fail)
+    assert hw4(monkeypatch, *QUICK, "--out", "none") == cli.FAILED
+    assert capsys.readouterr().err == "hw4: nothing could be done (RuntimeError: no luck)\n"
+
+
 def test_what_cannot_be_reported_costs_no_other_part_of_the_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,7 +210,7 @@ def test_figures_of_the_page_before_do_not_stay(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--learning-rate", "0.1", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
+    options = ["--learning-rate", "0.123456789", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
     assert hw4(monkeypatch, *QUICK, *options, "--out", "out") == 0
     sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "2", "--epochs", "2", "--momentum", "0.5"]
     assert hw4(monkeypatch, *sweep, "--processes", "1", "--out", "out") == 0

@@ -157,6 +157,9 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
         anyway=anyway,
         whole=whole,
     )
+    if not report.entries and report.absent:
+        reasons = "; ".join(f"{title}: {reason}" for title, reason in report.absent.items())
+        raise RecordError(f"nothing in {folder} can be reported ({reasons})")
     if not report.entries:
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
     return report
@@ -213,7 +216,7 @@ def again(command: str, **options: tuple[object, object]) -> str:
             continue
         option = f"--{name.replace('_', '-')}"
         for each in value if isinstance(value, list) else [value]:
-            words += [option] if each is True else [option, f"{each:g}" if isinstance(each, float) else f"{each}"]
+            words += [option] if each is True else [option, str(each)]  # all digits: fewer would be another run
     return " ".join(words)
 
 
