@@ -224,8 +224,9 @@ def _bars(ax: Axes, record: AuditRecord) -> None:
     ax.bar([x + 0.2 for x in range(len(names))], means, 0.4, color="#0072B2", label="runs that trained")
     for x, stride in enumerate(record.strides):
         if stride.diverged:
-            ax.annotate(f"{stride.diverged} lost", (x - 0.2, stride.notebook), xytext=(0, 3), textcoords="offset points",
-                        ha="center", fontsize=8)  # fmt: skip
+            place = (x - 0.2, stride.notebook)
+            words = f"{stride.diverged} lost"
+            ax.annotate(words, place, xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
     ax.set_xticks(range(len(names)), names)
     ax.set(title="Text CNN: mean accuracy", xlabel="stride", ylabel="share of test questions")
 
