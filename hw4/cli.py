@@ -23,6 +23,7 @@ from hw4.specs import (
     BISECTIONS,
     EXERCISES,
     LADDER_RATES,
+    NOTEBOOK_SEEDS,
     SEEDS,
     STRIDES,
     TRIALS,
@@ -493,12 +494,15 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
 
 @app.command(
     "audit",
-    epilog="Examples: 'hw4 audit' takes about three minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
+    epilog="Examples: 'hw4 audit' takes about ten minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
     "--passes 2' is a quick look.",
 )
 def audit_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = AUDIT_SEEDS,
+    notebook_seeds: Annotated[
+        int, typer.Option(min=2, help="Repeats of what the notebook printed, on the homework's data.")
+    ] = NOTEBOOK_SEEDS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
     out: Out = None,
     processes: Processes = None,
@@ -510,19 +514,27 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     say, workers = _sayer(as_json), _one_thread(processes)
     name, texts, folder, _ = _choose(data, out, say, images=True, questions=True)
 
-    from hw4.audit import run_audit
+    from hw4.audit import parts, run_audit
     from hw4.report.audit import as_text
 
+    total = parts(name, seeds=seeds, notebook_seeds=notebook_seeds)
     with _alone(folder):
-        with tqdm(total=2 * seeds + 4, unit="part", disable=None, dynamic_ncols=True) as bar:
+        with tqdm(total=total, unit="part", disable=None, dynamic_ncols=True) as bar:
 
             def on_audit(part: str) -> None:
                 bar.set_description(part, refresh=False)
                 bar.update()
 
             record = run_audit(
-                name, texts, folder / AUDIT, seeds=seeds, passes=passes, processes=workers, on_audit=on_audit
-            )  # fmt: skip
+                name,
+                texts,
+                folder / AUDIT,
+                seeds=seeds,
+                notebook_seeds=notebook_seeds,
+                passes=passes,
+                processes=workers,
+                on_audit=on_audit,
+            )
         say(as_text(record))
         _finish(folder, say, as_json)
 

@@ -450,8 +450,76 @@ class EvaluationCost(_Document):
     pass_seconds: Positive
 
 
+Loss = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Scores(_Document):
+    """Mean losses (nats) and accuracies (shares) before pass 1, 2, ...: the notebook's iterations 1, 2, ..."""
+
+    train_loss: list[Loss]
+    train_accuracy: list[Share]
+    test_loss: list[Loss]
+    test_accuracy: list[Share]
+
+
+class PrintedRun(Scores):
+    """What the notebook printed of one network, ten iterations."""
+
+    title: str
+    variant: str
+
+
+class PrintedStride(_Document):
+    """The accuracies that the notebook printed for one stride; a lost trial has class 0's share."""
+
+    stride: int
+    accuracies: list[Share]
+
+
+class Notebook(_Document):
+    """What the solved notebook printed; ``seconds`` are those of ten iterations by its machine's clock."""
+
+    n_train: int
+    n_test: int
+    seconds: dict[str, float]
+    runs: list[PrintedRun]
+    strides: list[PrintedStride]
+
+
+class RepeatedRun(Scores):
+    """One network trained by the notebook's protocol: the seed draws its images, its weights and its minibatches."""
+
+    variant: str
+    seed: int
+    n_train: int
+
+
+class TimedIteration(_Document):
+    """Seconds of an evaluation and a pass, one entry a round: the notebook's layers and evaluation, or hw4's."""
+
+    layers: Literal["the notebook's", "hw4's"]
+    variant: str
+    times: list[PassTime]
+
+
+class NotebookAudit(_Document):
+    """What the notebook printed, and the same by its own protocol.
+
+    ``repeated`` holds runs on as many training images as the notebook printed and as its code draws; ``diverged``
+    names those without finite losses, which are not among them. ``strides`` is empty when the vectors are not the
+    homework's. ``class_0_share`` is the accuracy of scores that are no numbers, of which argmax takes the first.
+    """
+
+    printed: Notebook
+    repeated: list[RepeatedRun]
+    diverged: list[str]
+    class_0_share: Share
+    strides: list[AuditedStride]
+    seconds: list[TimedIteration]
+
+
 class AuditRecord(Record):
-    """The notebook's way of measuring beside the right one."""
+    """The notebook's way of measuring beside the right one; ``notebook`` is null on other data than the homework's."""
 
     data: DataIdentity
     questions_data: QuestionIdentity
@@ -462,3 +530,4 @@ class AuditRecord(Record):
     strides: list[AuditedStride]
     questions: QuestionAudit | None
     evaluation: EvaluationCost
+    notebook: NotebookAudit | None = None

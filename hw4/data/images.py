@@ -50,12 +50,17 @@ Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def load_images(
-    name: Dataset, *, subset: float | None = None, root: Path | None = None, rule: Rule | None = None
+    name: Dataset,
+    *,
+    subset: float | None = None,
+    root: Path | None = None,
+    rule: Rule | None = None,
+    seed: int = SUBSET_SEED,
 ) -> Images:
     """Load a data set, keep the ``subset`` share of its training images, standardise pixelwise with their statistics.
 
     ``root`` is the data root of FashionMNIST (default: the first found), ``rule`` another rule than
-    :func:`standardise`. Raises DataError for unusable files.
+    :func:`standardise`, ``seed`` draws another subset. Raises DataError for unusable files.
     """
     share = DEFAULT_SUBSET[name] if subset is None else subset
     if not 0 < share <= 1:
@@ -65,7 +70,7 @@ def load_images(
     if kept < 1:
         raise DataError(f"a subset of {share} leaves none of the {len(train)} training images; choose a larger share")
     if kept < len(train):
-        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SUBSET_SEED))[:kept]
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:kept]
         train, train_labels = train[chosen], train_labels[chosen]
     digest = hashlib.sha256()
     for part in (train, train_labels, test, test_labels):

@@ -24,6 +24,7 @@ QUESTIONS = {
     "pooling": "Max-pooling or strided convolutions: what does either cost in accuracy and in seconds per pass?",
     "claim": "Does training with BatchNorm work at larger learning rates, and does smoothness account for it?",
     "audit": "What did the homework's solved notebook report, and what does each of its flaws change?",
+    "notebook": "Are the numbers that the homework's solved notebook printed those that its own protocol gives here?",
     "benchmarks": "How fast is hw4, beside the same work written plainly, and beside what this machine can do?",
     "gate": "Did the last change make training slower or worse?",
 }

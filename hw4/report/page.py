@@ -26,7 +26,7 @@ from hw4.records import (
     TextCNNRecord,
     read_record,
 )
-from hw4.report import audit, benchmarks, claim, gate
+from hw4.report import audit, benchmarks, claim, gate, notebook
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import QUESTIONS, Section, sections
 from hw4.report.strides import Summary, chart, chart_alt_text, summaries
@@ -35,6 +35,7 @@ from hw4.specs import (
     BISECTIONS,
     DEFAULT_SUBSET,
     LADDER_RATES,
+    NOTEBOOK_SEEDS,
     SEEDS,
     STRIDES,
     TRIALS,
@@ -199,7 +200,7 @@ def compose(
     ]
     entries.sort(key=lambda entry: entry.title)  # exercise by exercise
     entries += part("The claim", lambda: _claim(ladder, landscapes) if ladder or landscapes else [])
-    entries += part("The audit", lambda: [_audit(audited)] if audited else [])
+    entries += part("The audit", lambda: _audit(audited) if audited else [])
     entries += part("The benchmarks", lambda: [_benchmarks(timed)] if timed else [])
     entries += part("The gate", lambda: [_gate(judged)] if judged else [])
     return Report(entries, absent, note.notes if note else ())
@@ -275,8 +276,14 @@ def _claim_again(found: claim.Claim) -> str:
 def _audit_again(record: AuditRecord) -> str:
     """The command that makes the audit's record again."""
     seeds, passes = len({run.seed for run in record.runs}), len(record.runs[0].train_loss) - 1
-    options = {"data": (CHOICE[record.data.name], None), "seeds": (seeds, AUDIT_SEEDS), "passes": (passes, 10)}
-    return again("audit", **options)
+    repeats = len({run.seed for run in record.notebook.repeated}) if record.notebook else NOTEBOOK_SEEDS
+    return again(
+        "audit",
+        data=(CHOICE[record.data.name], None),
+        seeds=(seeds, AUDIT_SEEDS),
+        notebook_seeds=(repeats, NOTEBOOK_SEEDS),
+        passes=(passes, 10),
+    )
 
 
 def _exercises(records: Sequence[ConvNetRecord]) -> list[Entry]:
@@ -355,15 +362,45 @@ def _claim(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord
     ]  # fmt: skip
 
 
-def _audit(record: AuditRecord) -> Entry:
-    return Entry(
-        title="The solved notebook, audited", question=QUESTIONS["audit"], file_name="audit.png",
-        figure=audit.figure(record), alt=audit.alt_text(), caption=audit.caption(record),
-        tables=[("Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
-                 audit.HEADER, audit.rows(record))],
-        answer=audit.answers(record), rerun=_audit_again(record), environments=[record.environment],
-        data=[_data(record.data), _data(record.questions_data)],
-    )  # fmt: skip
+def _audit(record: AuditRecord) -> list[Entry]:
+    about: dict[str, Any] = {"rerun": _audit_again(record), "environments": [record.environment]}
+    about["data"] = [_data(record.data), _data(record.questions_data)]
+    flaws = Entry(
+        title="The solved notebook, audited",
+        question=QUESTIONS["audit"],
+        file_name="audit.png",
+        figure=audit.figure(record),
+        alt=audit.alt_text(),
+        caption=audit.caption(record),
+        tables=[
+            (
+                "Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
+                audit.HEADER,
+                audit.rows(record),
+            )
+        ],
+        answer=audit.answers(record),
+        **about,
+    )
+    if record.notebook is None:
+        return [flaws]
+    found = notebook.reproduce(record.notebook)
+    numbers = Entry(
+        title="The solved notebook, number by number",
+        question=QUESTIONS["notebook"],
+        file_name="notebook.png",
+        figure=notebook.figure(found),
+        alt=notebook.alt_text(),
+        caption=notebook.caption(record.notebook),
+        tables=[
+            ("What lies inside our 95% prediction intervals", notebook.RUN_HEADER, notebook.run_rows(found)),
+            ("Text CNNs; p-values are Holm's over all tests", notebook.STRIDE_HEADER, notebook.stride_rows(found)),
+            ("Every number, with our interval", notebook.NUMBER_HEADER, notebook.number_rows(found)),
+        ],
+        answer=notebook.answers(found),
+        **about,
+    )
+    return [flaws, numbers]
 
 
 def _benchmarks(path: Path) -> Entry:
