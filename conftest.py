@@ -14,9 +14,8 @@ import torch
 from hypothesis import settings
 
 from hw4.data.images import Images, load_images
-from hw4.data.locate import find_fashion_mnist
+from hw4.data.locate import HOMEWORK_VERSION, IMAGES, find_model, find_root, model_version
 from hw4.data.questions import find_trec
-from hw4.data.vectors import SPACY_MODEL
 
 torch.set_num_threads(1)
 
@@ -41,7 +40,7 @@ def digits() -> Images:
 @pytest.fixture(scope="session")
 def real_images(request: pytest.FixtureRequest) -> Images:
     """The homework's 6,000 images of FashionMNIST, where they can be found."""
-    if find_fashion_mnist() is None:
+    if find_root(IMAGES) is None:
         without(request, "the real FashionMNIST: run 'hw4 fetch' or set HW4_DATA")
     return load_images("fashion-mnist")
 
@@ -50,7 +49,8 @@ def real_images(request: pytest.FixtureRequest) -> Images:
 def real_questions(request: pytest.FixtureRequest) -> Path:
     """The data root with TREC's questions and spaCy's model, where it can be found."""
     root = find_trec()
-    if root is None or not (root / SPACY_MODEL).exists():
+    model = find_model()
+    if root is None or model is None or model_version(model) != HOMEWORK_VERSION:
         without(request, "the real TREC questions and spaCy vectors: set HW4_DATA")
     return root
 

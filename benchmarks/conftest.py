@@ -15,7 +15,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.gate_timing import cpu_class
 from benchmarks.workloads import WORKLOADS, Workload
-from hw4.data.choose import choose_questions
+from hw4.data.choose import choose_data
 from hw4.files import RECORDS
 from hw4.records import Store, TextCNNRecord, environment
 from hw4.report.page import load_report
@@ -194,7 +194,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def sweep_data(config: pytest.Config) -> QuestionSet:
     """The question set asked for."""
-    return choose_questions(config.getoption("--sweep-data"))[0]
+    return choose_data(config.getoption("--sweep-data"), images=False, questions=True)[1]
 
 
 def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.conftest import report_ratio
 from benchmarks.plain_text import plain_trial
-from hw4.data.choose import choose_questions
+from hw4.data.choose import choose_data
 from hw4.data.vectors import QuestionVectors, load_questions
 from hw4.records import Store, TextCNNRecord
 from hw4.runs import Task, make
@@ -36,7 +36,7 @@ def warm(pool: Executor, questions: QuestionVectors) -> None:
 @pytest.mark.parametrize("learning_rate", [0.1, 0.05])
 def test_sweep_of_60_models(learning_rate: float, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     """At the homework's 0.1 stride 1 diverges, and lost trials are stopped; at 0.05 all 60 train to the end."""
-    questions = load_questions(choose_questions("auto")[0])
+    questions = load_questions(choose_data("auto", images=False, questions=True)[1])
     specs = sweep_specs(questions.name, epochs=EPOCHS, learning_rate=learning_rate)
     assert len(specs) == len(STRIDES) * TRIALS == 60
     tasks, store = [task(group, questions) for group in groups(specs)], Store(tmp_path, TextCNNRecord)

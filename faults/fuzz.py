@@ -56,12 +56,12 @@ def records(data: bytes) -> None:
 
 def images(data: bytes) -> None:
     """The packed and unpacked files of FashionMNIST."""
-    name = next(iter(locate.FILES))
+    name = next(iter(locate.IMAGES.sha256))
     for suffix, contents in ((".gz", data), (".gz", gzip.compress(data)), ("", data)):
         path = FOLDER / f"{name}{suffix}"
         path.write_bytes(contents)
         try:
-            locate.read_verified(FOLDER, name)
+            locate.read_verified(locate.IMAGES, FOLDER, name)
         except DataError:
             pass
         path.unlink()

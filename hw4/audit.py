@@ -3,21 +3,26 @@
 Everything named after the notebook here is wrong on purpose, and used for nothing else.
 """
 
+import itertools
+import json
+import math
 import statistics
 import time
-from collections.abc import Callable
-from dataclasses import replace
+import tomllib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hw4.data.images import Images, load_images, standardise
-from hw4.data.locate import TREC, TREC_FILES
+from hw4.data.locate import QUESTIONS, read_verified
 from hw4.data.questions import find_trec, load_trec
 from hw4.data.vectors import QuestionVectors, find_spacy_model, load_questions, logistic_share, spacy_vectors
 from hw4.experiments import BATCHES, DIRECTIONS, build_convnet, identity, images_environment, seeded
-from hw4.models import ConvNet
+from hw4.models import CHANNELS, CLASSES, IMAGE_LENGTH, KERNEL, PADDING, POOL, ConvNet
 from hw4.objective import Objective
 from hw4.processes import spread
 from hw4.readings import SmoothnessReading
@@ -26,20 +31,42 @@ from hw4.records import (
     AuditedStride,
     AuditRecord,
     EvaluationCost,
+    Notebook,
+    NotebookAudit,
+    PassTime,
     PixelAudit,
     QuestionAudit,
+    QuestionIdentity,
+    RepeatedRun,
     Store,
     TextCNNRecord,
+    TimedIteration,
 )
 from hw4.runs import make_all
 from hw4.smoothness import measure_directions
-from hw4.specs import ConvNetSpec, Dataset, NormMode, QuestionSet, exercise_specs, sweep_specs
+from hw4.specs import (
+    DEFAULT_SUBSET,
+    HOMEWORK_VECTORS,
+    WHOLE,
+    ConvNetSpec,
+    Dataset,
+    Downsample,
+    NormMode,
+    QuestionSet,
+    TextCNNSpec,
+    exercise_specs,
+    groups,
+    sweep_specs,
+)
 from hw4.studies import grid
 from hw4.sweep import identity as question_identity
 from hw4.sweep import train_trials
-from hw4.training import evaluate, train_pass
+from hw4.training import Evaluation, evaluate, train_pass
 
 TIMED_ROUNDS = 5
+PRINTED = Path(__file__).parent / "data" / "notebook.toml"
+"""What the solved notebook printed."""
+
 OnAudit = Callable[[str], None]
 """Called with the name of every part as it ends."""
 
@@ -50,7 +77,7 @@ def notebook_standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return (train - mean) / (std + 1e-6), (test - mean) / (std + 1e-6)
 
 
-def notebook_evaluate(model: ConvNet, images: Images) -> None:
+def notebook_evaluate(model: nn.Module, images: Images) -> None:
     """The notebook's evaluation: loss and accuracy by a forward pass each, all images of a set in one batch."""
     for x, y in ((images.x_train, images.y_train), (images.x_test, images.y_test)):
         for _metric in ("loss", "accuracy"):
@@ -63,52 +90,100 @@ def notebook_texts(contents: bytes) -> list[str]:
     return [" ".join(line.split(":")[1].split(" ")[1:]) for line in lines if ":" in line]
 
 
+def notebook_layers(downsample: Downsample) -> nn.Sequential:
+    """The notebook's network without BatchNorm, layer by layer: the function of :class:`ConvNet`, at torch's speed."""
+    halved, layers = downsample == "pool", list[nn.Module]()
+    for before, after in itertools.pairwise(CHANNELS):
+        conv = nn.Conv2d(before, after, KERNEL, stride=1 if halved else POOL, padding=PADDING)
+        layers += [conv, nn.ReLU(), *([nn.MaxPool2d(POOL)] if halved else [])]
+    length = IMAGE_LENGTH // POOL**2
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(CHANNELS[-1] * length**2, CLASSES))
+
+
+def read_notebook() -> Notebook:
+    """What the solved notebook printed."""
+    return Notebook.model_validate_json(json.dumps(tomllib.loads(PRINTED.read_text())))
+
+
+def _train(model: nn.Module, spec: ConvNetSpec, images: Images, batches: torch.Generator) -> None:
+    """One pass, as the spec says."""
+    train_pass(
+        model,
+        images.x_train,
+        images.y_train,
+        learning_rate=spec.learning_rate,
+        batch_size=spec.batch_size,
+        generator=batches,
+    )
+
+
+def _scores(model: nn.Module, images: Images) -> tuple[Evaluation, Evaluation]:
+    """Scores on training and test images."""
+    return evaluate(model, images.x_train, images.y_train), evaluate(model, images.x_test, images.y_test)
+
+
+@dataclass(frozen=True)
+class _State:
+    """A network after a pass: its weights, and full gradients and readings in both modes of BatchNorm."""
+
+    w: Tensor
+    first_size: int
+    gradients: dict[NormMode, Tensor]
+    readings: dict[NormMode, SmoothnessReading]
+
+
+def _measure(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator) -> _State:
+    """Measure the network as it stands, along the same minibatch update in both modes."""
+    drawn = directions.get_state()
+    gradients: dict[NormMode, Tensor] = {}
+    readings: dict[NormMode, SmoothnessReading] = {}
+    modes: tuple[NormMode, NormMode] = ("batch", "running")
+    for mode in modes:
+        directions.set_state(drawn)
+        objective = Objective(model, images.x_train, images.y_train, norm_mode=mode, chunk_size=spec.chunk_size)
+        (readings[mode],) = measure_directions(
+            objective, 1, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=directions
+        )
+        gradients[mode] = objective.gradient(objective.w)
+    return _State(objective.w, objective.parameters[0].numel(), gradients, readings)
+
+
+def _ways(before: _State, after: _State, learning_rate: float) -> dict[str, float]:
+    """What is called smoothness between two passes: right, with one flaw at a time, with all."""
+    right, size = after.readings["batch"], after.first_size
+    moved = float((after.w - before.w).double().norm())
+    change: dict[NormMode, Tensor] = {mode: after.gradients[mode] - before.gradients[mode] for mode in after.gradients}
+    return {
+        "right": right.smoothness,
+        "first parameter": right.blocks[0].gradient_change_norm / right.update_norm,
+        "whole pass": float(change["batch"].double().norm()) / moved,
+        "divided twice": right.smoothness / learning_rate,
+        "evaluation mode": after.readings["running"].smoothness,
+        "notebook": float(change["running"][:size].double().norm()) / (learning_rate * moved),
+    }
+
+
 def audit_run(spec: ConvNetSpec, images: Images) -> AuditedRun:
     """Train one network and measure its smoothness after every pass: right, with one flaw at a time, with all."""
     model = build_convnet(spec)
     batches, directions = seeded(spec.seed, BATCHES), seeded(spec.seed, DIRECTIONS)
-    names = ("right", "first parameter", "whole pass", "divided twice", "evaluation mode", "notebook")
-    curves: dict[str, list[float]] = {name: [] for name in names}
-    scores = [evaluate(model, images.x_train, images.y_train)]
-    accuracies = [evaluate(model, images.x_test, images.y_test).accuracy]
-    before: dict[NormMode, Tensor] = {}
-    start = torch.empty(0)
-    for completed in range(spec.passes + 1):
-        if completed:
-            train_pass(
-                model, images.x_train, images.y_train, learning_rate=spec.learning_rate, batch_size=spec.batch_size,
-                generator=batches,
-            )  # fmt: skip
-            scores.append(evaluate(model, images.x_train, images.y_train))
-            accuracies.append(evaluate(model, images.x_test, images.y_test).accuracy)
-        state = directions.get_state()
-        readings: dict[NormMode, SmoothnessReading] = {}
-        after: dict[NormMode, Tensor] = {}
-        modes: tuple[NormMode, NormMode] = ("batch", "running")
-        for mode in modes:
-            directions.set_state(state)
-            objective = Objective(model, images.x_train, images.y_train, norm_mode=mode, chunk_size=spec.chunk_size)
-            (readings[mode],) = measure_directions(
-                objective, 1, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=directions
-            )
-            after[mode] = objective.gradient(objective.w)
-        if completed:
-            moved = float((objective.w - start).double().norm())
-            right = readings["batch"]
-            first = right.blocks[0]
-            curves["right"].append(right.smoothness)
-            curves["first parameter"].append(first.gradient_change_norm / right.update_norm)
-            curves["whole pass"].append(float((after["batch"] - before["batch"]).double().norm()) / moved)
-            curves["divided twice"].append(right.smoothness / spec.learning_rate)
-            curves["evaluation mode"].append(readings["running"].smoothness)
-            size = objective.parameters[0].numel()
-            change = (after["running"] - before["running"])[:size].double().norm()
-            curves["notebook"].append(float(change) / (spec.learning_rate * moved))
-        before, start = after, objective.w
+    scores = [_scores(model, images)]
+    before = _measure(model, spec, images, directions)
+    found = []
+    for _ in range(spec.passes):
+        _train(model, spec, images, batches)
+        scores.append(_scores(model, images))
+        after = _measure(model, spec, images, directions)
+        found.append(_ways(before, after, spec.learning_rate))
+        before = after
     return AuditedRun(
-        label=spec.label, variant=spec.variant, seed=spec.seed, smoothness=curves,
-        train_loss=[score.loss for score in scores], test_accuracy=accuracies,
-    )  # fmt: skip
+        label=spec.label,
+        variant=spec.variant,
+        seed=spec.seed,
+        smoothness={way: [each[way] for each in found] for way in found[0]},
+        train_loss=[train.loss for train, _ in scores],
+        test_accuracy=[test.accuracy for _, test in scores],
+    )
 
 
 def audit_pixels(spec: ConvNetSpec) -> PixelAudit:
@@ -118,10 +193,7 @@ def audit_pixels(spec: ConvNetSpec) -> PixelAudit:
         images = load_images(spec.data, subset=spec.subset, rule=rule)
         model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
         for _ in range(spec.passes):
-            train_pass(
-                model, images.x_train, images.y_train, learning_rate=spec.learning_rate, batch_size=spec.batch_size,
-                generator=batches,
-            )  # fmt: skip
+            _train(model, spec, images, batches)
         score, largest = evaluate(model, images.x_test, images.y_test), images.x_test.abs().flatten(1).amax(1)
         values[f"largest_{name}"] = float(largest.max())
         values[f"above_100_{name}"] = int((largest > 100).sum())
@@ -129,72 +201,205 @@ def audit_pixels(spec: ConvNetSpec) -> PixelAudit:
     return PixelAudit.model_validate(values)
 
 
+def _seconds(work: Callable[[], object]) -> PassTime:
+    """What some work takes."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    work()
+    return PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
+
+
 def audit_evaluation(spec: ConvNetSpec, images: Images) -> EvaluationCost:
     """Processor seconds of the notebook's evaluation and of ours, in turn, and of a training pass beside them."""
     model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
-
-    def ours() -> None:
-        evaluate(model, images.x_train, images.y_train)
-        evaluate(model, images.x_test, images.y_test)
-
-    def trained() -> None:
-        train_pass(
-            model, images.x_train, images.y_train, learning_rate=spec.learning_rate, batch_size=spec.batch_size,
-            generator=batches,
-        )  # fmt: skip
-
-    seconds: list[list[float]] = [[], [], []]
-    for _ in range(TIMED_ROUNDS):
-        works: tuple[Callable[[], None], ...] = (lambda: notebook_evaluate(model, images), ours, trained)
-        for taken, work in zip(seconds, works, strict=True):
-            begin = time.process_time()
-            work()
-            taken.append(time.process_time() - begin)
-    notebook, right, training = map(statistics.median, seconds)
+    works: tuple[Callable[[], object], ...] = (
+        lambda: notebook_evaluate(model, images),
+        lambda: _scores(model, images),
+        lambda: _train(model, spec, images, batches),
+    )
+    rounds = [[_seconds(work).cpu_seconds for work in works] for _ in range(TIMED_ROUNDS)]
+    notebook, right, training = map(statistics.median, zip(*rounds, strict=True))
     return EvaluationCost(notebook_seconds=notebook, right_seconds=right, pass_seconds=training)
+
+
+def time_iterations(specs: Sequence[ConvNetSpec], images: Images) -> list[TimedIteration]:
+    """Seconds of an iteration, evaluation and a pass, in turn: the notebook's layers and evaluation, and hw4's."""
+    nets: list[tuple[ConvNetSpec, nn.Module]] = [(spec, notebook_layers(spec.downsample)) for spec in specs]
+    nets += [(spec, build_convnet(spec)) for spec in specs]
+
+    def iterate(spec: ConvNetSpec, model: nn.Module) -> None:
+        (_scores if isinstance(model, ConvNet) else notebook_evaluate)(model, images)
+        _train(model, spec, images, seeded(spec.seed, BATCHES))
+
+    rounds = [[_seconds(partial(iterate, *net)) for net in nets] for _ in range(TIMED_ROUNDS)]
+    return [
+        TimedIteration(
+            layers="hw4's" if isinstance(model, ConvNet) else "the notebook's", variant=spec.variant, times=t
+        )
+        for (spec, model), t in zip(nets, map(list, zip(*rounds, strict=True)), strict=True)
+    ]
+
+
+def _stride(stride: int, accuracies: Sequence[float | None], share: float) -> AuditedStride:
+    """A stride's mean as the notebook takes it, with class 0's share for a run that diverged, and as it is."""
+    trained = [accuracy for accuracy in accuracies if accuracy is not None]
+    return AuditedStride(
+        stride=stride,
+        notebook=statistics.fmean(share if accuracy is None else accuracy for accuracy in accuracies),
+        trained=trained,
+        diverged=len(accuracies) - len(trained),
+    )
+
+
+def _strides(records: Sequence[TextCNNRecord], share: float) -> list[AuditedStride]:
+    """Trials of several strides, stride by stride."""
+    by_stride: dict[int, list[float | None]] = {}
+    for record in sorted(records, key=lambda record: (record.stride, record.trial)):
+        by_stride.setdefault(record.stride, []).append(record.test_accuracy)
+    return [_stride(stride, accuracies, share) for stride, accuracies in by_stride.items()]
+
+
+def class_0_share(questions: QuestionVectors) -> float:
+    """Accuracy of scores that are no numbers: argmax takes the first of them for the largest."""
+    return float((questions.y_test == 0).double().mean())
 
 
 def audit_strides(questions: QuestionVectors, folder: Path, processes: int) -> list[AuditedStride]:
     """The sweep's means as the notebook takes them, with class 0's share for a run that diverged, and as they are."""
     made = make_all([(folder, grid(sweep_specs(questions.name)))], processes=processes)
     records = [record for record in made if isinstance(record, TextCNNRecord)]
-    share = float((questions.y_test == 0).double().mean())
-    found = []
-    for stride in dict.fromkeys(record.stride for record in records):
-        accuracies = [record.test_accuracy for record in records if record.stride == stride]
-        trained = [accuracy for accuracy in accuracies if accuracy is not None]
-        found.append(
-            AuditedStride(
-                stride=stride, notebook=statistics.fmean(share if a is None else a for a in accuracies),
-                trained=trained, diverged=len(accuracies) - len(trained),
-            )
-        )  # fmt: skip
-    return found
+    return _strides(records, class_0_share(questions))
 
 
-def audit_questions(questions: QuestionVectors) -> QuestionAudit | None:
-    """What cutting at colons and printing bytes change: how many questions, and accuracies; TREC only."""
-    root = find_trec() if questions.name == "trec" else None
-    if root is None:
-        return None
-    texts = [part.texts for part in load_trec(root)]
-    wrong = [notebook_texts((root / TREC / name).read_bytes()) for name in TREC_FILES]
-    train, test = (torch.from_numpy(spacy_vectors(each, find_spacy_model())).unsqueeze(1) for each in wrong)
-    misread = replace(questions, x_train=train, x_test=test)
-    whole, cut = (
-        train_trials(sweep_specs(questions.name, strides=[5]), each, question_identity(each))
-        for each in (questions, misread)
-    )
-    pairs = list(
-        zip([right for each in texts for right in each], [left for each in wrong for left in each], strict=True)
+def _texts(root: Path) -> tuple[list[str], list[str]]:
+    """TREC's training and test questions as they are and as the notebook reads them, in the same order."""
+    right = [text for part in load_trec(root) for text in part.texts]
+    folder = root / QUESTIONS.folder
+    wrong = [text for name in QUESTIONS.sha256 for text in notebook_texts(read_verified(QUESTIONS, folder, name))]
+    return right, wrong
+
+
+def misread(questions: QuestionVectors, root: Path) -> QuestionVectors:
+    """TREC's questions with the vectors of what the notebook reads."""
+    _, wrong = _texts(root)
+    vectors = torch.from_numpy(spacy_vectors(wrong, find_spacy_model())).unsqueeze(1)
+    n_train = len(questions.x_train)
+    return replace(questions, x_train=vectors[:n_train], x_test=vectors[n_train:])
+
+
+def audit_questions(questions: QuestionVectors, cut: QuestionVectors, root: Path) -> QuestionAudit:
+    """What cutting at colons and printing bytes change: how many questions, and accuracies."""
+    pairs = list(zip(*_texts(root), strict=True))
+    right, wrong = (
+        [
+            record.test_accuracy
+            for record in train_trials(sweep_specs(questions.name, strides=[5]), each, question_identity(each))
+            if record.test_accuracy is not None
+        ]
+        for each in (questions, cut)
     )
     return QuestionAudit(
-        questions=len(pairs), cut=sum(":" in right for right, _ in pairs),
-        mangled=sum(right != left and ":" not in right for right, left in pairs),
-        logistic_right=logistic_share(questions), logistic_notebook=logistic_share(misread),
-        stride5_right=[record.test_accuracy for record in whole if record.test_accuracy is not None],
-        stride5_notebook=[record.test_accuracy for record in cut if record.test_accuracy is not None],
-    )  # fmt: skip
+        questions=len(pairs),
+        cut=sum(":" in text for text, _ in pairs),
+        mangled=sum(text != read and ":" not in text for text, read in pairs),
+        logistic_right=logistic_share(questions),
+        logistic_notebook=logistic_share(cut),
+        stride5_right=right,
+        stride5_notebook=wrong,
+    )
+
+
+def repeat_run(spec: ConvNetSpec, images: Images) -> RepeatedRun | str:
+    """Train one network and log as the notebook does, before every pass; its name when a loss is not finite."""
+    model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
+    logs = [_scores(model, images)]
+    for _ in range(spec.passes - 1):  # what the last pass makes is never logged
+        _train(model, spec, images, batches)
+        logs.append(_scores(model, images))
+    if not all(math.isfinite(part.loss) for log in logs for part in log):
+        return f"{spec.label}, {len(images.x_train):,} images, seed {spec.seed}"
+    return RepeatedRun(
+        variant=spec.variant,
+        seed=spec.seed,
+        n_train=len(images.x_train),
+        train_loss=[train.loss for train, _ in logs],
+        train_accuracy=[train.accuracy for train, _ in logs],
+        test_loss=[test.loss for _, test in logs],
+        test_accuracy=[test.accuracy for _, test in logs],
+    )
+
+
+def repeat_session(specs: Sequence[ConvNetSpec]) -> list[RepeatedRun | str]:
+    """Every network of one seed on one drawn subset, as in one session of the notebook."""
+    torch.set_num_threads(1)
+    first = specs[0]
+    images = load_images(first.data, subset=first.subset, rule=notebook_standardise, seed=first.seed)
+    return [repeat_run(spec, images) for spec in specs]
+
+
+def sessions(data: Dataset, n_train: int, *, seeds: int, passes: int) -> list[tuple[ConvNetSpec, ...]]:
+    """The networks of each session: one per seed, for the training images that were printed and those of the code."""
+    specs = [
+        exercise_specs(["smoothness", "pooling"], seeds=seeds, data=data, subset=subset, passes=passes)
+        for subset in (n_train / WHOLE[data], DEFAULT_SUBSET[data])
+    ]
+    return [tuple(spec for spec in each if spec.seed == seed) for each in specs for seed in range(seeds)]
+
+
+def repeat_trials(
+    specs: Sequence[TextCNNSpec], *, questions: QuestionVectors, data: QuestionIdentity
+) -> list[TextCNNRecord]:
+    """Trials that train together, in whatever process this is."""
+    torch.set_num_threads(1)
+    return train_trials(specs, questions, data)
+
+
+def trials(name: QuestionSet, strides: Sequence[int], *, seeds: int) -> list[list[TextCNNSpec]]:
+    """So many trials of each stride, as in the notebook none with another's weights; the costliest group first."""
+    return groups(
+        [
+            spec.model_copy(update={"trial": spec.trial + seeds * place})
+            for place, stride in enumerate(strides)
+            for spec in sweep_specs(name, strides=[stride], trials=seeds)
+        ]
+    )
+
+
+def audit_notebook(
+    data: Dataset, cut: QuestionVectors, *, seeds: int, passes: int, processes: int, on_audit: OnAudit
+) -> NotebookAudit:
+    """What the notebook printed and the same by its own protocol, ``seeds`` times; ``cut`` are questions as it reads.
+
+    Its protocol: images, weights and minibatches drawn anew each time, its standardisation, scores logged before each
+    pass, questions as it parses them, argmax of scores that are no numbers. Networks, passes and vectors are hw4's,
+    which compute the same functions.
+    """
+    printed = read_notebook()
+    tasks = sessions(data, printed.n_train, seeds=seeds, passes=min(passes, len(printed.runs[0].train_loss)))
+    first = tasks[0]
+    images = load_images(data, subset=first[0].subset, rule=notebook_standardise)
+    seconds = time_iterations([spec for spec in first if spec.norm is None], images)
+    on_audit("seconds of an iteration")
+    runs: list[RepeatedRun | str] = []
+    for specs, found in spread(repeat_session, list(tasks), processes=processes):
+        runs += found
+        on_audit(f"the notebook's networks, seed {specs[0].seed}")
+    records: list[TextCNNRecord] = []
+    if cut.vectors == HOMEWORK_VECTORS:
+        train = partial(repeat_trials, questions=cut, data=question_identity(cut))
+        together = trials(cut.name, [stride.stride for stride in printed.strides], seeds=seeds)
+        records = [record for _, found in spread(train, together, processes=processes) for record in found]
+    on_audit("the notebook's text CNNs")
+    share = class_0_share(cut)
+    return NotebookAudit(
+        printed=printed,
+        repeated=sorted(
+            (run for run in runs if isinstance(run, RepeatedRun)), key=lambda run: (-run.n_train, run.seed, run.variant)
+        ),
+        diverged=sorted(run for run in runs if isinstance(run, str)),
+        class_0_share=share,
+        strides=_strides(records, share),
+        seconds=seconds,
+    )
 
 
 def _audited(spec: ConvNetSpec) -> AuditedRun:
@@ -202,10 +407,27 @@ def _audited(spec: ConvNetSpec) -> AuditedRun:
     return audit_run(spec, load_images(spec.data, subset=spec.subset))
 
 
+def parts(data: Dataset, *, seeds: int, notebook_seeds: int) -> int:
+    """How many parts an audit has, for a progress bar; raises SpecError when there are no seeds."""
+    flaws = len(exercise_specs(["smoothness"], seeds=seeds, data=data)) + 4
+    return flaws + (2 * notebook_seeds + 2 if data == "fashion-mnist" else 0)
+
+
 def run_audit(
-    data: Dataset, texts: QuestionSet, folder: Path, *, seeds: int, passes: int, processes: int, on_audit: OnAudit
+    data: Dataset,
+    texts: QuestionSet,
+    folder: Path,
+    *,
+    seeds: int,
+    notebook_seeds: int,
+    passes: int,
+    processes: int,
+    on_audit: OnAudit,
 ) -> AuditRecord:
-    """Audit everything and keep the record below ``folder``; returns it."""
+    """Audit everything and keep the record below ``folder``; returns it.
+
+    The notebook's printed numbers have a counterpart on its own data only: FashionMNIST and TREC.
+    """
     torch.set_num_threads(1)
     store = Store(folder, AuditRecord)
     store.prepare()
@@ -221,13 +443,27 @@ def run_audit(
     on_audit("exploding pixels")
     strides = audit_strides(questions, folder / "sweep", processes)
     on_audit("the sweep's means")
-    misread = audit_questions(questions)
+    root = find_trec() if texts == "trec" else None
+    cut = misread(questions, root) if root is not None else None
+    found = audit_questions(questions, cut, root) if cut is not None and root is not None else None
     on_audit("misread questions")
+    notebook = None
+    if data == "fashion-mnist" and cut is not None:
+        notebook = audit_notebook(
+            data, cut, seeds=notebook_seeds, passes=passes, processes=processes, on_audit=on_audit
+        )
     record = AuditRecord(
-        key="audit", data=identity(images), questions_data=question_identity(questions),
-        environment=images_environment(images), learning_rate=specs[0].learning_rate,
+        key="audit",
+        data=identity(images),
+        questions_data=question_identity(questions),
+        environment=images_environment(images),
+        learning_rate=specs[0].learning_rate,
         runs=sorted(runs, key=lambda run: (run.seed, run.variant)),
-        pixels=pixels, strides=strides, questions=misread, evaluation=cost,
-    )  # fmt: skip
+        pixels=pixels,
+        strides=strides,
+        questions=found,
+        evaluation=cost,
+        notebook=notebook,
+    )
     store.save(record)
     return record

@@ -23,6 +23,7 @@ from hw4.specs import (
     BISECTIONS,
     EXERCISES,
     LADDER_RATES,
+    NOTEBOOK_SEEDS,
     SEEDS,
     STRIDES,
     TRIALS,
@@ -317,8 +318,8 @@ def run_command(  # noqa: PLR0917  typer makes options of them
                 on_record=on_record,
                 on_failure=on_failure,
             )
-        if not made:
-            raise errors[0]
+        if errors and not made:
+            raise Hw4Error(f"nothing could be done ({_explain(errors[0])[1]})") from errors[0]
         lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
         _note(folder, RunNote(notes=notes, failed=dict(sorted(failed.items()))))
         failed = _finish(folder, say, as_json, whole=False, diverged=lost)
@@ -487,12 +488,15 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
 
 @app.command(
     "audit",
-    epilog="Examples: 'hw4 audit' takes about three minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
+    epilog="Examples: 'hw4 audit' takes about ten minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
     "--passes 2' is a quick look.",
 )
 def audit_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = AUDIT_SEEDS,
+    notebook_seeds: Annotated[
+        int, typer.Option(min=2, help="Repeats of what the notebook printed, on the homework's data.")
+    ] = NOTEBOOK_SEEDS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
     out: Out = None,
     processes: Processes = None,
@@ -504,19 +508,27 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     say, workers = _sayer(as_json), _one_thread(processes)
     name, texts, folder, _ = _choose(data, out, say, images=True, questions=True)
 
-    from hw4.audit import run_audit
+    from hw4.audit import parts, run_audit
     from hw4.report.audit import as_text
 
+    total = parts(name, seeds=seeds, notebook_seeds=notebook_seeds)
     with _alone(folder):
-        with tqdm(total=2 * seeds + 4, unit="part", disable=None, dynamic_ncols=True) as bar:
+        with tqdm(total=total, unit="part", disable=None, dynamic_ncols=True) as bar:
 
             def on_audit(part: str) -> None:
                 bar.set_description(part, refresh=False)
                 bar.update()
 
             record = run_audit(
-                name, texts, folder / AUDIT, seeds=seeds, passes=passes, processes=workers, on_audit=on_audit
-            )  # fmt: skip
+                name,
+                texts,
+                folder / AUDIT,
+                seeds=seeds,
+                notebook_seeds=notebook_seeds,
+                passes=passes,
+                processes=workers,
+                on_audit=on_audit,
+            )
         say(as_text(record))
         _finish(folder, say, as_json)
 
@@ -593,22 +605,36 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     return verdicts.EXIT_CODES[verdict]
 
 
-@app.command("fetch", epilog="Example: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later.")
+@app.command(
+    "fetch",
+    epilog="Examples: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later; where one computer has "
+    "the data, 'python -m http.server' in its folder makes it a mirror for others: 'hw4 fetch --mirror "
+    "http://that-computer:8000/'.",
+)
 def fetch_command(
     mirror: Annotated[
-        list[str] | None, typer.Option(help="Address of a folder with all the files; may be given several times.")
+        list[str] | None,
+        typer.Option(
+            help="Address to ask instead of the published ones, of a folder that holds FashionMNIST/raw, trec and "
+            "en_core_web_sm as $HW4_DATA does, or all the files side by side; may be given several times."
+        ),
     ] = None,
     debug: Debug = False,
 ) -> None:
-    """Download FashionMNIST (31 MB) and TREC to $HW4_DATA or the user's cache, checked against SHA-256 sums."""
-    del debug
-    from hw4.data.locate import MIRRORS, TREC_MIRRORS, data_roots, fetch_fashion_mnist, fetch_trec
+    """Download FashionMNIST (31 MB), TREC (0.1 MB) and spaCy's en_core_web_sm 3.6.0 (13 MB), checked by SHA-256 sums.
 
+    They go to $HW4_DATA or the user's cache. A model of another version there is kept with the version in its name.
+    """
+    del debug
+    from hw4.data.fetch import check_mirror, fetch_all
+    from hw4.data.locate import data_roots
+
+    for address in mirror or ():
+        check_mirror(address)
     root = data_roots()[0]
-    print(f"Fetching FashionMNIST and TREC to {root} (files that are there and intact are kept).", flush=True)
-    print(f"FashionMNIST is complete and verified in {fetch_fashion_mnist(root, mirrors=mirror or MIRRORS)}.")
-    print(f"TREC is complete and verified in {fetch_trec(root, mirrors=mirror or TREC_MIRRORS)}.")
-    print("The question vectors need spaCy's model: 'python -m spacy download en_core_web_sm' installs it.")
+    print(f"Fetching to {root} what is not there and intact.", flush=True)
+    for sentence in fetch_all(root, mirror or ()):
+        print(sentence, flush=True)
 
 
 def main() -> None:

@@ -78,8 +78,8 @@ class PassRow(_Document):
 
     @property
     def smoothness(self) -> float | None:
-        """Mean over the directions; None without readings, or when one is too close to its noise floor."""
-        if not self.readings or not all(reading.usable for reading in self.readings):
+        """Mean over the directions; None without readings, or when one is 0 or too close to its noise floor."""
+        if not self.readings or not all(reading.usable and reading.smoothness for reading in self.readings):
             return None
         return sum(reading.smoothness for reading in self.readings) / len(self.readings)
 
@@ -274,15 +274,19 @@ def _commit() -> tuple[str | None, bool | None]:
     return head, bool(status)
 
 
+@cache
 def _cpu() -> str:
-    """Model name of the processor."""
+    """The processor's name, with what decides how sums are rounded: its family, model and widest vector unit."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        lines = []
+    facts = {name.strip(): value.strip() for name, _, value in lines}
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    flags = facts.get("flags", "").split()
+    unit = next((f", {name}" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
+    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')}{unit})"
 
 
 class Store(Generic[R]):
@@ -390,8 +394,76 @@ class EvaluationCost(_Document):
     pass_seconds: NonNegative
 
 
+Loss = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Scores(_Document):
+    """Mean losses (nats) and accuracies (shares) before pass 1, 2, ...: the notebook's iterations 1, 2, ..."""
+
+    train_loss: list[Loss]
+    train_accuracy: list[Share]
+    test_loss: list[Loss]
+    test_accuracy: list[Share]
+
+
+class PrintedRun(Scores):
+    """What the notebook printed of one network, ten iterations."""
+
+    title: str
+    variant: str
+
+
+class PrintedStride(_Document):
+    """The accuracies that the notebook printed for one stride; a lost trial has class 0's share."""
+
+    stride: int
+    accuracies: list[Share]
+
+
+class Notebook(_Document):
+    """What the solved notebook printed; ``seconds`` are those of ten iterations by its machine's clock."""
+
+    n_train: int
+    n_test: int
+    seconds: dict[str, float]
+    runs: list[PrintedRun]
+    strides: list[PrintedStride]
+
+
+class RepeatedRun(Scores):
+    """One network trained by the notebook's protocol: the seed draws its images, its weights and its minibatches."""
+
+    variant: str
+    seed: int
+    n_train: int
+
+
+class TimedIteration(_Document):
+    """Seconds of an evaluation and a pass, one entry a round: the notebook's layers and evaluation, or hw4's."""
+
+    layers: Literal["the notebook's", "hw4's"]
+    variant: str
+    times: list[PassTime]
+
+
+class NotebookAudit(_Document):
+    """What the notebook printed, and the same by its own protocol.
+
+    ``repeated`` holds runs on as many training images as the notebook printed and as its code draws; ``diverged``
+    names those without finite losses, which are not among them. ``strides`` is empty when the vectors are not the
+    homework's. ``class_0_share`` is the accuracy of scores that are no numbers, of which argmax takes the first.
+    """
+
+    printed: Notebook
+    repeated: list[RepeatedRun]
+    diverged: list[str]
+    class_0_share: Share
+    strides: list[AuditedStride]
+    seconds: list[TimedIteration]
+
+
 class AuditRecord(Record):
-    """The notebook's way of measuring beside the right one."""
+    """The notebook's way of measuring beside the right one; ``notebook`` is null on other data than the homework's."""
 
     data: DataIdentity
     questions_data: QuestionIdentity
@@ -402,3 +474,4 @@ class AuditRecord(Record):
     strides: list[AuditedStride]
     questions: QuestionAudit | None
     evaluation: EvaluationCost
+    notebook: NotebookAudit | None = None

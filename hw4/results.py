@@ -50,9 +50,7 @@ def load_results(folder: Path | str) -> "pd.DataFrame":
     found = list(_rows(Path(folder)))
     if not found:
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
-    return pd.DataFrame(found, columns=list(COLUMNS)).convert_dtypes(
-        convert_string=False, convert_boolean=False, convert_floating=False
-    )
+    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"stride": "Int64"})
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:

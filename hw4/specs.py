@@ -154,8 +154,9 @@ def exercise_specs(
     )
 
 
-SEEDS, VIEWS, BISECTIONS, AUDIT_SEEDS = 5, 3, 3, 3
-"""How often: runs of each ConvNet, runs that are looked around in, narrowings of each limit, audited runs."""
+SEEDS, VIEWS, BISECTIONS, AUDIT_SEEDS, NOTEBOOK_SEEDS = 5, 3, 3, 3, 10
+"""How often: runs of each ConvNet, runs that are looked around in, narrowings of each limit, audited runs, repeats of
+the notebook's runs."""
 
 LADDER_RATES = tuple(0.01 * 2**rung for rung in range(10))
 """Learning rates from far below the homework's 0.04 to 5.12, each twice the one before."""

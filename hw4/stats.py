@@ -44,6 +44,44 @@ def mean_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> In
     return Interval(mean, mean - half_width, mean + half_width, n)
 
 
+def prediction_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Mean of ``values`` with the interval in which one new value lies: Student's t, mean ± t s sqrt(1 + 1/n).
+
+    Exact for values from one normal distribution; put those with bounds on a scale without (log, logit) first. Raises
+    ValueError as :func:`mean_interval`, whose interval for the mean is narrower by sqrt(n + 1).
+    """
+    found = mean_interval(values, confidence)
+    half_width = (found.high - found.estimate) * math.sqrt(found.n + 1)
+    return Interval(found.estimate, found.estimate - half_width, found.estimate + half_width, found.n)
+
+
+PERMUTATIONS = 200_000
+"""Two samples of ten have 184,756 partitions: all are taken; of larger samples so many are drawn."""
+
+
+def permutation_test(first: Sequence[float], second: Sequence[float]) -> float:
+    """Two-sided p-value of the difference in means of two independent samples, over partitions of their union.
+
+    All partitions where there are at most ``PERMUTATIONS``, else so many at random, always the same. Raises ValueError
+    for fewer than two values on a side.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"expected at least two values on each side, got {len(first)} and {len(second)}")
+
+    def difference(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
+        return np.asarray(a.mean(axis=axis) - b.mean(axis=axis))
+
+    found = stats.permutation_test(
+        (list(first), list(second)),
+        difference,
+        vectorized=True,
+        n_resamples=PERMUTATIONS,
+        batch=10_000,
+        random_state=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
 def paired_difference(pairs: Sequence[tuple[float, float]], confidence: float = CONFIDENCE) -> Interval:
     """Mean over seeds of first - second, given (first, second) per seed, with the t interval of the differences."""
     return mean_interval([first - second for first, second in pairs], confidence)

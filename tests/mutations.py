@@ -676,7 +676,7 @@ def checksums_are_not_compared(patch: Patch) -> None:
     class Trusting:
         @staticmethod
         def sha256(_: bytes) -> SimpleNamespace:
-            return SimpleNamespace(hexdigest=lambda: locate.FILES[test_locate.NAME].sha256)
+            return SimpleNamespace(hexdigest=lambda: locate.IMAGES.sha256[test_locate.NAME])
 
     patch.setattr(locate, "hashlib", Trusting)
 

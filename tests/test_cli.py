@@ -8,12 +8,15 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from hw4 import cli
+from hw4.data.images import Images
+from hw4.data.locate import IMAGES
 from hw4.records import ConvNetRecord, Store
-from hw4.specs import sweep_specs
+from hw4.specs import ConvNetSpec, sweep_specs
 
 WHOLE = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1", "--processes", "1"]
 NETS = [*WHOLE, "--exercise", "smoothness"]
@@ -141,7 +144,7 @@ def test_exercises_asked_for_together_are_all_done(
     assert {path.name for path in Path("here").glob("*.png")} == {"smoothness.png", "pooling.png"}
 
 
-def fail(*_arguments: object) -> None:
+def fail(*_arguments: object) -> NoReturn:
     raise RuntimeError("no luck\nand much more")
 
 
@@ -169,6 +172,23 @@ def test_an_exercise_that_fails_costs_no_other_and_is_named(
     assert "Not on this page" not in Path("out/index.html").read_text()
 
 
+def test_a_run_of_which_nothing_can_be_reported_names_the_cause(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hw4 import experiments
+
+    def no_strides(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
+        return train(spec, images) if spec.downsample == "pool" else fail()
+
+    train = experiments.train_convnet
+    monkeypatch.setattr(experiments, "train_convnet", no_strides)
+    assert hw4(monkeypatch, *QUICK, "--out", "out") == cli.FAILED
+    assert re.search(r"nothing in out can be reported \(Exercise 3: RuntimeError: no luck; ", capsys.readouterr().err)
+    monkeypatch.setattr(experiments, "train_convnet", fail)
+    assert hw4(monkeypatch, *QUICK, "--out", "none") == cli.FAILED
+    assert capsys.readouterr().err == "hw4: nothing could be done (RuntimeError: no luck)\n"
+
+
 def test_what_cannot_be_reported_costs_no_other_part_of_the_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,7 +210,7 @@ def test_figures_of_the_page_before_do_not_stay(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--learning-rate", "0.1", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
+    options = ["--learning-rate", "0.123456789", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
     assert hw4(monkeypatch, *QUICK, *options, "--out", "out") == 0
     sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "2", "--epochs", "2", "--momentum", "0.5"]
     assert hw4(monkeypatch, *sweep, "--processes", "1", "--out", "out") == 0
@@ -214,11 +234,12 @@ def test_auto_says_that_the_data_is_embedded(
 def test_real_and_embedded_data_are_not_mixed(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("hw4.data.choose.find_fashion_mnist", lambda: Path("found"))
+    monkeypatch.setattr("hw4.data.choose._find", lambda data: Path("found") if data is IMAGES else None)
+    monkeypatch.setattr("hw4.data.choose.damage", lambda _data, _folder: [])
     names = cli._choose("auto", None, print, images=True, questions=True)
     assert names[:3] == ("digits", "grammar", Path("reports/embedded"))
-    assert "because TREC is not in" in names[3][0], "the page says why"
-    assert "because TREC is not in" in capsys.readouterr().out.splitlines()[0]
+    assert "because TREC and spaCy's en_core_web_sm 3.6.0 are not in" in names[3][0], "the page says why"
+    assert "because TREC and" in capsys.readouterr().out.splitlines()[0]
     assert cli._choose("auto", None, print, images=True)[0] == "fashion-mnist"
 
 
@@ -264,11 +285,12 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["sweep", "--trials", "0"], 2, "at least 1, got 0"),
         (["sweep", "--momentum", "1"], 2, "momentum is 1.0"),
         (["sweep", "--processes", "0"], 2, "--processes must be at least 1, got 0"),
-        (["sweep", "--data", "real"], 1, "TREC is not in"),
+        (["sweep", "--data", "real"], 1, "TREC and spaCy's en_core_web_sm 3.6.0 are not in"),
         ([*SWEEP, "--out", "a file/out"], 1, "a file/out"),
         ([*SWEEP, "--out", "bad records"], 1, "is not complete JSON"),
         (["fetch", "--mirror", "http://127.0.0.1:9/"], 1, "could not be downloaded"),
-        (["fetch", "--mirror", "not an address"], 1, "could not be downloaded"),
+        (["fetch", "--mirror", "not an address"], 2, "--mirror must be an http:// or https:// address"),
+        (["fetch", "--mirror", "ftp://127.0.0.1/"], 2, "--mirror must be an http:// or https:// address"),
         (["juggle"], 2, "No such command 'juggle'"),
         ([], 2, "Missing command"),
     ],
@@ -282,7 +304,7 @@ def test_a_mistake_gets_one_sentence(
     bad.parent.mkdir(parents=True)
     bad.write_text("{")
     bad.with_name("grammar_textcnn-stride5_epochs1_trial0.json").write_text("{")
-    monkeypatch.setattr("hw4.data.locate.RETRIES", 0)
+    monkeypatch.setattr("hw4.data.fetch.RETRIES", 0)
     before = sorted(Path().rglob("*"))
     assert hw4(monkeypatch, *arguments) == code
     err = capsys.readouterr().err

@@ -11,11 +11,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hw4.data.choose import choose_dataset
+from hw4.data.choose import choose_data
 from hw4.data.images import LARGEST_STANDARDISED, Images, load_images, standardise
-from hw4.data.locate import FASHION_MNIST, FILES, DataFile
+from hw4.data.locate import IMAGES
 from hw4.errors import DataError
-from hw4.specs import DEFAULT_SUBSET, WHOLE
+from hw4.specs import DEFAULT_SUBSET, WHOLE, DataChoice
 
 
 def idx(values: np.ndarray) -> bytes:
@@ -27,14 +27,14 @@ def idx(values: np.ndarray) -> bytes:
 def small_fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A data root with a packed FashionMNIST of 40 training and 20 test images, taken for the published one."""
     random = np.random.default_rng(0)
-    folder = tmp_path / "root" / FASHION_MNIST
+    folder = tmp_path / "root" / IMAGES.folder
     folder.mkdir(parents=True)
-    for name in FILES:
+    for name in list(IMAGES.sha256):
         n = 40 if name.startswith("train") else 20
         high, shape = (256, (n, 28, 28)) if "images" in name else (10, (n,))
         contents = idx(random.integers(0, high, shape, dtype=np.uint8))
         (folder / f"{name}.gz").write_bytes(gzip.compress(contents))
-        monkeypatch.setitem(FILES, name, DataFile("", hashlib.sha256(contents).hexdigest()))
+        monkeypatch.setitem(IMAGES.sha256, name, hashlib.sha256(contents).hexdigest())
     return tmp_path / "root"
 
 
@@ -54,7 +54,7 @@ def test_packed_files_are_read_without_writing_beside_them(
     assert images.x_train.shape == (40, 1, 28, 28)
     assert images.x_test.shape == (20, 1, 28, 28)
     assert images.x_train.dtype == torch.float32
-    labels = gzip.decompress((small_fashion_mnist / FASHION_MNIST / "t10k-labels-idx1-ubyte.gz").read_bytes())
+    labels = gzip.decompress((small_fashion_mnist / IMAGES.folder / "t10k-labels-idx1-ubyte.gz").read_bytes())
     assert images.y_test.tolist() == list(labels[8:])
 
 
@@ -72,28 +72,37 @@ def test_an_impossible_subset_is_refused(small_fashion_mnist: Path, subset: floa
         load_images("fashion-mnist", subset=subset, root=small_fashion_mnist)
 
 
-def test_a_damaged_copy_is_refused_not_replaced_by_the_embedded_data(
+def test_a_damaged_copy_is_refused_and_never_replaced_in_silence(
     small_fashion_mnist: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (small_fashion_mnist / FASHION_MNIST / "train-labels-idx1-ubyte.gz").unlink()
+    (small_fashion_mnist / IMAGES.folder / "train-labels-idx1-ubyte.gz").unlink()
     monkeypatch.setenv("HW4_DATA", str(small_fashion_mnist))
-    name, _ = choose_dataset("auto")
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz is missing"):
-        load_images(name)
+        load_images("fashion-mnist")
+    with pytest.raises(DataError, match=r"lacks train-labels-idx1-ubyte\.gz; run 'hw4 fetch'"):
+        choose_data("real", images=True, questions=False)
+    name, _, (sentence,) = choose_data("auto", images=True, questions=False)
+    assert name == "digits"
+    assert "because" in sentence
+    assert "lacks train-labels-idx1-ubyte.gz" in sentence
 
 
 def test_the_choice_of_data_is_said_aloud(
     small_fashion_mnist: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def choose(choice: DataChoice) -> tuple[str, str]:
+        name, _, (sentence,) = choose_data(choice, images=True, questions=False)
+        return name, sentence
+
     monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
     monkeypatch.setenv("HW4_DATA", str(tmp_path))
-    assert choose_dataset("auto")[0] == choose_dataset("embedded")[0] == "digits"
-    assert str(tmp_path) in choose_dataset("auto")[1]
+    assert choose("auto")[0] == choose("embedded")[0] == "digits"
+    assert str(tmp_path) in choose("auto")[1]
     with pytest.raises(DataError, match="run 'hw4 fetch' or set HW4_DATA"):
-        choose_dataset("real")
+        choose("real")
     monkeypatch.setenv("HW4_DATA", str(small_fashion_mnist))
-    assert choose_dataset("auto")[0] == choose_dataset("real")[0] == "fashion-mnist"
-    assert str(small_fashion_mnist) in choose_dataset("real")[1]
+    assert choose("auto")[0] == choose("real")[0] == "fashion-mnist"
+    assert str(small_fashion_mnist) in choose("real")[1]
 
 
 @given(st.integers(2, 50), st.integers(0, 2**32))

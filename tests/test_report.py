@@ -2,18 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.text import Text
 
 from hw4.errors import RecordError
 from hw4.files import RECORDS
 from hw4.gate.verdicts import Finding, as_json
+from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, Store, environment
 from hw4.report.figures import PANELS, figure
 from hw4.report.findings import Section, sections, settled_smoothness, show
-from hw4.report.page import compose, load_report
+from hw4.report.page import Entry, compose, load_report
 from hw4.specs import EXERCISES, ConvNetSpec, exercise_specs
 from hw4.stats import Interval, mean_interval
 from tests.factory import DATA, make_reading, make_record, make_row
@@ -59,15 +62,14 @@ def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
 def test_figures_hold_what_the_records_hold(exercise: str, seeds: int) -> None:
     made = records(seeds)
     section = next(section for section in sections(made) if section.exercise == exercise)
-    axes = figure(section).axes
+    canvas = figure(section)
+    axes, (legend,) = canvas.axes, canvas.legends
+    assert [text.get_text() for text in legend.get_texts()] == [arm.label for arm in section.arms]
     assert len(axes) == len(PANELS[section.exercise]) == {"smoothness": 3, "pooling": 4}[exercise]
     for ax, panel in zip(axes, PANELS[section.exercise], strict=True):
         assert ax.get_title() == panel.title
-        assert ax.get_xlabel()
+        assert ax.get_xlabel().startswith("passes")
         assert ax.get_ylabel() == panel.unit
-        legend = ax.get_legend()
-        assert legend is not None
-        assert [text.get_text() for text in legend.get_texts()] == [arm.label for arm in section.arms]
         assert len(ax.collections) == (2 if seeds > 1 else 0), "one band for each network, none for one seed"
         for line, arm in zip(ax.lines, section.arms, strict=True):
             expected = [mean_interval([v for run in arm.runs.values() if (v := panel.curve(run.rows[p])) is not None])
@@ -98,7 +100,7 @@ def test_the_page_holds_numbers_data_and_both_answers(tmp_path: Path) -> None:
         (records(normed_smoothness=0.5), "BatchNorm makes the objective smoother"),
         (records(normed_smoothness=2.0), "BatchNorm makes the objective less smooth"),
         (records(normed_smoothness=1.0, spread=0.2), "is not decided by these runs"),
-        (records(seeds=1), "is not decided by these runs"),
+        (records(seeds=1), "Seen in the one seed that was run, which cannot be told from chance"),
     ],
     ids=["smoother", "rougher", "equal", "one seed"],
 )
@@ -108,15 +110,18 @@ def test_the_answer_follows_the_numbers(made: list[ConvNetRecord], words: str) -
     assert ("leaves room for learning rates larger" in answer) == ("makes the objective smoother" in words)
 
 
-def test_a_diverged_run_is_counted_shown_and_averaged_into_nothing() -> None:
+def test_a_diverged_run_is_counted_shown_and_left_out_of_every_mean() -> None:
     made = records()
     lost = [diverged(r) if r.spec.norm and r.spec.seed == 0 else r for r in made]
     section = smoothness_section(lost)
     assert [row[-1] for row in section.rows] == ["0 of 3", "1 of 3"]
-    assert section.answer[0].startswith("1 of 3 runs of ConvNet + BatchNorm diverged")
-    assert "n = 2" in " ".join(section.answer)
-    legend = figure(section).axes[0].get_legend()
-    assert legend is not None
+    assert section.answer[0] == (
+        "1 of 3 runs of ConvNet + BatchNorm diverged. Diverged runs are counted and left out of every mean. "
+        "2 of the 3 seeds can be used to compare the two networks."
+    )
+    assert "n = 2 of 3" in " ".join(section.answer)
+    (legend,) = figure(section).legends
+    assert "diverged runs" in legend.get_title().get_text()
     assert legend.get_texts()[1].get_text() == "ConvNet + BatchNorm (1 of 3 diverged)"
     assert section.rows[0] == smoothness_section(made).rows[0]
 
@@ -140,6 +145,143 @@ def test_settings_are_reported_apart(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("smoothness_*.png"))) == len(list(tmp_path.glob("pooling_*.png"))) == 2
 
 
+def asked_for(seeds: int, passes: int, lost: str, chance: int) -> list[ConvNetRecord]:
+    """Runs of random outcomes near the ends of what is possible, of which none, some, an arm's or all diverged."""
+    generator = np.random.default_rng([seeds, passes, chance])
+    made = []
+    for spec in exercise_specs(["smoothness", "pooling"], seeds=seeds, data="digits", passes=passes):
+        loss, smoothness = generator.lognormal(sigma=1, size=(2, passes + 1))
+        accuracy = np.clip(generator.normal(0.97, 0.03, passes + 1), 0, 1)
+        rows = [make_row(p, loss=loss[p], accuracy=accuracy[p], smoothness=smoothness[p]) for p in range(passes + 1)]
+        gone = {
+            "none": False, "all": True,
+            "some": spec.seed == 0 and spec.norm is None, "arm": spec.norm is None and spec.downsample == "pool",
+        }[lost]  # fmt: skip
+        if gone:
+            rows[-1] = make_row(passes, loss=None, accuracy=None, smoothness=None)
+        made.append(make_record(spec, rows, seconds=generator.lognormal(), diverged=gone))
+    return made
+
+
+def texts(entry: Entry) -> list[str]:
+    """Every sentence, cell, title and caption of a part of the report, its figure's included."""
+    assert entry.figure is not None
+    cells = [cell for _, header, rows in entry.tables for row in (header, *rows) for cell in row]
+    drawn = [text.get_text() for text in entry.figure.findobj(Text)]
+    return [entry.title, entry.caption, entry.alt, *entry.answer, *cells, *drawn]
+
+
+INTERVAL = re.compile(r"\[([^,]+),\s([^\]]+)\]")
+ONE_SIDED = re.compile(
+    r"BatchNorm makes|So the smoother|leaves less room|is (lower|higher|smaller|larger|smoother|rougher) |is already"
+    r"|is less smooth|saves no time|compute only|A reason that fits|does allow|does not allow|is no bound|too much here"
+)
+
+
+def require_true(entry: Entry, *, seeds: int) -> None:
+    """Fail when a sentence concludes what its interval does not, or speaks of intervals where there is one seed.
+
+    Nor may an interval in a table leave what its quantity can be.
+    """
+    for text in texts(entry):
+        assert not re.search(r"\b(nan|inf)\b", text), text
+        if seeds < 2:
+            assert not re.search(r"interval|decided|\[", text), text
+            assert not ONE_SIDED.search(text), text
+    for name, cell in (
+        (n, c) for _, header, rows in entry.tables for row in rows for n, c in zip(header, row, strict=True)
+    ):
+        for low, high in INTERVAL.findall(cell):
+            assert float(low) >= 0, cell
+            assert "accuracy" not in name or float(high) <= 1, cell
+    for sentence in entry.answer:
+        found = INTERVAL.findall(sentence)
+        if len(found) == 1:  # with more it takes more than this to say what they are held against
+            low, high = map(float, found[0])
+            reference = 0 if found[0][0][0] in "+-" else 1
+            assert ("not decided" in sentence) == (low <= reference <= high), sentence
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 5])
+@pytest.mark.parametrize("passes", [1, 2, 4])
+@pytest.mark.parametrize("lost", ["none", "some", "arm", "all"])
+def test_the_page_is_true_whatever_was_asked(seeds: int, passes: int, lost: str) -> None:
+    for chance in range(2):
+        made = asked_for(seeds, passes, lost, chance)
+        for section, entry in zip(sections(made), compose(made).entries, strict=True):
+            require_true(entry, seeds=seeds)
+            for arm, row in zip(section.arms, section.rows, strict=True):
+                gone = sum(run.diverged for run in arm.runs.values())
+                assert row[-1] == f"{gone} of {seeds}"
+                assert (f"{gone} of {seeds} runs of {arm.label} diverged" in section.answer[0]) == (gone > 0)
+            assert entry.figure is not None
+            for ax, panel in zip(entry.figure.axes, PANELS[section.exercise], strict=True):
+                for band in ax.collections:
+                    for path in band.get_paths():
+                        ends = np.asarray(path.vertices)[:, 1]
+                        assert (ends >= 0).all(), panel.title
+                        assert (ends <= panel.upper).all(), panel.title
+            both = set.intersection(*({s for s, run in arm.runs.items() if not run.diverged} for arm in section.arms))
+            if len(both) < 2:
+                assert not [sentence for sentence in section.answer if ONE_SIDED.search(sentence)], section.answer
+                assert seeds == 1 or "no difference between them is decided" in section.answer[0]
+            span = "over passes 3 to 4" if passes == 4 else f"after pass {passes}"
+            assert section.exercise == "pooling" or section.header[3] == f"smoothness {span}"
+
+
+@pytest.mark.parametrize("readings", [[make_reading(0.0, noise_floor=None)], [make_reading(5.0, noise_floor=4.0)], []])
+def test_smoothness_without_a_usable_reading_is_said_not_computed(readings: list[SmoothnessReading]) -> None:
+    made = [
+        make_record(record.spec, [row.model_copy(update={"readings": readings}) for row in record.rows])
+        for record in records()
+    ]
+    section, entry = smoothness_section(made), compose(made).entries[0]
+    lacking = "not usable" if readings else "not measured"
+    assert [row[3] for row in section.rows] == [lacking, lacking]
+    assert section.answer[0] == f"Smoothness is {lacking} in both networks at any seed, so it cannot be compared."
+    assert ("No reading can be told from rounding error" in " ".join(section.answer)) == bool(readings)
+    require_true(entry, seeds=3)
+
+
+def test_undecided_costs_do_not_become_savings() -> None:
+    made = [
+        record.model_copy(update={"rows": [row.model_copy(update={"test_accuracy": 0.9}) for row in record.rows]})
+        for record in records()
+    ]
+    answer = next(section for section in sections(made) if section.exercise == "pooling").answer
+    assert answer[-1] == "So these runs leave open what striding costs in test accuracy."
+    assert "is not decided: it is +0.0000" in answer[1]
+
+
+def test_a_setting_is_named_by_what_differs_from_the_homeworks() -> None:
+    odd = ConvNetSpec.build(data="digits", learning_rate=0.1, batch_size=64, passes=2, subset=0.5)
+    for spec, words, key in (
+        (odd, "digits, learning rate 0.1, batch 64, 2 passes, a share of 0.5 of the training images",
+         "digits_lr0.1_batch64_passes2_subset0.5"),
+        (ConvNetSpec.build(data="fashion-mnist", passes=1), "1 pass", "passes1"),
+        (ConvNetSpec.build(data="fashion-mnist"), "", ""),
+    ):  # fmt: skip
+        section = replace(smoothness_section(records()), setting=spec)
+        assert (section.setting_words, section.setting_key) == (words, key)
+
+
+@pytest.mark.parametrize("exercise", EXERCISES)
+def test_the_legend_covers_nothing(exercise: str) -> None:
+    section = next(section for section in sections(records(passes=2)) if section.exercise == exercise)
+    canvas = figure(section)
+    canvas.draw_without_rendering()
+    (legend,) = canvas.legends
+    box = legend.get_window_extent()
+    for ax in canvas.axes:
+        assert ax.get_legend() is None
+        assert not ax.texts
+        whole = ax.get_tightbbox()
+        assert whole is not None
+        assert not whole.overlaps(box)
+    assert canvas.bbox.x0 <= box.x0
+    assert box.x1 <= canvas.bbox.x1
+
+
 def test_names_do_not_become_markup(tmp_path: Path) -> None:
     hostile = DATA.model_copy(update={"title": "<script>alert(1)</script>"})
     made = [make_record(record.spec, record.rows, data=hostile) for record in records()]
@@ -158,14 +300,16 @@ def test_smoothness_is_averaged_from_pass_three() -> None:
 
 def test_an_unusable_reading_is_not_plotted() -> None:
     made = records()
-    drowned = [make_reading(5.0, noise_floor=4.0, usable=False), make_reading(5.0)]
-    rows = [row.model_copy(update={"readings": drowned}) if row.completed == 2 else row for row in made[0].rows]
+    drowned = [make_reading(5.0, noise_floor=4.0), make_reading(5.0)]
+    rows = [row.model_copy(update={"readings": drowned}) if row.completed == 3 else row for row in made[0].rows]
     section = smoothness_section([make_record(made[0].spec, rows), *made[1:]])
     (line, *_) = figure(section).axes[2].lines
-    assert 2 not in np.asarray(line.get_xdata()).tolist()
+    assert 3 not in np.asarray(line.get_xdata()).tolist()
     answer = " ".join(section.answer)
     assert "Each value is the mean over 2 minibatch updates" in answer
-    assert re.search(r"1 of \d+ was too close to it to be used", answer)
+    assert re.search(r"1 of \d+ readings was too close to rounding error to be used", answer)
+    assert section.rows[0][3].endswith(" (2 of 3 runs)")
+    assert "n = 2 of 3" in section.answer[0]
 
 
 def test_a_run_made_twice_counts_once_with_the_readings_it_has() -> None:
@@ -181,7 +325,7 @@ def test_a_run_made_twice_counts_once_with_the_readings_it_has() -> None:
     without = [make_reading(5.0, noise_floor=None), make_reading(6.0, noise_floor=None)]
     rows = [row.model_copy(update={"readings": without}) for row in made[0].rows]
     unknown = [make_record(r.spec, rows) for r in made]
-    assert "How much of a reading is rounding was not measured." in " ".join(smoothness_section(unknown).answer)
+    assert "How much of a reading is rounding was not measured;" in " ".join(smoothness_section(unknown).answer)
 
 
 def test_an_interval_is_written_with_its_limits() -> None:

@@ -22,8 +22,8 @@ def folder(tmp_path: Path) -> Path:
     nets.prepare()
     for spec in exercise_specs(["smoothness"], seeds=1, data="digits", passes=1):
         nets.save(make_record(spec, [make_row(0, smoothness=None), make_row(1, loss=0.5, smoothness=4.0)], seconds=2.0))
-    for spec, share in zip(sweep_specs("grammar", strides=[5], trials=3), (0.5, None, 0.6), strict=True):
-        texts.save(make(spec, share))
+    for trial, share in zip(sweep_specs("grammar", strides=[5], trials=3), (0.5, None, 0.6), strict=True):
+        texts.save(make(trial, share))
     return tmp_path
 
 

@@ -24,7 +24,7 @@ def test_every_field_is_in_the_key(field: str) -> None:
     other: dict[str, Any] = {
         "data": "fashion-mnist", "norm": "batch", "downsample": "stride", "learning_rate": 0.1, "batch_size": 8,
         "passes": 3, "subset": 0.5, "norm_mode": "running", "chunk_size": 64, "directions": 0, "seed": 1,
-        "noise_floor": False,
+        "noise_floor": False, "range_view": True, "curvature_passes": (1, 2),
     }  # fmt: skip
     assert ConvNetSpec.build(**{"data": "digits", field: other[field]}).key != ConvNetSpec.build(data="digits").key
 

@@ -1,15 +1,21 @@
 """The sweep's report: complete or refused, failures counted, and words that follow from the numbers."""
 
+import itertools
+import random
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from matplotlib.text import Annotation
 
 from hw4.errors import RecordError
+from hw4.geometry import TEXT_LENGTH, pooling_windows
 from hw4.records import QuestionIdentity, TextCNNRecord, environment
 from hw4.report.page import compose
-from hw4.report.strides import _matrices, chart, summarise
-from hw4.specs import TextCNNSpec, sweep_specs
+from hw4.report.strides import Bar, Summary, _matrices, _one_function, chart, chart_alt_text, summaries
+from hw4.specs import HOMEWORK_VECTORS, TextCNNSpec, sweep_specs
 from hw4.stats import compare_crossed, holm
 
 N_TEST = 100
@@ -19,6 +25,9 @@ DATA = QuestionIdentity(
 )  # fmt: skip
 
 
+HERE = environment(threads=1, dtype="float32")
+
+
 def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) -> TextCNNRecord:
     """A record with about this share of right answers, or a diverged one."""
     right = None
@@ -26,7 +35,7 @@ def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) 
         right = (np.random.default_rng([spec.trial, int(share * 1e6)]).random(N_TEST) < share).tolist()
     return TextCNNRecord(
         key=spec.key, spec=spec, stride=spec.stride, trial=spec.trial, data=data,
-        environment=environment(threads=1, dtype="float32"), correct=right,
+        environment=HERE, correct=right,
         test_accuracy=None if right is None else sum(right) / N_TEST, train_loss=None, diverged=right is None,
     )  # fmt: skip
 
@@ -34,12 +43,30 @@ def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) 
 SHARES = {1: None, 5: 0.55, 10: 0.41, 30: 0.40, 100: 0.25, 500: 0.25}
 
 
-def whole(trials: int = 4) -> list[TextCNNRecord]:
-    return [make(spec, SHARES[spec.stride]) for spec in sweep_specs("grammar", trials=trials)]
+def whole(trials: int = 4, **settings: Any) -> list[TextCNNRecord]:
+    return [make(spec, SHARES[spec.stride]) for spec in sweep_specs("grammar", trials=trials, **settings)]
+
+
+def lossy(trials: int, lost: dict[int, int], *, slower: int | None = None) -> list[TextCNNRecord]:
+    """A sweep whose first trials of some strides are lost, and of stride 1 ``slower`` at 0.05, where it lost any."""
+    shares = {**SHARES, 1: 0.66}
+    records = [
+        make(spec, None if spec.trial < lost.get(spec.stride, 0) else shares[spec.stride])
+        for spec in sweep_specs("grammar", trials=trials)
+    ]
+    if slower is not None and lost.get(1):
+        beside = sweep_specs("grammar", strides=[1], trials=trials, learning_rate=0.05)
+        records += [make(spec, None if spec.trial < slower else 0.7) for spec in beside]
+    return records
+
+
+def summary_of(records: list[TextCNNRecord]) -> Summary:
+    (summary,) = summaries(records)
+    return summary
 
 
 def test_the_chart_holds_every_bar_dot_and_failure() -> None:
-    summary = summarise(whole())
+    summary = summary_of(whole())
     (ax,) = chart(summary).axes
     heights = [patch.get_height() for patch in ax.patches]  # type: ignore[attr-defined]
     means = [bar.mean.estimate for bar in summary.bars if bar.mean is not None]
@@ -57,7 +84,7 @@ def test_the_chart_holds_every_bar_dot_and_failure() -> None:
 def test_a_diverged_trial_is_counted_and_in_no_mean_of_the_converged() -> None:
     records = whole()
     records[4] = make(records[4].spec, None)
-    row = summarise(records).tables[0][2][1]
+    row = summary_of(records).tables[0][2][1]
     converged = [record.test_accuracy for record in records[5:8] if record.test_accuracy is not None]
     assert row[3].startswith(f"{sum(converged) / 3:.3f} [")
     assert row[4] == f"{sum(converged) / 4:.3f}"
@@ -69,7 +96,7 @@ def test_a_diverged_trial_is_counted_and_in_no_mean_of_the_converged() -> None:
     [
         (lambda r: r[:-1], "incomplete: stride 500 at learning rate 0.1 lacks trial 3"),
         (lambda r: [make(r[0].spec, None, DATA.model_copy(update={"vectors": "other"})), *r[1:]], "2 data sets"),
-        (lambda r: [*r, make(r[0].spec.model_copy(update={"epochs": 3}), 0.5)], "2 protocols"),
+        (lambda r: [*r[:-2], r[-1]], "lacks trial 2;"),
     ],
 )
 def test_an_incomplete_or_mixed_set_is_refused(change: object, message: str, tmp_path: Path) -> None:
@@ -83,7 +110,7 @@ def test_an_incomplete_or_mixed_set_is_refused(change: object, message: str, tmp
 
 def test_a_smaller_rate_may_have_fewer_trials() -> None:
     slower = [make(spec, 0.6) for spec in sweep_specs("grammar", strides=[1], trials=2, learning_rate=0.05)]
-    summary = summarise([*whole(), *slower])
+    summary = summary_of([*whole(), *slower])
     assert [bar.stride for bar in summary.bars] == list(SHARES)
     assert "At 0.05 all train, to a test accuracy of" in " ".join(summary.answer)
     assert summary.tables[0][2][-1][-1] == "0 of 2"
@@ -98,20 +125,191 @@ def test_the_page_is_deterministic_escaped_and_says_what_is_decided(tmp_path: Pa
     assert "10 above 30" not in text
     assert "Strides 100 and 500 compute the same function" in text
     assert "at equal seeds their answers are the same on every question" in text
-    assert "At stride 1 10 of 10 trials diverged" in text
+    assert "At stride 1, 10 of 10 trials diverged" in text
 
 
 def test_the_control_pairs_no_seed_with_itself() -> None:
-    first, second = (bar for bar in summarise(whole(10)).bars if bar.stride in (100, 500))
+    first, second = (bar for bar in summary_of(whole(10)).bars if bar.stride in (100, 500))
     matrices = _matrices(first, second, independent=True)
     assert matrices is not None
     for found, expected in zip(matrices, (first.records[:5], second.records[5:]), strict=True):
         assert found.tolist() == [record.correct for record in expected]
 
 
-def test_one_trial_compares_nothing_but_is_reported(tmp_path: Path) -> None:
-    assert compose((), whole(1)).write(tmp_path).exists()
-    assert not any("pairs of strides" in sentence for sentence in summarise(whole(1)).answer)
+INTERVAL = re.compile(r"\[([+-]?[\d.]+),\s([+-]?[\d.]+)\]")
+
+
+def check_words(summary: Summary) -> None:
+    """What must be so whatever was run: no impossible number, every loss told, no survivors in a comparison."""
+    by_stride = {bar.stride: bar for bar in summary.bars}
+    kept = {stride for stride, bar in by_stride.items() if not bar.diverged}
+    cells = [cell for _, _, rows in summary.tables for row in rows for cell in row]
+    text = "\n".join([*summary.answer, *cells, summary.caption, chart_alt_text(summary)])
+    assert not re.search(r"\b(nan|inf)\b", text)
+    for low, high in INTERVAL.findall(text):
+        lowest = -1 if low[0] in "+-" else 0  # only differences carry a sign
+        assert lowest <= float(low) <= float(high) <= 1
+    if len(summary.records) == len(summary.bars) + len(summary.slower):
+        assert not re.search(r"\[|interval|decided|reliabl|whisker", text), "one trial each decides nothing"
+    for bar, row in zip((*summary.bars, *summary.slower), summary.tables[0][2], strict=True):
+        assert ("[" in row[3]) == (len(bar.accuracies) > 1)
+        assert (" to " in row[5]) == (len(set(bar.accuracies)) > 1)
+        assert row[-1] == f"{bar.diverged} of {len(bar.records)}"
+    for stride, bar in by_stride.items():
+        told = f"At stride {stride}, {bar.diverged} of {len(bar.records)} trials diverged"
+        assert (told in text) == (stride not in kept)
+
+    headline = summary.answer[0]
+    named = re.match(r"(?:In one trial each, s|S)tride (\d+)", headline)
+    assert (named is not None) == bool(kept)
+    assert named is None or int(named[1]) in kept
+    whole_means = [
+        bar.mean.estimate for bar in (*summary.bars, *summary.slower) if not bar.diverged and bar.mean is not None
+    ]
+    for number in re.findall(r"\d\.\d{3}", INTERVAL.sub("", headline)):
+        assert min(abs(float(number) - mean) for mean in whole_means) < 0.0006, "a mean of survivors in the headline"
+
+    independent = {100, 500} <= kept and len(summary.bars[0].records) >= 4
+    assert ("at independent seeds" in text) == independent
+    if len(summary.tables) > 1:
+        check_pairs(summary, kept)
+
+
+def check_pairs(summary: Summary, kept: set[int]) -> None:
+    """Every pair has its row: compared, with Holm's correction over just those, or told why not."""
+    by_stride = {bar.stride: bar for bar in summary.bars}
+    rows = {row[0]: row for row in summary.tables[1][2]}
+    assert len(rows) == 15
+    family = [pair for pair in itertools.combinations(sorted(kept), 2) if pair != (100, 500)]
+    for name in rows.keys() - {f"{a} against {b}" for a, b in [*family, (100, 500)]}:
+        assert re.fullmatch(r"not compared: \d+ of \d+ trials of stride .* diverged", rows[name][3])
+    matrices = [_matrices(by_stride[first], by_stride[second]) for first, second in family]
+    adjusted = holm([compare_crossed(*both).p_value for both in matrices if both is not None])
+    for (first, second), p in zip(family, adjusted, strict=True):
+        row = rows[f"{first} against {second}"]
+        assert row[2] == (f"{p:.3f}" if p >= 0.001 else "below 0.001")
+        assert (row[3] == "not decided") == (p > 0.05)
+    verdicts = [sentence for sentence in summary.answer if "(Holm)" in sentence]
+    assert len(verdicts) == bool(family)
+    for verdict in verdicts:
+        assert verdict.startswith(f"Of {len(family)} pair")
+        above = {int(stride) for pair in re.findall(r"(\d+) above (\d+)", verdict) for stride in pair}
+        assert above <= kept
+
+
+@pytest.mark.parametrize("slower", [None, 0, 1], ids=["no slower rate", "a slower rate trains", "and it loses one"])
+@pytest.mark.parametrize("trials", [1, 2, 5, 10])
+def test_whatever_is_lost_the_words_are_true(trials: int, slower: int | None) -> None:
+    losses = {0, 1, trials - 2, trials - 1, trials} & set(range(trials + 1))
+    for one, five in itertools.product(losses, losses):
+        check_words(summary_of(lossy(trials, {1: one, 5: five}, slower=slower)))
+    for strides in (SHARES, (100, 500)):
+        check_words(summary_of(lossy(trials, dict.fromkeys(strides, trials), slower=slower)))
+    check_words(summary_of(lossy(trials, {100: 1, 500: 1})))
+
+
+def test_one_trial_is_reported_without_decisions(tmp_path: Path) -> None:
+    records = lossy(1, {1: 1})
+    assert compose((), records).write(tmp_path).exists()
+    summary = summary_of(records)
+    assert summary.answer[0].startswith("In one trial each, stride 5 comes out highest of the strides at which every")
+    assert "Strides 100 and 500 compute the same function; at equal seeds their" in summary.answer[-1]
+    assert len(summary.tables) == 1
+    assert "whisker" not in chart(summary).get_supxlabel()
+
+
+def test_a_lost_stride_is_said_with_the_rate_that_trains_it() -> None:
+    answer = summary_of(lossy(10, {1: 9}, slower=0)).answer
+    assert "Stride 5 is the most accurate of the strides at which every trial trained" in answer[0]
+    assert re.search(r"; stride 1, of which 9 of 10 trials diverged there, trains at 0.05 and reaches 0\.\d", answer[0])
+    lost = next(sentence for sentence in answer if sentence.startswith("At stride 1"))
+    assert "the 1 that trained is a selected sample" in lost
+    assert "At 0.05 all train, to a test accuracy of" in lost
+
+    tried = summary_of(lossy(10, {1: 9}, slower=1)).answer
+    assert "stride 1" not in tried[0]
+    assert "Smaller rates lost trials too: 1 of 10 at 0.05." in " ".join(tried)
+    untried = " ".join(summary_of(lossy(10, {1: 1})).answer)
+    assert "At stride 1, 1 of 10 trials diverged at learning rate 0.1; it has no accuracy, and the 9 that" in untried
+    assert "No smaller learning rate was tried." in untried
+
+
+def test_the_first_among_undecided_is_not_called_the_most_accurate() -> None:
+    records = [make(spec, {5: 0.42, 10: 0.41}[spec.stride]) for spec in sweep_specs("grammar", strides=[5, 10])]
+    (headline, *_) = summary_of(records).answer
+    assert "highest mean test accuracy" in headline
+    assert re.search(r"whether it is more accurate than stride (5|10) is not decided\.$", headline)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2, 8, 9, 10])
+def test_nothing_of_the_chart_crosses_a_count_of_lost_trials(lost: int) -> None:
+    drawn = chart(summary_of(lossy(10, {1: lost, 500: lost})))
+    drawn.draw_without_rendering()
+    (ax,) = drawn.axes
+    notes = [text for text in ax.texts if isinstance(text, Annotation)]
+    assert [note.get_text() for note in notes] == [f"{lost} of 10\ndiverged"] * (2 if lost else 0)
+    dots = [
+        point for line in ax.lines if line.get_marker() == "." for point in ax.transData.transform(line.get_xydata())
+    ]
+    assert len(dots) == 60 - 2 * lost
+    assert len(ax.collections) == (6 if lost < 9 else 4), "a whisker from one trial"
+    for note in notes:
+        box, behind = note.get_window_extent(), note.get_bbox_patch()
+        assert not any(box.contains(*point) for point in dots)
+        assert not any(box.overlaps(patch.get_window_extent()) for patch in ax.patches)
+        assert ax.bbox.y0 < box.y0 < box.y1 < ax.bbox.y1
+        assert behind is not None
+        assert behind.get_facecolor() == (1, 1, 1, 1), "what lies behind shines through"
+        assert note.get_zorder() > max(artist.get_zorder() for artist in (*ax.lines, *ax.collections, *ax.patches))
+
+
+def test_every_protocol_has_a_chart_of_its_own() -> None:
+    others = [*whole(2, epochs=3), *whole(2, momentum=0.5), *whole(2, learning_rate=0.2)]
+    rescue = [make(spec, 0.6) for spec in sweep_specs("grammar", strides=[1], trials=2, learning_rate=0.05)]
+    everything = [*others, *rescue, *whole(3)]
+    random.Random(0).shuffle(everything)
+    found = summaries(everything)
+    assert [each.suffix for each in found] == ["", "epochs3", "lr0.2", "momentum0.5"]
+    assert [len(each.records) for each in found] == [20, 12, 17, 12], "a smaller rate stands beside every loss"
+    assert "3 epochs" in found[1].caption
+    assert "learning rate 0.2" in found[2].answer[0]
+    for each in found:
+        check_words(each)
+    assert summary_of(whole(2, epochs=3)).suffix == "", "alone it needs no other name"
+    titles = [entry.title for entry in compose((), everything).entries]
+    assert len(set(titles)) == 4
+
+
+def test_a_rate_that_was_asked_for_is_a_sweep_of_its_own() -> None:
+    all_lost = [make(spec, None) for spec in sweep_specs("grammar", trials=2, learning_rate=0.2)]
+    slower = [make(spec, 0.5) for spec in sweep_specs("grammar", trials=2, learning_rate=0.05)]
+    assert [each.suffix for each in summaries([*whole(2), *all_lost])] == ["", "lr0.2"]
+    assert summary_of([*all_lost, *slower]).slower[0].learning_rate == 0.05, "what a rescue makes is told of beside"
+    assert [each.suffix for each in summaries([*whole(2), *slower])] == ["", "lr0.05"]
+    assert "at learning rate 0.05" in summary_of(slower).answer[0]
+    rescue = [make(spec, 0.6) for spec in sweep_specs("grammar", strides=[1], trials=4, learning_rate=0.05)]
+    found = summaries([*whole(4), *rescue, *slower[2:]])  # of stride 1 the larger rate's rescue had made more
+    assert [each.suffix for each in found] == ["", "lr0.05"]
+    assert "2 to 4 trials per stride" in found[1].caption
+
+
+def test_other_vectors_than_the_homeworks_are_said_aloud() -> None:
+    for name, vectors, said in (("trec", "en_core_web_sm 2.2.5", True), ("trec", HOMEWORK_VECTORS, False),
+                                ("grammar", "made-up 1.0", False)):  # fmt: skip
+        data = DATA.model_copy(update={"name": name, "vectors": vectors})
+        records = [make(spec, 0.5, data) for spec in sweep_specs("trec", strides=[5], trials=2)]
+        summary = summary_of(records)
+        aloud = "not the homework's vectors; 'hw4 fetch' brings those"
+        assert (aloud in summary.caption) == (aloud in " ".join(summary.answer)) == said
+
+
+def test_strides_are_one_function_exactly_where_they_read_the_same_windows() -> None:
+    def windows(stride: int) -> list[list[int]]:
+        return [[position * stride for position in window] for window in pooling_windows(TEXT_LENGTH, stride)]
+
+    for first, second in itertools.combinations((1, 2, 3, 10, 30, 50, 95, 96, 100, 500), 2):
+        one = len(_one_function([Bar(first, 0.1, ()), Bar(second, 0.1, ())])) == 2
+        assert one == (windows(first) == windows(second)), (first, second)
 
 
 def test_holm_by_hand() -> None:

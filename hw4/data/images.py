@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hw4.data.locate import FASHION_MNIST, FILES, find_fashion_mnist, read_verified
+from hw4.data.locate import IMAGES, find_root, read_verified
 from hw4.errors import DataError
 from hw4.specs import DEFAULT_SUBSET, Dataset
 
@@ -50,12 +50,17 @@ Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 def load_images(
-    name: Dataset, *, subset: float | None = None, root: Path | None = None, rule: Rule | None = None
+    name: Dataset,
+    *,
+    subset: float | None = None,
+    root: Path | None = None,
+    rule: Rule | None = None,
+    seed: int = SUBSET_SEED,
 ) -> Images:
     """Load a data set, keep the ``subset`` share of its training images, standardise pixelwise with their statistics.
 
     ``root`` is the data root of FashionMNIST (default: the first found), ``rule`` another rule than
-    :func:`standardise`. Raises DataError for unusable files.
+    :func:`standardise`, ``seed`` draws another subset. Raises DataError for unusable files.
     """
     share = DEFAULT_SUBSET[name] if subset is None else subset
     if not 0 < share <= 1:
@@ -65,7 +70,7 @@ def load_images(
     if kept < 1:
         raise DataError(f"a subset of {share} leaves none of the {len(train)} training images; choose a larger share")
     if kept < len(train):
-        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(SUBSET_SEED))[:kept]
+        chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:kept]
         train, train_labels = train[chosen], train_labels[chosen]
     digest = hashlib.sha256()
     for part in (train, train_labels, test, test_labels):
@@ -108,15 +113,15 @@ def _fashion_mnist(root: Path | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     torchvision wants uncompressed files; they are laid out, once verified, in a temporary folder, so that a folder
     with the published ``.gz`` files is enough and is never written to.
     """
-    root = root or find_fashion_mnist()
+    root = root or find_root(IMAGES)
     if root is None:
         raise DataError("FashionMNIST was not found; run 'hw4 fetch' or set HW4_DATA to the folder it lies in")
     fashion_mnist = _torchvision_class()
     with tempfile.TemporaryDirectory(prefix="hw4-") as unpacked:
-        folder = Path(unpacked) / FASHION_MNIST
+        folder = Path(unpacked) / IMAGES.folder
         folder.mkdir(parents=True)
-        for name in FILES:
-            (folder / name).write_bytes(read_verified(root / FASHION_MNIST, name))
+        for name in IMAGES.sha256:
+            (folder / name).write_bytes(read_verified(IMAGES, root / IMAGES.folder, name))
         train, test = fashion_mnist(unpacked, train=True), fashion_mnist(unpacked, train=False)
     return train.data, train.targets, test.data, test.targets
 

@@ -8,7 +8,7 @@ from string import Formatter
 
 import numpy as np
 
-from hw4.data.locate import TREC, TREC_FILES, data_roots
+from hw4.data.locate import QUESTIONS, find_root, read_verified
 from hw4.errors import DataError
 
 CLASSES = ("ABBR", "DESC", "ENTY", "HUM", "LOC", "NUM")
@@ -44,25 +44,21 @@ def parse_questions(contents: bytes, source: str) -> Questions:
     missing = sorted(set(CLASSES) - set(labels))
     if missing:
         raise DataError(f"{source} has no question of class {missing[0]}; every one of {', '.join(CLASSES)} is needed")
-    from sklearn.preprocessing import LabelEncoder  # takes a second, and only parsing needs it
-
-    return Questions(tuple(texts), LabelEncoder().fit(CLASSES).transform(labels).astype(np.int64))
+    return Questions(tuple(texts), np.array([CLASSES.index(label) for label in labels], dtype=np.int64))
 
 
 def find_trec() -> Path | None:
     """Return the first data root with any of TREC's files, or None; a partial copy counts and is refused later."""
-    return next((r for r in data_roots() if any((r / TREC / name).exists() for name in TREC_FILES)), None)
+    return find_root(QUESTIONS)
 
 
 def load_trec(root: Path) -> tuple[Questions, Questions]:
     """Read the 1,000 training and 500 test questions below a data root; raises DataError for an unusable file."""
-    parts = []
-    for name in TREC_FILES:
-        path = root / TREC / name
-        if not path.exists():
-            raise DataError(f"{path} is missing; run 'hw4 fetch' or point HW4_DATA at a folder with both TREC files")
-        parts.append(parse_questions(path.read_bytes(), str(path)))
-    return parts[0], parts[1]
+    folder = root / QUESTIONS.folder
+    train, test = (
+        parse_questions(read_verified(QUESTIONS, folder, name), str(folder / name)) for name in QUESTIONS.sha256
+    )
+    return train, test
 
 
 GRAMMAR = Path(__file__).with_name("grammar.toml")

@@ -3,9 +3,7 @@
 import contextlib
 import hashlib
 import importlib.metadata
-import importlib.util
 import io
-import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -16,14 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hw4.data.locate import cache_root, data_roots
+from hw4.data.locate import MODEL, cache_root, damage, data_roots, find_model, model_name
 from hw4.data.questions import CLASSES, Questions, embedded_questions, find_trec, load_trec
 from hw4.errors import DataError
 from hw4.files import write_atomically
 from hw4.specs import QuestionSet
 
 WIDTH = 96
-SPACY_MODEL = "en_core_web_sm"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,12 +110,9 @@ def _tf_idf(train: Questions, test: Questions) -> tuple[np.ndarray, np.ndarray]:
 def _spacy(train: Questions, test: Questions) -> tuple[str, tuple[np.ndarray, np.ndarray]]:
     """Vectors of both sets by spaCy and the name of what made them, through the cache."""
     model = find_spacy_model()
-    name = _model_name(model)
-    digest = hashlib.sha256(f"{name}\0{model}".encode())
-    if isinstance(model, Path):
-        for path in sorted(model.rglob("*")):
-            if path.is_file():
-                digest.update(path.relative_to(model).as_posix().encode() + path.read_bytes())
+    digest = hashlib.sha256(f"spacy {importlib.metadata.version('spacy')}".encode())
+    for path in sorted(path for path in model.rglob("*") if path.is_file()):
+        digest.update(f"\0{path.relative_to(model).as_posix()}\0".encode() + path.read_bytes())
     for text in (*train.texts, *test.texts):
         digest.update(b"\0" + text.encode())
     cached = cache_root() / "vectors" / f"{digest.hexdigest()[:32]}.npy"
@@ -126,49 +120,36 @@ def _spacy(train: Questions, test: Questions) -> tuple[str, tuple[np.ndarray, np
     if vectors is None:
         vectors = spacy_vectors([*train.texts, *test.texts], model)
         _write_cached(cached, vectors)
-    return name, (vectors[: len(train.texts)], vectors[len(train.texts) :])
+    return model_name(model), (vectors[: len(train.texts)], vectors[len(train.texts) :])
 
 
-def find_spacy_model() -> Path | str:
-    """The spaCy model folder below the first data root that has one, else the installed package; raises DataError."""
-    for root in data_roots():
-        if (root / SPACY_MODEL / "config.cfg").exists():
-            return root / SPACY_MODEL
-    if importlib.util.find_spec(SPACY_MODEL) is not None:
-        return SPACY_MODEL
-    raise DataError(
-        f"no spaCy model {SPACY_MODEL}: install it with 'python -m spacy download {SPACY_MODEL}', or put its folder "
-        f"into a data root ({' or '.join(map(str, data_roots()))})"
-    )
+def find_spacy_model() -> Path:
+    """The folder of the spaCy model to use, found intact; raises DataError for a missing or damaged one."""
+    model = find_model()
+    if model is None:
+        searched = " and ".join(map(str, data_roots()))
+        raise DataError(f"{MODEL.title} is neither in {searched} nor installed; run 'hw4 fetch' to bring it")
+    if problems := damage(MODEL, model):
+        raise DataError(f"{problems[0]}; fetch the model again with 'hw4 fetch'")
+    return model
 
 
-def _model_name(model: Path | str) -> str:
-    """Name and version of a model from its meta data; spaCy itself, slow to import, is not needed for that."""
-    if isinstance(model, str):
-        return f"{model} {importlib.metadata.version(model)}"
-    try:
-        version = json.loads((model / "meta.json").read_bytes())["version"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{model / 'meta.json'} does not name the model's version ({_first_line(error)})") from error
-    return f"{SPACY_MODEL} {version}"
-
-
-def spacy_vectors(texts: Sequence[str], model: Path | str) -> np.ndarray:
-    """``nlp(text).vector`` of every text, float32 (n, 96), in batches through ``nlp.pipe``.
+def spacy_vectors(texts: Sequence[str], model: Path) -> np.ndarray:
+    """``nlp(text).vector`` of every text, float32 (n, 96), in batches and by the parts of the model that they need.
 
     Raises DataError for a model that cannot be loaded, has no vectors, or has vectors of another width.
     """
-    import spacy
+    with warnings.catch_warnings():
+        # Nothing that a user can act on: records name the versions, and unusable vectors are refused below.
+        warnings.simplefilter("ignore")
+        import spacy
 
-    try:
-        with warnings.catch_warnings():
-            # W095, made by another spaCy than this one: nothing a user can act on, and records name both versions.
-            warnings.filterwarnings("ignore", message=r"\[W095\]", category=UserWarning)
-            nlp = spacy.load(model)
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{model} is not a usable spaCy model: {_first_line(error)}") from error
-    needed = [name for name in nlp.pipe_names if name in ("tok2vec", "transformer")]
-    vectors = [doc.vector for doc in nlp.pipe(texts, disable=[n for n in nlp.pipe_names if n not in needed])]
+        try:
+            pipeline = spacy.util.load_config(model / "config.cfg")["nlp"]["pipeline"]
+            nlp = spacy.load(model, exclude=[name for name in pipeline if name not in {"tok2vec", "transformer"}])
+            vectors = [doc.vector for doc in nlp.pipe(texts)]
+        except (OSError, ValueError, KeyError) as error:
+            raise DataError(f"{model} is not a usable spaCy model: {_first_line(error)}") from error
     found = {vector.shape for vector in vectors}
     if found != {(WIDTH,)} or not any(vector.any() for vector in vectors):
         widths = ", ".join(sorted({str(shape[0]) for shape in found}))

@@ -1,7 +1,6 @@
 """The benchmarks' table and picture, from a run that pytest-benchmark saved."""
 
 import json
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hw4.errors import RecordError, first_problem
 from hw4.records import Environment
-from hw4.report.figures import DPI
+from hw4.report.figures import DPI, legend_below
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -63,11 +62,15 @@ def read_run(path: Path) -> SavedRun:
         contents: dict[str, Any] = json.loads(path.read_bytes())
         rows = tuple(
             TimedWorkload.model_validate(
-                {"name": row["params"]["name"], "group": row["group"], "seconds": row["stats"]["median"],
-                 **row["extra_info"]}
+                {
+                    "name": row["params"]["name"],
+                    "group": row["group"],
+                    "seconds": row["stats"]["median"],
+                    **row["extra_info"],
+                }
             )
             for row in contents["benchmarks"]
-        )  # fmt: skip
+        )
         environment = Environment.model_validate_json(json.dumps(contents["environment"]))
         date = str(contents["datetime"])[:16].replace("T", " ")
     except ValidationError as error:
@@ -88,20 +91,32 @@ EXPLANATION = (
     "1024 x 1024"
 )
 HEADER = (
-    "workload", "parameters", "multiply-adds", "plain, s", "hw4, s", "times faster", "per second", "of matrix peak",
-)  # fmt: skip
+    "workload",
+    "parameters",
+    "multiply-adds",
+    "plain, s",
+    "hw4, s",
+    "times faster",
+    "per second",
+    "of matrix peak",
+)
 
 
 def table_rows(run: SavedRun) -> list[tuple[str, ...]]:
     """The table: one row for each workload."""
     return [
         (
-            row.name, f"{row.parameters:,}", f"{row.multiply_adds / 1e9:.3g} G", f"{row.plain_seconds:.3f}",
-            f"{row.seconds:.3f}", f"{row.ratio:.2f} [{row.low:.2f},\u00a0{row.high:.2f}]", row.rate,
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.multiply_adds / 1e9:.3g} G",
+            f"{row.plain_seconds:.3f}",
+            f"{row.seconds:.3f}",
+            f"{row.ratio:.2f} [{row.low:.2f},\u00a0{row.high:.2f}]",
+            row.rate,
             f"{row.peak_fraction:.0%}",
         )
         for row in run.rows
-    ]  # fmt: skip
+    ]
 
 
 def caption(run: SavedRun) -> str:
@@ -118,9 +133,15 @@ def ratio_chart(run: SavedRun) -> Figure:
     ax = canvas.subplots()
     for y, row in enumerate(reversed(run.rows)):
         ax.errorbar(
-            row.ratio, y, xerr=[[max(0.0, row.ratio - row.low)], [max(0.0, row.high - row.ratio)]],
-            fmt="o", color="#0072B2", ecolor="#0072B2", capsize=4,
-        )  # fmt: skip
+            row.ratio,
+            y,
+            xerr=[[max(0.0, row.ratio - row.low)], [max(0.0, row.high - row.ratio)]],
+            fmt="o",
+            color="#0072B2",
+            ecolor="#0072B2",
+            capsize=4,
+            label="median of paired rounds, 95% bootstrap interval",
+        )
         ax.annotate(f"{row.ratio:.2f}", (row.ratio, y), xytext=(0, 6), textcoords="offset points", ha="center")
     ax.axvline(1, color="#444444", linestyle=":", label="as fast as plain PyTorch")
     ax.set_xscale("log", base=2)
@@ -128,10 +149,9 @@ def ratio_chart(run: SavedRun) -> Figure:
     ax.set_xlim(min(0.8, *(row.low / 1.2 for row in run.rows)), max(2.2, *(row.high * 1.25 for row in run.rows)))
     ax.set_ylim(-0.6, len(run.rows) - 0.3)
     ax.set_yticks(range(len(run.rows)), [row.name for row in reversed(run.rows)])
-    ax.set_xlabel("plain seconds / hw4 seconds (times faster)")
+    ax.set_xlabel("processor seconds of plain PyTorch / those of hw4 (times faster)")
     ax.grid(axis="x", alpha=0.3)
-    ax.legend(loc="upper right")
-    canvas.supxlabel("\n".join(textwrap.wrap(caption(run), 110)), fontsize=8, color="#444444")
+    legend_below(canvas)
     return canvas
 
 

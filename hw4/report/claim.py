@@ -5,17 +5,19 @@ import statistics
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hw4.errors import RecordError
-from hw4.records import STUCK, ConvNetRecord, LandscapeRecord, LandscapeRow, RunOutcome, stable_bracket
-from hw4.report.figures import DPI, STYLES, plain_log
-from hw4.report.findings import SETTLED_PASS, show
+from hw4.readings import Block
+from hw4.records import STUCK, ConvNetRecord, PassRow, RunOutcome
+from hw4.report.figures import DPI, STYLES, legend_below, log_y, plain_log
+from hw4.report.findings import SETTLED_PASS, basis, bounded, passes, plural, seen, settled_span, show, verdict
 from hw4.stats import Interval, mean_interval, paired_ratio
+from hw4.studies import stable_bracket
 
 VARIANTS = {"pool": "ConvNet", "pool-batchnorm": "ConvNet + BatchNorm"}
 
@@ -42,9 +44,9 @@ class Claim:
     """Ladders by variant, and landscapes by variant and seed, all of one data set."""
 
     ladders: dict[str, list[Rung]]
-    landscapes: dict[str, dict[int, LandscapeRecord]]
+    landscapes: dict[str, dict[int, ConvNetRecord]]
 
-    def records(self) -> tuple[list[ConvNetRecord], list[LandscapeRecord]]:
+    def records(self) -> tuple[list[ConvNetRecord], list[ConvNetRecord]]:
         """All records, rate by rate and seed by seed."""
         ladder = [run for rungs in self.ladders.values() for rung in rungs for run in rung.runs.values()]
         return ladder, [record for views in self.landscapes.values() for record in views.values()]
@@ -55,29 +57,39 @@ class Claim:
         return next(iter(self.ladders["pool"][0].runs.values()))
 
     @property
+    def seeds(self) -> list[int]:
+        """Every seed of the ladder."""
+        return sorted({seed for rungs in self.ladders.values() for rung in rungs for seed in rung.runs})
+
+    @property
+    def span(self) -> str:
+        """The passes of the landscapes over which a level is taken."""
+        return settled_span(next(iter(self.landscapes["pool"].values())).spec.passes)
+
+    @property
     def caption(self) -> str:
         """What was run."""
-        record, rates, landscapes = self.any_rung, self.rates, len(self.landscapes["pool"])
+        record, rates = self.any_rung, self.rates
         tried = max(len({run.spec.learning_rate for run in self._runs_of(seed)}) for seed in self.stable("pool") or [0])
         narrowed = f", narrowed by {tried - len(rates)} more for each network and seed" if tried > len(rates) else ""
+        ends = f" from {rates[0]:g} to {rates[-1]:g}" if len(rates) > 1 else f", {rates[0]:g}"
         return (
             f"{record.data.title}, {record.data.n_train:,} training images, data sha256 {record.data.checksum[:12]}; "
-            f"SGD, batch {record.spec.batch_size}, {record.spec.passes} passes; ladder of {len(rates)} learning rates "
-            f"from {rates[0]:g} to {rates[-1]:g}{narrowed}, {len(self.ladders['pool'][0].runs)} seeds; landscapes at "
-            f"learning rate {self.rate:g}, {landscapes} seed{'s' if landscapes > 1 else ''}"
+            f"SGD, batch {record.spec.batch_size}, {passes(record.spec.passes)}; ladder of "
+            f"{plural(len(rates), 'learning rate')}{ends}{narrowed}, {plural(len(self.seeds), 'seed')}; landscapes at "
+            f"learning rate {self.rate:g}, {plural(len(self.landscapes['pool']), 'seed')}"
         )
 
     @property
     def rates(self) -> list[float]:
         """The ladder proper: rates that every seed of both networks was trained at; others narrow single brackets."""
-        seeds = max(len(rung.runs) for rungs in self.ladders.values() for rung in rungs)
-        whole = [{rung.rate for rung in rungs if len(rung.runs) == seeds} for rungs in self.ladders.values()]
+        whole = [{rung.rate for rung in rungs if len(rung.runs) == len(self.seeds)} for rungs in self.ladders.values()]
         return sorted(set.intersection(*whole))
 
     @property
     def rate(self) -> float:
         """Learning rate of the landscapes."""
-        return next(iter(self.landscapes["pool"].values())).spec.run.learning_rate
+        return next(iter(self.landscapes["pool"].values())).spec.learning_rate
 
     def _runs_of(self, seed: int) -> list[ConvNetRecord]:
         return [rung.runs[seed] for rung in self.ladders["pool"] if seed in rung.runs]
@@ -103,24 +115,22 @@ class Claim:
             [(normed[seed][0] / plain[seed][1], normed[seed][1] / plain[seed][0]) for seed in normed if seed in plain]
         )
 
-    def values(
-        self, variant: str, measure: Callable[[LandscapeRow], float | None], *, settled: bool
-    ) -> dict[int, float]:
+    def values(self, variant: str, measure: Callable[[PassRow], float | None], *, settled: bool) -> dict[int, float]:
         """A measure's geometric mean by seed, over passes 3 and later, or before training."""
         found = {}
         for seed, record in self.landscapes[variant].items():
-            start = min(SETTLED_PASS, record.spec.run.passes)
+            start = min(SETTLED_PASS, record.spec.passes)
             rows = record.rows[start:] if settled else record.rows[:1]
             taken = [value for row in rows if (value := measure(row)) is not None and value > 0]
             if taken:
                 found[seed] = statistics.geometric_mean(taken)
         return found
 
-    def level(self, variant: str, measure: Callable[[LandscapeRow], float | None]) -> Interval | None:
+    def level(self, variant: str, measure: Callable[[PassRow], float | None]) -> Interval | None:
         """Interval of a measure's level under way over seeds, on a logarithmic scale."""
         return _geometric(list(self.values(variant, measure, settled=True).values()))
 
-    def ratio(self, measure: Callable[[LandscapeRow], float | None], *, settled: bool = True) -> Interval | None:
+    def ratio(self, measure: Callable[[PassRow], float | None], *, settled: bool = True) -> Interval | None:
         """A measure with BatchNorm over that without, paired by seed."""
         plain, normed = (self.values(variant, measure, settled=settled) for variant in VARIANTS)
         pairs = [(normed[seed], plain[seed]) for seed in normed if seed in plain]
@@ -148,36 +158,40 @@ def _geometric(values: Sequence[float]) -> Interval | None:
     return Interval(math.exp(logs.estimate), *ends, logs.n)
 
 
-def at_step(row: LandscapeRow) -> float | None:
+def at_step(row: PassRow) -> float | None:
     """Effective smoothness at the step that training takes."""
-    return row.view.smoothness[row.view.factors.index(1.0)] if 1.0 in row.view.factors else None
+    view = row.view
+    return view.smoothness[view.factors.index(1.0)] if view is not None and 1.0 in view.factors else None
 
 
-def largest(row: LandscapeRow) -> float:
+def largest(row: PassRow) -> float | None:
     """Effective smoothness, the largest over the range of steps."""
-    return max(row.view.smoothness)
+    return row.view.largest if row.view is not None else None
 
 
-def sharpest(row: LandscapeRow) -> float | None:
+def sharpest(row: PassRow) -> float | None:
     """Largest Hessian eigenvalue, where it was measured."""
-    return row.curvature.sharpness if row.curvature else None
+    return row.sharpness.value if row.sharpness is not None else None
 
 
-def layer(name: str) -> Callable[[LandscapeRow], float | None]:
+def _block(row: PassRow, name: str) -> Block | None:
+    """One parameter's part in the first reading after a pass."""
+    return next((block for reading in row.readings[:1] for block in reading.blocks if block.name == name), None)
+
+
+def layer(name: str) -> Callable[[PassRow], float | None]:
     """Gradient change over update of one layer's weight alone."""
 
-    def measure(row: LandscapeRow) -> float | None:
-        for block in row.blocks:
-            if block.name == name and block.update_norm > 0:
-                return block.gradient_change_norm / block.update_norm
-        return None
+    def measure(row: PassRow) -> float | None:
+        block = _block(row, name)
+        return block.gradient_change_norm / block.update_norm if block is not None and block.update_norm > 0 else None
 
     return measure
 
 
-def weight(name: str) -> Callable[[LandscapeRow], float | None]:
+def weight(name: str) -> Callable[[PassRow], float | None]:
     """Norm of one layer's weight."""
-    return lambda row: next((block.weight_norm for block in row.blocks if block.name == name), None)
+    return lambda row: block.weight_norm if (block := _block(row, name)) is not None else None
 
 
 LAYERS = {
@@ -187,13 +201,16 @@ LAYERS = {
 }
 
 
-def assemble(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord]) -> Claim:
+def assemble(ladder: Sequence[ConvNetRecord], landscapes: Sequence[ConvNetRecord]) -> Claim:
     """Group the records; raises RecordError when an architecture is missing or they do not belong together."""
     sources = [(r.data.checksum, r.environment.code) for r in ladder]
     sources += [(r.data.checksum, r.environment.code) for r in landscapes]
     if len(set(sources)) > 1:
         raise RecordError("the records come from several data sets or versions of the code; make them with --fresh")
-    lost = next((record.key for record in landscapes if len(record.rows) <= record.spec.run.passes), None)
+    lost = next(
+        (record.key for record in landscapes if len(record.times) < record.spec.passes or record.last.view is None),
+        None,
+    )
     if lost is not None:
         raise RecordError(f"{lost} diverged and has no landscape to its end; choose a smaller learning rate")
     ladders: dict[str, list[Rung]] = {}
@@ -203,15 +220,24 @@ def assemble(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeReco
             Rung(rate, {r.spec.seed: r for r in runs if r.spec.learning_rate == rate})
             for rate in sorted({record.spec.learning_rate for record in runs})
         ]
-    views = {variant: {r.spec.run.seed: r for r in landscapes if r.spec.run.variant == variant} for variant in VARIANTS}
+    views = {variant: {r.spec.seed: r for r in landscapes if r.spec.variant == variant} for variant in VARIANTS}
     for variant, label in VARIANTS.items():
         if not ladders[variant] or not views[variant]:
             raise RecordError(f"there are no records of {label} for the claim; make them with 'hw4 claim'")
-    return Claim(ladders, views)
+    claim = Claim(ladders, views)
+    if not claim.rates:
+        raise RecordError("no learning rate of the ladder has every seed of both networks; run 'hw4 claim' to its end")
+    return claim
 
 
-HEADER = ("learning rate", *(f"{label}: {what}" for label in VARIANTS.values()
-                             for what in ("train loss", "test accuracy", "trained / stuck / diverged")))  # fmt: skip
+HEADER = (
+    "learning rate",
+    *(
+        f"{label}: {what}"
+        for label in VARIANTS.values()
+        for what in ("train loss", "test accuracy", "trained / stuck / diverged")
+    ),
+)
 
 
 def ladder_rows(claim: Claim) -> list[tuple[str, ...]]:
@@ -221,9 +247,9 @@ def ladder_rows(claim: Claim) -> list[tuple[str, ...]]:
         cells = [f"{rate:g}"]
         for variant in VARIANTS:
             mine = next(rung for rung in claim.ladders[variant] if rung.rate == rate)
-            for pick in (_final_loss, _final_accuracy):
+            for pick, upper in ((_final_loss, math.inf), (_final_accuracy, 1)):
                 values = [value for run in mine.trained if (value := pick(run)) is not None]
-                cells.append(show(mean_interval(values) if values else None))
+                cells.append(show(bounded(mean_interval(values), upper) if values else None))
             cells.append(" / ".join(str(mine.count(what)) for what in ("trained", "stuck", "diverged")))
         rows.append(tuple(cells))
     return rows
@@ -238,16 +264,20 @@ def _final_accuracy(run: ConvNetRecord) -> float | None:
 
 
 PREDICTION_HEADER = ("learning rates", *VARIANTS.values(), "ratio, BatchNorm over without")
+PREDICTIONS: tuple[tuple[str, Callable[[PassRow], float | None], int], ...] = (
+    ("1 / smoothness", at_step, 1),
+    ("2 / smoothness", at_step, 2),
+    ("1 / largest smoothness over the range", largest, 1),
+    ("2 / sharpness", sharpest, 2),
+)
+"""What measurements along a run would allow as learning rate: a share over a measure."""
 
 
 def prediction_rows(claim: Claim) -> list[tuple[str, ...]]:
     """Measured stable rates beside what smoothness and sharpness would allow."""
-    rows = [("largest stable, measured", *(show(claim.largest_stable(v), digits=2) for v in VARIANTS),
-             show(claim.stable_ratio(), digits=1))]  # fmt: skip
-    for label, measure, share in (
-        ("1 / smoothness", at_step, 1), ("2 / smoothness", at_step, 2),
-        ("1 / largest smoothness over the range", largest, 1), ("2 / sharpness", sharpest, 2),
-    ):  # fmt: skip
+    measured = (show(claim.largest_stable(variant), digits=2) for variant in VARIANTS)
+    rows = [("largest stable, measured", *measured, show(claim.stable_ratio(), digits=1))]
+    for label, measure, share in PREDICTIONS:
         cells = [show(_inverse(claim.level(variant, measure), share), digits=3) for variant in VARIANTS]
         rows.append((label, *cells, show(_inverse(claim.ratio(measure), 1), digits=1)))
     return rows
@@ -262,86 +292,150 @@ def _inverse(interval: Interval | None, share: float) -> Interval | None:
 
 def answers(claim: Claim) -> list[str]:
     """The answer to the homework's question, from the numbers."""
-    sentences = []
+    return [_limits(claim), *_predicted(claim), *_rule_of_thumb(claim)]
+
+
+def _limits(claim: Claim) -> str:
+    """Whether BatchNorm allows larger learning rates, as far as the ladder says."""
     plain, normed, ratio = claim.largest_stable("pool"), claim.largest_stable("pool-batchnorm"), claim.stable_ratio()
-    side = ratio.compared_with(1) if ratio else "not decided"
+    seeds, unbracketed = len(claim.seeds), _unbracketed(claim)
     if ratio is None or plain is None or normed is None:
-        sentences.append("The ladder does not bracket the largest stable rate of both networks, so nothing is decided.")
-    else:
-        words = {
-            "above": "BatchNorm does allow larger learning rates",
-            "below": "BatchNorm does not allow larger learning rates here, it needs smaller ones",
-            "not decided": "Whether BatchNorm allows larger learning rates is not decided",
-        }[side]
-        sentences.append(
-            f"{words}: the largest rate up to which training works is {show(plain, digits=2)} without and "
-            f"{show(normed, digits=2)} with it, a factor of {show(ratio, digits=1)} (paired seeds, n = {ratio.n}; the "
-            f"intervals include the spacing of the rates tried)."
+        undecided = ", so nothing is decided" if seeds > 1 else ""
+        return f"The ladder does not bracket the largest stable rate of both networks{undecided}: {unbracketed}."
+    left_out = f"; {unbracketed}" if unbracketed else ""
+    if ratio.n == 1:
+        (seed,) = claim.stable("pool").keys() & claim.stable("pool-batchnorm").keys()
+        (low, high), (normed_low, normed_high) = (claim.stable(variant)[seed] for variant in VARIANTS)
+        return (
+            f"{seen(seeds)}: training works up to a rate between {low:g} and {high:g} without BatchNorm and between "
+            f"{normed_low:g} and {normed_high:g} with it{left_out}."
         )
-    smoother, sharper = claim.ratio(at_step), claim.ratio(sharpest)
-    if smoother is not None:
-        predicted = _inverse(smoother, 1)
-        assert predicted is not None
-        text = (
-            f"Smoothness along the updates at rate {claim.rate:g} would predict a factor of {show(predicted, digits=1)}"
+    words = {
+        "above": "BatchNorm does allow larger learning rates",
+        "below": "BatchNorm does not allow larger learning rates here, it needs smaller ones",
+        "not decided": "Whether BatchNorm allows larger learning rates is not decided",
+    }[ratio.compared_with(1)]
+    return (
+        f"{words}: the largest rate up to which training works is {show(plain, digits=2)} without and "
+        f"{show(normed, digits=2)} with it, a factor of {show(ratio, digits=1)}{basis(ratio.n, seeds, brackets=True)}; "
+        f"the intervals include the spacing of the rates tried{left_out}."
+    )
+
+
+def _unbracketed(claim: Claim) -> str:
+    """Which seeds do not say where their largest stable rate lies, and why; "" where all do."""
+    parts = []
+    for variant, label in VARIANTS.items():
+        rungs = claim.ladders[variant]
+        seeds = {seed for rung in rungs for seed in rung.runs}
+        trained = {s for s in seeds if all(r.runs[s].outcome == "trained" for r in rungs if s in r.runs)}
+        for what, found in (
+            ("trains at every rate tried", trained),
+            ("fails at the smallest rate tried", seeds - trained - claim.stable(variant).keys()),
+        ):
+            if found:
+                parts.append(f"{label} {what} in {len(found)} of {plural(len(seeds), 'seed')}")
+    return ", ".join(parts)
+
+
+def _predicted(claim: Claim) -> list[str]:
+    """What smoothness and sharpness would predict, and whether that is what was measured."""
+    predicted, sharper = (_inverse(claim.ratio(measure), 1) for measure in (at_step, sharpest))
+    if predicted is None:
+        return []
+    text = f"moothness along the updates at rate {claim.rate:g} would predict a factor of {show(predicted, digits=1)}"
+    if sharper is not None:
+        text += f", sharpness one of {show(sharper, digits=1)}"
+    if predicted.n == 1:
+        return [f"{seen(len(claim.landscapes['pool']))}: s{text}."]
+    return [f"S{text}{_agreement(predicted, claim.stable_ratio())}."]
+
+
+def _agreement(predicted: Interval, measured: Interval | None) -> str:
+    """Whether a predicted factor is the measured one; both need an interval for that."""
+    if measured is None or measured.n < 2 or predicted.n < 2:
+        return ""
+    inside = measured.low <= predicted.estimate <= measured.high or predicted.low <= measured.estimate <= predicted.high
+    if inside and measured.low <= 1 <= measured.high:
+        return "; the first agrees with what was measured within the intervals, but so does no gain at all"
+    if inside:
+        return "; the first agrees with what was measured within the intervals"
+    if predicted.low <= measured.high and measured.low <= predicted.high:
+        return (
+            "; neither it nor what was measured lies in the other's interval, yet the intervals meet: whether "
+            "smoothness accounts for it is not decided"
         )
-        if sharper is not None:
-            text += f", sharpness one of {show(_inverse(sharper, 1), digits=1)}"
-        if ratio is not None and ratio.n > 1 and predicted.n > 1:
-            overlap = predicted.low <= ratio.high and ratio.low <= predicted.high
-            inside = ratio.low <= predicted.estimate <= ratio.high or predicted.low <= ratio.estimate <= predicted.high
-            if inside:
-                text += "; the first agrees with what was measured within the intervals"
-            elif overlap:
-                text += (
-                    "; neither it nor what was measured lies in the other's interval, yet the intervals meet: whether "
-                    "smoothness accounts for it is not decided"
-                )
-            else:
-                text += "; smoothness does not account for what was measured, neither in size nor within the intervals"
-        sentences.append(text + ".")
-    if plain is not None:
-        level = claim.level("pool", at_step)
-        if level is not None:
-            sentences.append(
-                f"The rule of thumb itself, 1/L, is no bound: without BatchNorm 1/L is {1 / level.estimate:.3f} along "
-                f"a run at rate {claim.rate:g}, and training works up to {plain.estimate * level.estimate:.1f} times "
-                f"that. "
-                f"A value measured along one step at one rate is local, and a network that is trained at a larger rate "
-                f"moves to where that rate is stable."
-            )
-    return sentences
+    return "; smoothness does not account for what was measured, neither in size nor within the intervals"
+
+
+def _rule_of_thumb(claim: Claim) -> list[str]:
+    """Whether training works beyond 1/L, without BatchNorm."""
+    plain, rule = claim.largest_stable("pool"), _inverse(claim.level("pool", at_step), 1)
+    if plain is None or rule is None:
+        return []
+    times = f"{plain.estimate / rule.estimate:.1f} times that"
+    found = f"without BatchNorm 1/L is {rule.estimate:.3f} along a run at rate {claim.rate:g}, and training works up to"
+    if min(plain.n, rule.n) < 2:
+        return [f"{seen(max(plain.n, rule.n))}: {found} about {times}."]
+    if plain.low > rule.high:
+        return [
+            f"The rule of thumb itself, 1/L, is no bound: {found} {times}. A value measured along one step at one rate "
+            f"is local, and a network that is trained at a larger rate moves to where that rate is stable."
+        ]
+    if plain.high < rule.low:
+        return [f"The rule of thumb itself, 1/L, allows too much here: {found} only {times}."]
+    return [f"Whether training works beyond the rule of thumb, 1/L, is not decided: {found} {times}."]
 
 
 def range_answers(claim: Claim) -> list[str]:
     """What the range view adds."""
-    ratio = claim.ratio(largest)
+    ratio, seeds = claim.ratio(largest), len(claim.landscapes["pool"])
     if ratio is None:
         return []
-    words = {"below": "smaller", "above": "larger", "not decided": "not decidedly smaller or larger"}
-    return [
-        f"The largest effective smoothness over the range of steps is {words[ratio.compared_with(1)]} with BatchNorm: "
-        f"{show(ratio, digits=2)} times that without, over passes {SETTLED_PASS} and later (paired seeds, n = "
-        f"{ratio.n})."
-    ]
+    what = "largest effective smoothness over the range of steps"
+    words = {
+        "below": f"The {what} is smaller with BatchNorm: it is",
+        "above": f"The {what} is larger with BatchNorm: it is",
+        "not decided": f"Whether BatchNorm changes the {what} is not decided: with it it is",
+        "one seed": f"{seen(seeds)}: with BatchNorm the {what} is",
+    }[verdict(ratio, 1)]
+    return [f"{words} {show(ratio, digits=2)} times that without, {claim.span}{basis(ratio.n, seeds, brackets=True)}."]
 
 
 def failures(claim: Claim) -> list[str]:
     """Where the simple story fails: at the start, by layer, through weight scale, at kinks."""
-    sentences = []
-    start = claim.ratio(at_step, settled=False)
-    if start is not None:
-        words = {"above": "rougher", "below": "smoother", "not decided": "not decidedly smoother or rougher"}
-        sentences.append(
-            f"At initialisation the network with BatchNorm is {words[start.compared_with(1)]} than the one without: "
-            f"ratio of effective smoothness {show(start, digits=2)}. Smoothness at the start therefore does not say "
-            f"which of the two trains faster."
-        )
-    sentences += _first_losses(claim)
     layers = {label: claim.ratio(layer(name)) for name, label in LAYERS.items()}
     known = [f"{label} {show(ratio, digits=2)}" for label, ratio in layers.items() if ratio is not None]
-    if known:
-        sentences.append(f"By layer the ratio of gradient change to update, with over without, is: {'; '.join(known)}.")
+    by_layer = f"By layer the ratio of gradient change to update, with over without, is: {'; '.join(known)}."
+    return [
+        *_at_the_start(claim),
+        *_first_losses(claim),
+        *([by_layer] if known else []),
+        *_weight_scale(claim),
+        *_kinks(claim),
+    ]
+
+
+def _at_the_start(claim: Claim) -> list[str]:
+    """The order before training, and whether it is that under way."""
+    start, settled = claim.ratio(at_step, settled=False), claim.ratio(at_step)
+    if start is None:
+        return []
+    words = {
+        "above": "At initialisation the network with BatchNorm is rougher than the one without",
+        "below": "At initialisation the network with BatchNorm is smoother than the one without",
+        "not decided": "At initialisation it is not decided which network is smoother",
+        "one seed": f"{seen(len(claim.landscapes['pool']))}, at initialisation",
+    }[verdict(start, 1)]
+    sentence = f"{words}: the effective smoothness with BatchNorm is {show(start, digits=2)} times that without."
+    if settled is not None and {verdict(start, 1), verdict(settled, 1)} == {"below", "above"}:
+        sentence += " Under way the order is the other: smoothness at the start does not tell what training will meet."
+    return [sentence]
+
+
+def _weight_scale(claim: Claim) -> list[str]:
+    """What the growth of the convolutions' weights does by itself."""
+    sentences = []
     for name, label in list(LAYERS.items())[:2]:
         ends = {}
         for variant in VARIANTS:
@@ -349,30 +443,41 @@ def failures(claim: Claim) -> list[str]:
             growth = [b / a for run in runs if (a := weight(name)(run.rows[0])) and (b := weight(name)(run.rows[-1]))]
             ends[variant] = _geometric(growth)
         plain, normed = ends.values()
-        if plain is not None and normed is not None:
-            sentences.append(
-                f"Weight scale: the {label}'s norm grows by a factor of {show(plain, digits=2)} without and "
-                f"{show(normed, digits=2)} with BatchNorm. Before a BatchNorm the scale of weights does not change "
-                f"what is computed, yet by scale alone this layer's smoothness becomes {1 / normed.estimate**2:.2f} of "
-                f"what it was, and its updates matter less."
-            )
-    kinks = [
-        (variant, [row.curvature for run in claim.landscapes[variant].values() for row in run.rows if row.curvature])
-        for variant in VARIANTS
-    ]
-    parts = [
-        f"{np.median([c.kink_share for c in found]):.0%} {'with' if 'batchnorm' in variant else 'without'} BatchNorm "
-        f"(at most {max(c.kink_share for c in found):.0%}; error of the integral at most "
-        f"{max(c.quadrature_error for c in found):.1%})"
-        for variant, found in kinks
-        if found
-    ]
-    if parts:
-        sentences.append(
-            f"Kinks: of the gradient's change along an update, no Hessian accounts for a median share of "
-            f"{' and '.join(parts)}, so sharpness can never tell the whole story of these networks."
+        if plain is None or normed is None:
+            continue
+        sentence = (
+            f"Weight scale: by the end of training the {label}'s norm is {show(plain, digits=2)} times what it was "
+            f"without and {show(normed, digits=2)} times with BatchNorm."
         )
+        if verdict(normed, 1) == "above":
+            sentence += (
+                f" Before a BatchNorm the scale of weights does not change what is computed, yet by scale alone this "
+                f"layer's smoothness becomes {1 / normed.estimate**2:.2f} of what it was, and its updates matter less."
+            )
+        sentences.append(sentence)
     return sentences
+
+
+def _kinks(claim: Claim) -> list[str]:
+    """How much of the gradient's change comes from kinks."""
+    parts, beyond = [], False
+    for variant in VARIANTS:
+        runs = claim.landscapes[variant].values()
+        found = [row.kinks for run in runs for row in run.rows if row.kinks is not None]
+        if found:
+            typical, error = np.median([kinks.share for kinks in found]), max(kinks.quadrature_error for kinks in found)
+            beyond |= bool(typical > error)
+            parts.append(
+                f"{typical:.0%} {'with' if 'batchnorm' in variant else 'without'} BatchNorm (at most "
+                f"{max(kinks.share for kinks in found):.0%}; error of the integral at most {error:.1%})"
+            )
+    if not parts:
+        return []
+    moral = ", so sharpness alone cannot tell the whole story of these networks" if beyond else ""
+    return [
+        f"Kinks: the share of the gradient's change along a training step that comes from kinks, which no Hessian can "
+        f"see, is typically {' and '.join(parts)}{moral}."
+    ]
 
 
 def _first_losses(claim: Claim) -> list[str]:
@@ -412,33 +517,43 @@ def ladder_figure(claim: Claim) -> Figure:
         ax.set_xlim(min(ends) / 1.3, max(ends) * 1.5)
         plain_log(ax.xaxis)
         ax.grid(alpha=0.3)
-        ax.margins(y=0.2)  # room for the counts of lost runs and the legend
-        _legend(ax, "upper left" if ax is loss else "lower left")
-    loss.set_yscale("log")
-    plain_log(loss.yaxis)
+        ax.margins(y=0.2)  # room for the counts of lost runs
+    log_y(loss)
+    _draw_rates(rates, claim)
+    notes = ["dots: runs that trained, line: their mean, numbers at the top: runs lost (stuck or diverged)"]
+    if max(len(claim.seeds), len(claim.landscapes["pool"])) > 1:
+        notes.append("bars: 95% t intervals over seeds")
+    if len(claim.seeds) == 1:
+        notes.append("bar of the measured rate: from the last rate that trains to the first that does not")
+    legend_below(canvas, "; ".join(notes))
+    return canvas
+
+
+def _draw_rates(ax: Axes, claim: Claim) -> None:
+    """Draw the prediction table: measured and predicted rates, one row for each."""
     names = []
-    for y, (label, measure, share) in enumerate(
-        (("largest stable,\nmeasured", None, 1), ("1 / smoothness", at_step, 1),
-         ("1 / largest\nover the range", largest, 1), ("2 / sharpness", sharpest, 2))
-    ):  # fmt: skip
-        names.append(label)
+    for y, (name, measure, share) in enumerate((("largest stable, measured", None, 1), *PREDICTIONS)):
+        names.append(textwrap.fill(name, 20))
         for offset, variant in enumerate(VARIANTS):
             found = claim.largest_stable(variant) if measure is None else _inverse(claim.level(variant, measure), share)
             if found is not None:
                 style = STYLES[variant]
+                # Of one seed the measured rate has a bracket, the predicted ones have nothing.
                 low, high = (found.low, found.high) if found.n > 1 or measure is None else (found.estimate,) * 2
-                rates.errorbar(
-                    found.estimate, -y + 0.12 - 0.24 * offset,
-                    xerr=[[found.estimate - low], [high - found.estimate]], color=style["color"],
-                    marker=style["marker"], capsize=3, linestyle="none", label=None if y else VARIANTS[variant],
-                )  # fmt: skip
-    rates.set(title="Measured and predicted rates", xlabel="learning rate", xscale="log")
-    plain_log(rates.xaxis)
-    rates.set_yticks([-y for y in range(len(names))], names)
-    rates.set_ylim(-len(names) + 0.4, 0.6)
-    rates.grid(axis="x", alpha=0.3)
-    _legend(rates)
-    return _noted(canvas, claim, "dots: seeds; line: mean of the runs that trained; bars: 95% t intervals over seeds")
+                ax.errorbar(
+                    found.estimate,
+                    -y + 0.12 - 0.24 * offset,
+                    xerr=[[found.estimate - low], [high - found.estimate]],
+                    color=style["color"],
+                    marker=style["marker"],
+                    capsize=3,
+                    linestyle="none",
+                )
+    ax.set(title="Measured and predicted rates", xlabel="learning rate", xscale="log")
+    plain_log(ax.xaxis)
+    ax.set_yticks([-y for y in range(len(names))], names)
+    ax.set_ylim(-len(names) + 0.4, 0.6)
+    ax.grid(axis="x", alpha=0.3)
 
 
 def ladder_alt_text(claim: Claim) -> str:
@@ -451,23 +566,28 @@ def ladder_alt_text(claim: Claim) -> str:
 
 
 def _draw_ladder(ax: Axes, claim: Claim, variant: str, pick: Callable[[ConvNetRecord], float | None]) -> None:
-    style, means, offset = STYLES[variant], [], list(VARIANTS).index(variant)
+    style, means, offset = STYLES[variant], {}, list(VARIANTS).index(variant)
     for rung in claim.ladders[variant]:
         values = [value for run in rung.trained if (value := pick(run)) is not None]
-        ax.plot([rung.rate] * len(values), values, color=style["color"], marker=style["marker"], linestyle="none",
-                markersize=3, alpha=0.5)  # fmt: skip
+        dots = {**style, "linestyle": "none", "markersize": 3, "alpha": 0.5}
+        ax.plot([rung.rate] * len(values), values, **dots)
         if rung.rate not in claim.rates:
             continue
         if values:
-            means.append((rung.rate, math.fsum(values) / len(values)))
+            means[rung.rate] = math.fsum(values) / len(values)
         lost = len(rung.runs) - len(values)
         if lost:
             ax.annotate(
-                f"{lost} of {len(rung.runs)}", (rung.rate, 0.98 - 0.06 * offset), xycoords=("data", "axes fraction"),
-                color=style["color"], fontsize=7, ha="center", va="top",
-            )  # fmt: skip
-    ax.plot(*zip(*means, strict=True), color=style["color"], linestyle=style["linestyle"],
-            label=f"{VARIANTS[variant]} (top: runs lost)")  # fmt: skip
+                f"{lost} of {len(rung.runs)}",
+                (rung.rate, 0.98 - 0.06 * offset),
+                xycoords=("data", "axes fraction"),
+                color=style["color"],
+                fontsize=7,
+                ha="center",
+                va="top",
+            )
+    ax.plot(list(means), list(means.values()), color=style["color"], linestyle=style["linestyle"])
+    ax.plot([], [], label=VARIANTS[variant], markersize=4, **style)
 
 
 def range_figure(claim: Claim) -> Figure:
@@ -476,29 +596,35 @@ def range_figure(claim: Claim) -> Figure:
     loss, change, smooth = canvas.subplots(1, 3)
     for variant, label in VARIANTS.items():
         style = STYLES[variant]
-        runs = list(claim.landscapes[variant].values())
-        passes = range(min(len(run.rows) for run in runs))
+        runs = [[row.view for row in run.rows if row.view is not None] for run in claim.landscapes[variant].values()]
+        by_pass = list(zip(*runs, strict=False))
         for ax, quantity in ((loss, "losses"), (change, "gradient_changes"), (smooth, "smoothness")):
             ends: tuple[Callable[[list[float]], float], ...] = (min, max)
             lows, highs = (
-                [statistics.geometric_mean(end(getattr(run.rows[p].view, quantity)) for run in runs) for p in passes]
-                for end in ends
+                [_drawn_mean([end(getattr(view, quantity)) for view in views]) for views in by_pass] for end in ends
             )
-            ax.fill_between(passes, lows, highs, color=style["color"], alpha=0.25, linewidth=0)
-            ax.plot(passes, highs, label=label, markersize=4, **style)
-    factors = runs[0].rows[0].view.factors
-    loss.set(title="Loss along the update", ylabel="mean logistic loss (nats)", yscale="log")
-    change.set(title="Gradient change along the update", ylabel="||change of gradient||", yscale="log")
-    smooth.set(title="Effective smoothness over the range", ylabel="||change of gradient|| / ||step||", yscale="log")
+            ax.fill_between(range(len(by_pass)), lows, highs, color=style["color"], alpha=0.25, linewidth=0)
+            ax.plot(range(len(by_pass)), highs, label=label, markersize=4, **style)
+    factors = runs[0][0].factors
+    loss.set(title="Loss along the update", ylabel="mean logistic loss (nats)")
+    change.set(title="Gradient change along the update", ylabel="||change of gradient||")
+    smooth.set(title="Effective smoothness over the range", ylabel="||change of gradient|| / ||step||")
     for ax in (loss, change, smooth):
         ax.set_xlabel("passes through the training data")
-        plain_log(ax.yaxis)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+        log_y(ax)
         ax.grid(alpha=0.3)
-        _legend(ax)
-    return _noted(
-        canvas, claim, f"bands: smallest to largest over steps of {factors[0]:g} to {factors[-1]:g} times the update, "
-        f"line: the largest; geometric means over seeds",
-    )  # fmt: skip
+    legend_below(
+        canvas,
+        f"bands: smallest to largest over steps of {factors[0]:g} to {factors[-1]:g} times the update, line: the "
+        f"largest{'; geometric means over seeds' if len(runs) > 1 else ''}",
+    )
+    return canvas
+
+
+def _drawn_mean(values: Sequence[float]) -> float:
+    """Geometric mean, or NaN (a gap in the curve) where a value is 0, which a logarithmic axis has no place for."""
+    return statistics.geometric_mean(values) if min(values) > 0 else math.nan
 
 
 def curvature_figure(claim: Claim) -> Figure:
@@ -508,45 +634,37 @@ def curvature_figure(claim: Claim) -> Figure:
     for offset, (variant, label) in enumerate(VARIANTS.items()):
         style = STYLES[variant]
         for run in claim.landscapes[variant].values():
-            found = [(row.completed, row.curvature) for row in run.rows if row.curvature]
-            shown = label if run.spec.run.seed == min(claim.landscapes[variant]) else None
+            shown = label if run.spec.seed == min(claim.landscapes[variant]) else None
             for ax, values in (
-                (sharp, [c.sharpness for _, c in found]),
-                (kinks, [100 * c.kink_share for _, c in found]),
+                (sharp, {row.completed: sharpest(row) for row in run.rows if row.sharpness is not None}),
+                (kinks, {row.completed: 100 * row.kinks.share for row in run.rows if row.kinks is not None}),
             ):
-                ax.plot([p for p, _ in found], values, markersize=4, alpha=0.8, label=shown, **style)
+                ax.plot(list(values), list(values.values()), markersize=4, alpha=0.8, label=shown, **style)
         for x, name in enumerate(LAYERS):
             level = claim.level(variant, layer(name))
             if level is not None:
                 ends = (level.low, level.high) if level.n > 1 else (level.estimate, level.estimate)
                 layers.errorbar(
-                    x + 0.1 * (2 * offset - 1), level.estimate,
-                    yerr=[[level.estimate - ends[0]], [ends[1] - level.estimate]], color=style["color"],
-                    marker=style["marker"], capsize=3, linestyle="none", label=None if x else label,
-                )  # fmt: skip
+                    x + 0.1 * (2 * offset - 1),
+                    level.estimate,
+                    yerr=[[level.estimate - ends[0]], [ends[1] - level.estimate]],
+                    color=style["color"],
+                    marker=style["marker"],
+                    capsize=3,
+                    linestyle="none",
+                )
     sharp.axhline(2 / claim.rate, color="#444444", linestyle=":", label=f"2 / learning rate = {2 / claim.rate:g}")
-    sharp.set(title="Sharpness", ylabel="largest eigenvalue of the Hessian", yscale="log")
+    sharp.set(title="Sharpness", ylabel="largest eigenvalue of the Hessian")
     kinks.set(title="Kink share of the gradient's change", ylabel="% that no Hessian accounts for", ylim=(0, None))
-    layers.set(
-        title=f"By layer, passes {SETTLED_PASS} and later", ylabel="||gradient change|| / ||update||", yscale="log"
-    )
+    layers.set(title=f"By layer, {claim.span}", ylabel="||gradient change|| / ||update||")
     layers.set_xticks(range(len(LAYERS)), [label.replace(" ", "\n") for label in LAYERS.values()])
     for ax in (sharp, kinks, layers):
         ax.grid(alpha=0.3)
-        _legend(ax)
     for ax in (sharp, layers):
-        plain_log(ax.yaxis)
+        log_y(ax)
     for ax in (sharp, kinks):
         ax.set_xlabel("passes through the training data")
-    return _noted(canvas, claim, "one line for each seed; bars: 95% t intervals over seeds")
-
-
-def _legend(ax: Axes, place: Literal["best", "upper left", "lower left"] = "best") -> None:
-    """A legend where anything is named in it: short runs may have nothing to draw."""
-    if ax.get_legend_handles_labels()[0]:
-        ax.legend(fontsize=8, loc=place)
-
-
-def _noted(canvas: Figure, claim: Claim, note: str) -> Figure:
-    canvas.supxlabel("\n".join(textwrap.wrap(f"{claim.caption}; {note}", 150)), fontsize=8, color="#444444")
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    several = len(claim.landscapes["pool"]) > 1
+    legend_below(canvas, "one line for each seed; bars: 95% t intervals over seeds" if several else "one seed")
     return canvas

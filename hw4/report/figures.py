@@ -1,6 +1,6 @@
 """Figures of exercises 1 and 3, as matplotlib figures returned to the caller."""
 
-import textwrap
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from hw4.records import PassRow
-from hw4.report.findings import Arm, Section
+from hw4.report.findings import Arm, Section, bounded
 from hw4.specs import Exercise
 from hw4.stats import mean_interval
 
@@ -29,19 +29,21 @@ class Panel:
     """One set of axes: its title, its unit, what is drawn, and on which scale.
 
     A ``log`` scale suits losses, which fall by factors; ``zero`` starts a linear axis at zero; ``trained`` fits a
-    linear axis to what follows the first pass, for beside the leap from chance nothing else would be seen.
+    linear axis to what follows the first pass, for beside the leap from chance nothing else would be seen. ``upper`` is
+    the largest value that there can be; the smallest is 0.
     """
 
     title: str
     unit: str
     curve: Callable[[PassRow], float | None]
     scale: Literal["log", "zero", "trained"]
+    upper: float = math.inf
 
 
 _TRAIN_LOSS = Panel("Train loss", "mean logistic loss (nats)", lambda row: row.train_loss, "log")
 _TEST_LOSS = Panel("Test loss", "mean logistic loss (nats)", lambda row: row.test_loss, "log")
-_TRAIN_ACCURACY = Panel("Train accuracy", "share of training images", lambda row: row.train_accuracy, "trained")
-_TEST_ACCURACY = Panel("Test accuracy", "share of test images", lambda row: row.test_accuracy, "trained")
+_TRAIN_ACCURACY = Panel("Train accuracy", "share of training images", lambda row: row.train_accuracy, "trained", 1)
+_TEST_ACCURACY = Panel("Test accuracy", "share of test images", lambda row: row.test_accuracy, "trained", 1)
 _SMOOTHNESS = Panel(
     "Effective local smoothness", "||change of gradient|| / ||update||", lambda row: row.smoothness, "zero"
 )
@@ -66,11 +68,30 @@ def figure(section: Section) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         _scale(ax, section, panel)
         ax.grid(alpha=0.3)
-        ax.legend(loc="lower right" if panel.scale == "trained" else "upper right")
-    several = len(section.seeds) > 1
-    note = section.caption + ("; line: mean, band: 95% t interval of the mean" if several else "")
-    canvas.supxlabel("\n".join(textwrap.wrap(note, 42 * columns)), fontsize=8, color="#444444")
+    notes = []
+    if any(len(arm.finished) > 1 for arm in section.arms):
+        notes.append("line: mean, band: 95% t interval of the mean")
+    if any(arm.diverged for arm in section.arms):
+        notes.append("thin lines that end in a cross: diverged runs")
+    legend_below(canvas, "; ".join(notes))
     return canvas
+
+
+def legend_below(canvas: Figure, note: str = "") -> None:
+    """One legend for all axes, below them where it covers nothing; the note says what lines, bands and bars are."""
+    named: dict[str, Any] = {}
+    for ax in canvas.axes:
+        for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
+            named.setdefault(label, handle)
+    canvas.legend(
+        list(named.values()),
+        list(named),
+        loc="outside lower center",
+        ncols=len(named) or 1,
+        frameon=False,
+        title=note,
+        title_fontsize=9,
+    )
 
 
 def plain_log(axis: Axis) -> None:
@@ -78,6 +99,13 @@ def plain_log(axis: Axis) -> None:
     axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
+
+
+def log_y(ax: Axes) -> None:
+    """Make the y axis logarithmic where anything positive is drawn on it; matplotlib has no such axis otherwise."""
+    if math.isfinite(ax.dataLim.minposy):
+        ax.set_yscale("log")
+        plain_log(ax.yaxis)
 
 
 def alt_text(section: Section) -> str:
@@ -90,27 +118,20 @@ def alt_text(section: Section) -> str:
 def _draw(ax: Axes, arm: Arm, panel: Panel) -> None:
     """Draw an arm: mean and band of its finished runs, and each diverged run as a thin line ending in a cross."""
     style = STYLES[arm.variant]
-    finished = list(arm.finished.values())
-    if finished:
-        passes, means, lows, highs = [], [], [], []
-        for position in zip(*(run.rows for run in finished), strict=True):
-            values = [value for row in position if (value := panel.curve(row)) is not None]
-            if len(values) == len(position):
-                interval = mean_interval(values)
-                passes.append(position[0].completed)
-                means.append(interval.estimate)
-                lows.append(interval.low)
-                highs.append(interval.high)
-        label = f"{arm.label} ({arm.diverged} of {len(arm.runs)} diverged)" if arm.diverged else arm.label
-        ax.plot(passes, means, label=label, markersize=4, **style)
-        if len(finished) > 1:
-            ax.fill_between(passes, lows, highs, color=style["color"], alpha=0.2, linewidth=0)
-    lost = [run for run in arm.runs.values() if run.diverged]
-    for index, run in enumerate(lost):
+    found = {}
+    for rows in zip(*(run.rows for run in arm.finished.values()), strict=True):
+        values = [value for row in rows if (value := panel.curve(row)) is not None]
+        if len(values) == len(rows):
+            found[rows[0].completed] = bounded(mean_interval(values), panel.upper)
+    label = f"{arm.label} ({arm.diverged} of {len(arm.runs)} diverged)" if arm.diverged else arm.label
+    ax.plot(list(found), [each.estimate for each in found.values()], label=label, markersize=4, **style)
+    if len(arm.finished) > 1:
+        ends = ([each.low for each in found.values()], [each.high for each in found.values()])
+        ax.fill_between(list(found), *ends, color=style["color"], alpha=0.2, linewidth=0)
+    for run in arm.runs.values():
         points = [(row.completed, value) for row in run.rows if (value := panel.curve(row)) is not None]
-        if points:
-            legend = None if finished or index else f"{arm.label} (all {len(lost)} diverged)"
-            ax.plot(*zip(*points, strict=True), color=style["color"], linewidth=0.8, alpha=0.7, label=legend)
+        if run.diverged and points:
+            ax.plot(*zip(*points, strict=True), color=style["color"], linewidth=0.8, alpha=0.7)
             ax.plot(*points[-1], color=style["color"], marker="x", markersize=8)
 
 
@@ -132,4 +153,4 @@ def _scale(ax: Axes, section: Section, panel: Panel) -> None:
         first = [value for row in rows if row.completed == 0 and (value := panel.curve(row)) is not None]
         if max(first, default=1) < min(later) - margin:
             chance = f"{min(first):.2f} to {max(first):.2f}" if len(first) > 1 else f"{first[0]:.2f}"
-            ax.text(0.03, 0.95, f"pass 0: {chance}", transform=ax.transAxes, fontsize=8, va="top", color="#444444")
+            ax.set_xlabel(f"{ax.get_xlabel()}\n(before training: {chance})")

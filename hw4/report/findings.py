@@ -1,13 +1,19 @@
 """What the records say: numbers with intervals, and answers whose words follow from the numbers."""
 
+import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from hw4.errors import RecordError
 from hw4.records import ConvNetRecord
 from hw4.specs import EXERCISES, ConvNetSpec, Exercise
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
+
+Measure = Callable[[ConvNetRecord], float | None]
+"""A number of a run, or None where the run has no usable one."""
+Verdict = Literal["below", "above", "not decided", "one seed"]
 
 SETTLED_PASS = 3
 """Smoothness is averaged from this pass on: the first passes leave the initialisation, where the order is another."""
@@ -18,6 +24,7 @@ QUESTIONS = {
     "pooling": "Max-pooling or strided convolutions: what does either cost in accuracy and in seconds per pass?",
     "claim": "Does training with BatchNorm work at larger learning rates, and does smoothness account for it?",
     "audit": "What did the homework's solved notebook report, and what does each of its flaws change?",
+    "notebook": "Are the numbers that the homework's solved notebook printed those that its own protocol gives here?",
     "benchmarks": "How fast is hw4, beside the same work written plainly, and beside what this machine can do?",
     "gate": "Did the last change make training slower or worse?",
 }
@@ -42,11 +49,20 @@ class Arm:
         """How many runs diverged."""
         return len(self.runs) - len(self.finished)
 
-    def mean(self, measure: Callable[[ConvNetRecord], float | None]) -> Interval | None:
-        """Interval of a measure over the runs that did not diverge, or None when one has no value or none is left."""
-        values = [measure(run) for run in self.finished.values()]
-        known = [value for value in values if value is not None]
-        return mean_interval(known) if known and len(known) == len(values) else None
+    def values(self, measure: Measure) -> dict[int, float]:
+        """A measure of the runs that did not diverge, by seed, where it has a value."""
+        return {seed: value for seed, run in self.finished.items() if (value := measure(run)) is not None}
+
+    def cell(self, measure: Measure, *, digits: int = 3, upper: float = math.inf, lacking: str = "-") -> str:
+        """The measure's mean for a table: over how many runs where some have no value, ``lacking`` where all have none.
+
+        ``upper`` is the largest value that the measure can have; the smallest is 0.
+        """
+        values = list(self.values(measure).values())
+        if not values:
+            return lacking if self.finished else "-"
+        text = show(bounded(mean_interval(values), upper), digits=digits)
+        return text if len(values) == len(self.finished) else f"{text} ({len(values)} of {len(self.finished)} runs)"
 
 
 @dataclass(frozen=True)
@@ -69,6 +85,27 @@ class Section:
         }[self.exercise]
 
     @property
+    def setting_words(self) -> str:
+        """What differs from the homework's setting, as in "learning rate 0.1, 2 passes"; "" where nothing does."""
+        setting, usual = self.setting, ConvNetSpec.build(data=self.setting.data)
+        said = {
+            "learning_rate": f"learning rate {setting.learning_rate}",
+            "batch_size": f"batch {setting.batch_size}",
+            "passes": passes(setting.passes),
+            "subset": f"a share of {setting.subset} of the training images",
+            "norm_mode": f"{setting.norm_mode} statistics",
+            "chunk_size": f"chunks of {setting.chunk_size} images",
+        }
+        differs = [words for field, words in said.items() if getattr(setting, field) != getattr(usual, field)]
+        return ", ".join([*(["digits"] if setting.data == "digits" else []), *differs])
+
+    @property
+    def setting_key(self) -> str:
+        """The same for file names, as in "lr0.1_passes2"; "" for the homework's setting."""
+        data, _, *settings, _ = self.setting.key.split("_")
+        return "_".join([*([data] if data == "digits" else []), *settings])
+
+    @property
     def seeds(self) -> list[int]:
         """Every seed that either arm has."""
         return sorted({*self.arms[0].runs, *self.arms[1].runs})
@@ -81,12 +118,27 @@ class Section:
     @property
     def caption(self) -> str:
         """What was run, as it stands under the figure."""
-        data, setting, n = self.any_record.data, self.setting, len(self.seeds)
+        data, setting = self.any_record.data, self.setting
         return (
             f"{data.title}, {data.n_train:,} training and {data.n_test:,} test images, data sha256 "
-            f"{data.checksum[:12]}; SGD, learning rate {setting.learning_rate:g}, batch {setting.batch_size}; "
-            f"{n} seed{'s' if n > 1 else ''}"
+            f"{data.checksum[:12]}; SGD, learning rate {setting.learning_rate:g}, batch {setting.batch_size}, "
+            f"{passes(setting.passes)}; {plural(len(self.seeds), 'seed')}"
         )
+
+
+def plural(n: int, noun: str) -> str:
+    """A number with its noun, as in "1 seed" and "2 seeds"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def passes(n: int) -> str:
+    """A number of passes in words."""
+    return f"{n} pass{'' if n == 1 else 'es'}"
+
+
+def settled_span(last: int) -> str:
+    """The passes over which smoothness is averaged in a run of ``last`` passes."""
+    return f"over passes {SETTLED_PASS} to {last}" if last > SETTLED_PASS else f"after pass {last}"
 
 
 def settled_smoothness(record: ConvNetRecord) -> float | None:
@@ -97,14 +149,22 @@ def settled_smoothness(record: ConvNetRecord) -> float | None:
     return sum(known) / len(known) if known and len(known) == len(readings) else None
 
 
-def seconds_per_pass(record: ConvNetRecord) -> float:
-    """Mean elapsed seconds of a training pass."""
-    return sum(time.wall_seconds for time in record.times) / len(record.times)
+def seconds_per_pass(record: ConvNetRecord) -> float | None:
+    """Mean elapsed seconds of a training pass; None when the clock is too coarse to see any."""
+    return statistics.fmean(time.wall_seconds for time in record.times) or None
 
 
-def cpu_seconds_per_pass(record: ConvNetRecord) -> float:
-    """Mean processor seconds of a training pass."""
-    return sum(time.cpu_seconds for time in record.times) / len(record.times)
+def cpu_seconds_per_pass(record: ConvNetRecord) -> float | None:
+    """Mean processor seconds of a training pass; None when the clock is too coarse to see any."""
+    return statistics.fmean(time.cpu_seconds for time in record.times) or None
+
+
+def _train_loss(run: ConvNetRecord) -> float | None:
+    return run.last.train_loss
+
+
+def _test_accuracy(run: ConvNetRecord) -> float | None:
+    return run.last.test_accuracy
 
 
 def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
@@ -146,68 +206,72 @@ def _arm(group: Sequence[ConvNetRecord], norm: str | None, downsample: str) -> A
 
 def _smoothness(setting: ConvNetSpec, plain: Arm, normed: Arm) -> Section:
     """Exercise 1: the table and the answer."""
-    first_pass = min(SETTLED_PASS, setting.passes)
+    measured = any(row.readings for arm in (plain, normed) for run in arm.runs.values() for row in run.rows)
+    lacking = "not usable" if measured else "not measured"
     rows = tuple(
         (
             arm.label,
-            show(arm.mean(lambda run: run.last.train_loss)),
-            show(arm.mean(lambda run: run.last.test_accuracy)),
-            show(arm.mean(settled_smoothness), digits=2),
+            arm.cell(_train_loss),
+            arm.cell(_test_accuracy, upper=1),
+            arm.cell(settled_smoothness, digits=2, lacking=lacking),
             _count(arm),
         )
         for arm in (plain, normed)
     )
-    answer = [*_divergence(plain, normed)]
+    answer = [*_diverged(plain, normed)]
     pairs = _pairs(normed, plain, settled_smoothness)
     if pairs:
-        ratio = paired_ratio(pairs)
-        side = ratio.compared_with(1)
-        finding = {
-            "below": f"BatchNorm makes the objective smoother along its own updates: averaged over passes {first_pass} "
-            f"to {setting.passes} its effective smoothness is {show(ratio, digits=2)} times that without",
-            "above": f"BatchNorm makes the objective less smooth along its own updates here: averaged over passes "
-            f"{first_pass} to {setting.passes} its effective smoothness is {show(ratio, digits=2)} times that without",
-            "not decided": f"Whether BatchNorm makes the objective smoother is not decided by these runs: averaged "
-            f"over passes {first_pass} to {setting.passes} its effective smoothness is {show(ratio, digits=2)} times "
-            f"that without, and the interval includes 1",
-        }[side]
-        answer.append(f"{finding} (ratio of paired seeds, n = {ratio.n}).")
-        plain_level = mean_interval([b for _, b in pairs]).estimate
-        normed_level = mean_interval([a for a, _ in pairs]).estimate
-        rate = setting.learning_rate
-        answer.append(
-            f"Gradient descent on an L-smooth function may use learning rates up to 1/L, and is stable below 2/L. With "
-            f"the measured values in the place of L, 1/L is {1 / plain_level:.3f} without BatchNorm and "
-            f"{1 / normed_level:.3f} with it; the learning rate used, {rate:g}, is {rate * plain_level:.2f} and "
-            f"{rate * normed_level:.2f} of that. "
-            + (
-                "So the smoother objective leaves room for learning rates larger by about the same factor, "
-                f"{1 / ratio.estimate:.1f}: that is how smoothness would explain the larger learning rates that "
-                "BatchNorm allows, and 'hw4 claim' puts it to the test."
-                if side == "below"
-                else "These numbers therefore do not show that BatchNorm leaves room for larger learning rates."
-            )
-            + " The measured value is local, along one minibatch update, not a bound on the whole function."
-        )
-    answer += _quality(plain, normed)
-    start = _pairs(normed, plain, lambda run: run.rows[0].smoothness)
-    if start:
-        ratio = paired_ratio(start)
-        words = {
-            "below": "already smoother",
-            "above": "less smooth",
-            "not decided": "not decidedly smoother or rougher",
-        }
-        answer.append(
-            f"Before training, the network with BatchNorm is {words[ratio.compared_with(1)]}: ratio "
-            f"{show(ratio, digits=2)}."
-        )
-    answer += _compare_last(normed, plain)
-    return Section(
-        "smoothness", setting, (plain, normed),
-        ("model", "train loss", "test accuracy", f"smoothness, passes {first_pass} to {setting.passes}", "diverged"),
-        rows, tuple(answer),
-    )  # fmt: skip
+        answer += [_smoother(pairs, setting, len(plain.runs.keys() | normed.runs.keys()))]
+        answer += [
+            "Effective smoothness is how much the gradient over all training images changes along one training step, "
+            "divided by the length of the step: where it is small, longer steps are safe."
+        ]
+        answer += _room(pairs, setting.learning_rate)
+    elif plain.finished.keys() & normed.finished.keys():
+        answer.append(f"Smoothness is {lacking} in both networks at any seed, so it cannot be compared.")
+    answer += [*_quality(plain, normed), *_before_training(plain, normed), *_compare_last(normed, plain)]
+    header = ("model", "train loss", "test accuracy", f"smoothness {settled_span(setting.passes)}", "diverged")
+    return Section("smoothness", setting, (plain, normed), header, rows, tuple(answer))
+
+
+def _smoother(pairs: Sequence[tuple[float, float]], setting: ConvNetSpec, seeds: int) -> str:
+    """Whether BatchNorm makes the objective smoother; pairs hold the smoothness with and without it."""
+    ratio = paired_ratio(pairs)
+    finding = {
+        "below": "BatchNorm makes the objective smoother",
+        "above": "BatchNorm makes the objective less smooth here",
+        "not decided": "Whether BatchNorm makes the objective smoother is not decided by these runs",
+        "one seed": seen(seeds),
+    }[verdict(ratio, 1)]
+    return (
+        f"{finding}: along each network's own training steps the gradient changes {show(ratio, digits=2)} times as "
+        f"fast with BatchNorm as without (effective smoothness {settled_span(setting.passes)}{basis(ratio.n, seeds)})."
+    )
+
+
+def _room(pairs: Sequence[tuple[float, float]], rate: float) -> list[str]:
+    """What the smoothness with and without BatchNorm would mean for learning rates."""
+    ratio = paired_ratio(pairs)
+    normed, plain = (statistics.fmean(values) for values in zip(*pairs, strict=True))
+    conclusion = {
+        "below": f"So the smoother objective leaves room for learning rates larger by about the same factor, "
+        f"{1 / ratio.estimate:.1f}: that is how smoothness would explain the larger learning rates that BatchNorm "
+        f"allows, and 'hw4 claim' puts it to the test.",
+        "above": "So by this measure BatchNorm leaves less room for large learning rates, not more.",
+        "not decided": "Whether BatchNorm leaves room for larger learning rates is not decided by these numbers.",
+        "one seed": "One seed cannot show whether BatchNorm leaves room for larger learning rates.",
+    }[verdict(ratio, 1)]
+    return [
+        f"Gradient descent on an L-smooth function may use learning rates up to 1/L, and is stable below 2/L. With "
+        f"the measured values in the place of L, 1/L is {1 / plain:.3g} without BatchNorm and {1 / normed:.3g} with "
+        f"it; the learning rate used, {rate:g}, is {_percent(rate * plain)} of 1/L without BatchNorm and "
+        f"{_percent(rate * normed)} with it. {conclusion} The measured value is local, along one minibatch update, "
+        f"not a bound on the whole function."
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "less than 1%"
 
 
 def _quality(*arms: Arm) -> list[str]:
@@ -216,24 +280,44 @@ def _quality(*arms: Arm) -> list[str]:
     everything = [reading for readings in groups for reading in readings]
     if not everything:
         return []
-    unusable = sum(not reading.usable for reading in everything)
-    noise = [r.noise_floor / r.smoothness for r in everything if r.noise_floor is not None and r.smoothness]
+    kept = [reading for reading in everything if reading.usable and reading.smoothness]
+    lost = len(everything) - len(kept)
     directions = max(len(readings) for readings in groups)
     spreads = [
         statistics.stdev(reading.smoothness for reading in readings) / statistics.fmean(r.smoothness for r in readings)
         for readings in groups
         if len(readings) > 1 and any(reading.smoothness for reading in readings)
     ]
-    spread = f", which differ by {statistics.median(spreads):.0%} of it (median standard deviation)" if spreads else ""
-    rounding = (
-        f"Rounding makes up at most {max(noise):.2%} of a reading; {unusable or 'none'} of {len(everything):,} "
-        f"{'was' if unusable == 1 else 'were'} too close to it to be used."
-        if noise
-        else "How much of a reading is rounding was not measured."
+    spread = f", which scatter by {statistics.median(spreads):.0%} (median standard deviation)" if spreads else ""
+    noise = [reading.noise_floor / reading.smoothness for reading in kept if reading.noise_floor is not None]
+    if not kept:
+        rounding = "No reading can be told from rounding error"
+    elif len(noise) < len(kept):
+        rounding = "How much of a reading is rounding was not measured"
+    else:  # rounded up, for a bound that is rounded down is none
+        bound = math.floor(max(noise) * 1e4 + 1) / 1e4
+        rounding = f"Rounding error is below {bound:.2%} of every reading{' that was kept' if lost else ''}"
+    count = (
+        f"{lost} of {plural(len(everything), 'reading')} {'was' if lost == 1 else 'were'} too close to rounding error "
+        f"to be used, and what rests on {'it' if lost == 1 else 'them'} is left out"
+        if lost
+        else f"all {len(everything):,} were kept"
     )
-    return [
-        f"Each value is the mean over {directions} minibatch update{'s' if directions > 1 else ''}{spread}. {rounding}"
-    ]
+    return [f"Each value is the mean over {plural(directions, 'minibatch update')}{spread}. {rounding}; {count}."]
+
+
+def _before_training(plain: Arm, normed: Arm) -> list[str]:
+    pairs = _pairs(normed, plain, lambda run: run.rows[0].smoothness)
+    if not pairs:
+        return []
+    ratio, seeds = paired_ratio(pairs), len(plain.runs.keys() | normed.runs.keys())
+    finding = {
+        "below": "Before training, the network with BatchNorm is already smoother",
+        "above": "Before training, the network with BatchNorm is less smooth",
+        "not decided": "Before training, it is not decided which network is smoother",
+        "one seed": f"{seen(seeds)}, before training",
+    }[verdict(ratio, 1)]
+    return [f"{finding}: the smoothness with BatchNorm is {show(ratio, digits=2)} times that without."]
 
 
 def _pooling(setting: ConvNetSpec, pooled: Arm, strided: Arm) -> Section:
@@ -241,85 +325,135 @@ def _pooling(setting: ConvNetSpec, pooled: Arm, strided: Arm) -> Section:
     rows = tuple(
         (
             arm.label,
-            show(arm.mean(lambda run: run.last.train_loss)),
-            show(arm.mean(lambda run: run.last.train_accuracy)),
-            show(arm.mean(lambda run: run.last.test_loss)),
-            show(arm.mean(lambda run: run.last.test_accuracy)),
-            show(arm.mean(seconds_per_pass)),
-            show(arm.mean(cpu_seconds_per_pass)),
+            arm.cell(_train_loss),
+            arm.cell(lambda run: run.last.train_accuracy, upper=1),
+            arm.cell(lambda run: run.last.test_loss),
+            arm.cell(_test_accuracy, upper=1),
+            arm.cell(seconds_per_pass),
+            arm.cell(cpu_seconds_per_pass),
             _count(arm),
         )
         for arm in (pooled, strided)
     )
-    answer = [*_divergence(pooled, strided), *_compare_last(strided, pooled)]
+    answer = [*_diverged(pooled, strided), *_compare_last(strided, pooled)]
+    answer += [*_quicker(pooled, strided), *_price(pooled, strided)]
+    header = (
+        *("model", "train loss", "train accuracy", "test loss", "test accuracy"),
+        *("seconds per pass", "processor seconds per pass", "diverged"),
+    )
+    return Section("pooling", setting, (pooled, strided), header, rows, tuple(answer))
+
+
+def _quicker(pooled: Arm, strided: Arm) -> list[str]:
+    """What striding saves in time."""
     times = _pairs(strided, pooled, cpu_seconds_per_pass)
-    if times:
-        ratio = paired_ratio(times)
-        answer.append(
-            f"A training pass of the strided network takes {show(ratio, digits=2)} times the processor time of the "
-            f"pooled one's (paired seeds, n = {ratio.n}): its convolutions compute only the quarter of the positions "
-            f"that is kept, where pooling computes them all and keeps the largest."
-        )
-    accuracies = _pairs(strided, pooled, lambda run: run.last.test_accuracy)
-    if accuracies and paired_difference(accuracies).compared_with(0) == "below":
-        answer.append(
-            "A reason that fits the accuracy lost to striding: max-pooling looks at all four positions of a 2x2 "
-            "neighbourhood and passes on the strongest response wherever it lies, while a stride looks at one of the "
-            "four; with equally many weights the strided network sees fewer places and forgives small shifts less."
-        )
-    elif accuracies:
-        answer.append(
-            "A loss of accuracy through striding is not shown by these runs, so on them the time saved comes free."
-        )
-    return Section(
-        "pooling", setting, (pooled, strided),
-        ("model", "train loss", "train accuracy", "test loss", "test accuracy", "seconds per pass",
-         "processor seconds per pass", "diverged"),
-        rows, tuple(answer),
-    )  # fmt: skip
+    if not times:
+        return []
+    ratio, seeds = paired_ratio(times), len(pooled.runs.keys() | strided.runs.keys())
+    found = (
+        f"training pass of the strided network takes {show(ratio, digits=2)} times the processor time of the pooled "
+        f"one's{basis(ratio.n, seeds, brackets=True)}"
+    )
+    return [
+        {
+            "below": f"A {found}: its convolutions compute only the quarter of the positions that is kept, where "
+            f"pooling computes them all and keeps the largest.",
+            "above": f"A {found}: on this machine striding saves no time.",
+            "not decided": f"Whether striding saves time is not decided: a {found}.",
+            "one seed": f"{seen(seeds)}: a {found}.",
+        }[verdict(ratio, 1)]
+    ]
+
+
+def _price(pooled: Arm, strided: Arm) -> list[str]:
+    """What striding costs in accuracy, where the runs say anything about it."""
+    accuracies = _pairs(strided, pooled, _test_accuracy)
+    sentences = {
+        "below": "A reason that fits the accuracy lost to striding: max-pooling looks at all four positions of a 2x2 "
+        "neighbourhood and passes on the strongest response wherever it lies, while a stride looks at one of the "
+        "four; with equally many weights the strided network sees fewer places and forgives small shifts less.",
+        "not decided": "So these runs leave open what striding costs in test accuracy.",
+    }
+    found = verdict(paired_difference(accuracies), 0) if accuracies else "one seed"
+    return [sentences[found]] if found in sentences else []
 
 
 _ANSWERS: dict[Exercise, Callable[[ConvNetSpec, Arm, Arm], Section]] = {"smoothness": _smoothness, "pooling": _pooling}
 
 
-def _pairs(first: Arm, second: Arm, measure: Callable[[ConvNetRecord], float | None]) -> list[tuple[float, float]]:
+def _pairs(first: Arm, second: Arm, measure: Measure) -> list[tuple[float, float]]:
     """The measure of both arms for every seed at which both finished and both have a value."""
-    both = [(measure(run), measure(second.finished[seed]))
-            for seed, run in first.finished.items() if seed in second.finished]  # fmt: skip
-    return [(a, b) for a, b in both if a is not None and b is not None]
+    ours, theirs = first.values(measure), second.values(measure)
+    return [(ours[seed], theirs[seed]) for seed in ours if seed in theirs]
 
 
 def _compare_last(first: Arm, second: Arm) -> list[str]:
     """Sentences on the last pass's train loss and test accuracy of the first arm against the second."""
     sentences = []
-    for name, digits, measure in (
-        ("train loss", 3, lambda run: run.last.train_loss),
-        ("test accuracy", 4, lambda run: run.last.test_accuracy),
-    ):
+    seeds = len(first.runs.keys() | second.runs.keys())
+    for name, digits, measure in (("train loss", 3, _train_loss), ("test accuracy", 4, _test_accuracy)):
         pairs = _pairs(first, second, measure)
         if pairs:
             gap = paired_difference(pairs)
             words = {
-                "below": f"The {name} of {first.label} is lower than that of {second.label}",
-                "above": f"The {name} of {first.label} is higher than that of {second.label}",
-                "not decided": f"A difference in {name} between {first.label} and {second.label} is not decided",
-            }[gap.compared_with(0)]
-            sentences.append(f"{words}: difference {show(gap, digits=digits, sign=True)} (paired seeds, n = {gap.n}).")
+                "below": f"The {name} of {first.label} is lower than that of {second.label}: difference",
+                "above": f"The {name} of {first.label} is higher than that of {second.label}: difference",
+                "not decided": f"A difference in {name} between {first.label} and {second.label} is not decided: it is",
+                "one seed": f"{seen(seeds)}: the {name} of {first.label} less that of {second.label} is",
+            }[verdict(gap, 0)]
+            sentences.append(f"{words} {show(gap, digits=digits, sign=True)}{basis(gap.n, seeds, brackets=True)}.")
     return sentences
 
 
-def _divergence(*arms: Arm) -> list[str]:
-    """A sentence for every arm with diverged runs; they rank worst and are in no mean."""
-    return [
-        f"{arm.diverged} of {len(arm.runs)} runs of {arm.label} diverged; they count as worst and are in no mean, and "
-        f"comparisons leave out their seeds."
-        for arm in arms
-        if arm.diverged
+def _diverged(first: Arm, second: Arm) -> list[str]:
+    """How many runs diverged, and how many seeds that leaves to compare the networks by."""
+    lost = [
+        f"{arm.diverged} of {len(arm.runs)} runs of {arm.label} diverged" for arm in (first, second) if arm.diverged
     ]
+    seeds = first.runs.keys() | second.runs.keys()
+    left = len(first.finished.keys() & second.finished.keys())
+    if not lost and left:
+        return []
+    sentences = [f"{', '.join(lost)}. Diverged runs are counted and left out of every mean."] if lost else []
+    if len(seeds) > 1:
+        sentences.append(
+            f"{left or 'None'} of the {len(seeds)} seeds can be used to compare the two networks"
+            f"{'.' if left > 1 else ', so no difference between them is decided.'}"
+        )
+    return [" ".join(sentences)]
 
 
 def _count(arm: Arm) -> str:
     return f"{arm.diverged} of {len(arm.runs)}"
+
+
+def verdict(found: Interval, value: float) -> Verdict:
+    """On which side of ``value`` the interval lies, if on one; one seed has no interval and decides nothing."""
+    return "one seed" if found.n < 2 else found.compared_with(value)
+
+
+def seen(seeds: int) -> str:
+    """How a sentence begins that rests on one seed, of so many that were run."""
+    which = "the one seed that was run" if seeds == 1 else f"one seed, the only one of {seeds} that can be compared"
+    return f"Seen in {which}, which cannot be told from chance"
+
+
+def basis(n: int, seeds: int, *, brackets: bool = False) -> str:
+    """How many of the seeds a comparison rests on; nothing for one seed, of which the sentence itself speaks."""
+    if n < 2:
+        return ""
+    text = f"paired seeds, n = {n}{'' if n == seeds else f' of {seeds}'}"
+    return f" ({text})" if brackets else f"; {text}"
+
+
+def bounded(interval: Interval, upper: float = math.inf) -> Interval:
+    """Cut the interval of a mean of values that lie in [0, upper] at what is possible.
+
+    The truth does not lie in what is cut off, so the interval covers it as often as before, and everything else about
+    it stays Student's. (Intervals on a logarithmic scale would not need it, but belong to another mean.) Comparisons
+    of seeds are made on the pairs' differences or logs, which have no such bounds.
+    """
+    return replace(interval, low=max(0.0, interval.low), high=min(upper, interval.high))
 
 
 def show(interval: Interval | None, *, digits: int = 3, sign: bool = False) -> str:

@@ -19,22 +19,22 @@ from hw4.records import (
     ConvNetRecord,
     DataIdentity,
     Environment,
-    LandscapeRecord,
     QuestionIdentity,
     RunNote,
     Store,
     TextCNNRecord,
     read_record,
 )
-from hw4.report import audit, benchmarks, claim, gate
+from hw4.report import audit, benchmarks, claim, gate, notebook
 from hw4.report.figures import alt_text, figure
 from hw4.report.findings import QUESTIONS, Section, sections
-from hw4.report.strides import Summary, chart, chart_alt_text, summarise
+from hw4.report.strides import Summary, chart, chart_alt_text, summaries
 from hw4.specs import (
     AUDIT_SEEDS,
     BISECTIONS,
     DEFAULT_SUBSET,
     LADDER_RATES,
+    NOTEBOOK_SEEDS,
     SEEDS,
     STRIDES,
     TRIALS,
@@ -149,7 +149,7 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
         Store(folder / RECORDS, ConvNetRecord).load_all("*_convnet-*.json"),
         Store(folder / RECORDS, TextCNNRecord).load_all("*_textcnn-*.json"),
         ladder=Store(folder / LADDER, ConvNetRecord).load_all(),
-        landscapes=Store(folder / LANDSCAPES, LandscapeRecord).load_all(),
+        landscapes=Store(folder / LANDSCAPES, ConvNetRecord).load_all(),
         audited=read_record(audited, AuditRecord) if audited.exists() else None,
         timed=next((run for place in places if (run := benchmarks.newest_run(place)) is not None), None),
         judged=next((path for path in gates if path.exists()), None),
@@ -157,6 +157,9 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
         anyway=anyway,
         whole=whole,
     )
+    if not report.entries and report.absent:
+        reasons = "; ".join(f"{title}: {reason}" for title, reason in report.absent.items())
+        raise RecordError(f"nothing in {folder} can be reported ({reasons})")
     if not report.entries:
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
     return report
@@ -167,7 +170,7 @@ def compose(
     trials: Sequence[TextCNNRecord] = (),
     *,
     ladder: Sequence[ConvNetRecord] = (),
-    landscapes: Sequence[LandscapeRecord] = (),
+    landscapes: Sequence[ConvNetRecord] = (),
     audited: AuditRecord | None = None,
     timed: Path | None = None,
     judged: Path | None = None,
@@ -191,14 +194,12 @@ def compose(
             return []
 
     entries = [
-        *part(
-            "Exercises 1 and 3", lambda: [_exercise(each, convnets) for each in sections(convnets)] if convnets else []
-        ),
-        *part("Exercise 2", lambda: [_sweep(trials, anyway=anyway)] if trials else []),
+        *part("Exercises 1 and 3", lambda: _exercises(convnets)),
+        *part("Exercise 2", lambda: [_sweep(each) for each in summaries(trials, anyway=anyway)] if trials else []),
     ]
     entries.sort(key=lambda entry: entry.title)  # exercise by exercise
     entries += part("The claim", lambda: _claim(ladder, landscapes) if ladder or landscapes else [])
-    entries += part("The audit", lambda: [_audit(audited)] if audited else [])
+    entries += part("The audit", lambda: _audit(audited) if audited else [])
     entries += part("The benchmarks", lambda: [_benchmarks(timed)] if timed else [])
     entries += part("The gate", lambda: [_gate(judged)] if judged else [])
     return Report(entries, absent, note.notes if note else ())
@@ -215,7 +216,7 @@ def again(command: str, **options: tuple[object, object]) -> str:
             continue
         option = f"--{name.replace('_', '-')}"
         for each in value if isinstance(value, list) else [value]:
-            words += [option] if each is True else [option, f"{each:g}" if isinstance(each, float) else f"{each}"]
+            words += [option] if each is True else [option, str(each)]  # all digits: fewer would be another run
     return " ".join(words)
 
 
@@ -274,24 +275,35 @@ def _claim_again(found: claim.Claim) -> str:
 def _audit_again(record: AuditRecord) -> str:
     """The command that makes the audit's record again."""
     seeds, passes = len({run.seed for run in record.runs}), len(record.runs[0].train_loss) - 1
-    options = {"data": (CHOICE[record.data.name], None), "seeds": (seeds, AUDIT_SEEDS), "passes": (passes, 10)}
-    return again("audit", **options)
+    repeats = len({run.seed for run in record.notebook.repeated}) if record.notebook else NOTEBOOK_SEEDS
+    return again(
+        "audit",
+        data=(CHOICE[record.data.name], None),
+        seeds=(seeds, AUDIT_SEEDS),
+        notebook_seeds=(repeats, NOTEBOOK_SEEDS),
+        passes=(passes, 10),
+    )
 
 
 def _exercises(records: Sequence[ConvNetRecord]) -> list[Entry]:
-    return [_exercise(section, records) for section in sections(records)] if records else []
-
-
-def _exercise(section: Section, records: Sequence[ConvNetRecord]) -> Entry:
-    mine = [run for arm in section.arms for run in arm.runs.values()]
     alone = len({record.spec.setting for record in records}) == 1
-    setting = section.setting
+    return [_exercise(section, alone=alone) for section in sections(records)] if records else []
+
+
+def _exercise(section: Section, *, alone: bool) -> Entry:
+    mine = [run for arm in section.arms for run in arm.runs.values()]
+    setting, words, key = section.setting, section.setting_words, section.setting_key
     return Entry(
-        title=section.title if alone else f"{section.title} ({setting.key})", question=QUESTIONS[section.exercise],
-        file_name=f"{section.exercise}{'' if alone else f'_{setting.key}'}.png",
-        figure=figure(section), alt=alt_text(section), caption=section.caption,
-        tables=[("", section.header, section.rows)], answer=section.answer,
-        rerun=_run_again(section), environments=[record.environment for record in mine],
+        title=section.title if alone or not words else f"{section.title} ({words})",
+        question=QUESTIONS[section.exercise],
+        file_name=f"{section.exercise}{'' if alone or not key else f'_{key}'}.png",
+        figure=figure(section),
+        alt=alt_text(section),
+        caption=section.caption,
+        tables=[("", section.header, section.rows)],
+        answer=section.answer,
+        rerun=_run_again(section),
+        environments=[record.environment for record in mine],
         data=[
             *dict.fromkeys(_data(record.data) for record in mine),
             f"Seeds {', '.join(map(str, section.seeds))}: initial weights and minibatches, the same for both networks",
@@ -299,19 +311,27 @@ def _exercise(section: Section, records: Sequence[ConvNetRecord]) -> Entry:
             f"{setting.norm_mode} statistics in chunks of at most {setting.chunk_size} images, along minibatch updates",
         ],
         seconds=sum(time.cpu_seconds for record in mine for time in record.times),
-    )  # fmt: skip
+    )
 
 
-def _sweep(records: Sequence[TextCNNRecord], *, anyway: bool) -> Entry:
-    found = summarise(records, anyway=anyway)
+def _sweep(found: Summary) -> Entry:
+    title, suffix = "Exercise 2: a text CNN against its stride", found.suffix
     return Entry(
-        title="Exercise 2: a text CNN against its stride", question=QUESTIONS["strides"], file_name="strides.png",
-        figure=chart(found), alt=chart_alt_text(found), caption=found.caption, tables=found.tables, answer=found.answer,
-        rerun=_sweep_again(found), environments=[record.environment for record in records], data=[_data(found.data)],
-    )  # fmt: skip
+        title=f"{title} ({suffix})" if suffix else title,
+        question=QUESTIONS["strides"],
+        file_name=f"strides{f'_{suffix}' if suffix else ''}.png",
+        figure=chart(found),
+        alt=chart_alt_text(found),
+        caption=found.caption,
+        tables=found.tables,
+        answer=found.answer,
+        rerun=_sweep_again(found),
+        environments=[record.environment for record in found.records],
+        data=[_data(found.data)],
+    )
 
 
-def _claim(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord]) -> list[Entry]:
+def _claim(ladder: Sequence[ConvNetRecord], landscapes: Sequence[ConvNetRecord]) -> list[Entry]:
     found = claim.assemble(ladder, landscapes)
     about: dict[str, Any] = {"caption": found.caption, "rerun": _claim_again(found)}
     return [
@@ -341,15 +361,45 @@ def _claim(ladder: Sequence[ConvNetRecord], landscapes: Sequence[LandscapeRecord
     ]  # fmt: skip
 
 
-def _audit(record: AuditRecord) -> Entry:
-    return Entry(
-        title="The solved notebook, audited", question=QUESTIONS["audit"], file_name="audit.png",
-        figure=audit.figure(record), alt=audit.alt_text(), caption=audit.caption(record),
-        tables=[("Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
-                 audit.HEADER, audit.rows(record))],
-        answer=audit.answers(record), rerun=_audit_again(record), environments=[record.environment],
-        data=[_data(record.data), _data(record.questions_data)],
-    )  # fmt: skip
+def _audit(record: AuditRecord) -> list[Entry]:
+    about: dict[str, Any] = {"rerun": _audit_again(record), "environments": [record.environment]}
+    about["data"] = [_data(record.data), _data(record.questions_data)]
+    flaws = Entry(
+        title="The solved notebook, audited",
+        question=QUESTIONS["audit"],
+        file_name="audit.png",
+        figure=audit.figure(record),
+        alt=audit.alt_text(),
+        caption=audit.caption(record),
+        tables=[
+            (
+                "Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
+                audit.HEADER,
+                audit.rows(record),
+            )
+        ],
+        answer=audit.answers(record),
+        **about,
+    )
+    if record.notebook is None:
+        return [flaws]
+    found = notebook.reproduce(record.notebook)
+    numbers = Entry(
+        title="The solved notebook, number by number",
+        question=QUESTIONS["notebook"],
+        file_name="notebook.png",
+        figure=notebook.figure(found),
+        alt=notebook.alt_text(),
+        caption=notebook.caption(record.notebook),
+        tables=[
+            ("What lies inside our 95% prediction intervals", notebook.RUN_HEADER, notebook.run_rows(found)),
+            ("Text CNNs; p-values are Holm's over all tests", notebook.STRIDE_HEADER, notebook.stride_rows(found)),
+            ("Every number, with our interval", notebook.NUMBER_HEADER, notebook.number_rows(found)),
+        ],
+        answer=notebook.answers(found),
+        **about,
+    )
+    return [flaws, numbers]
 
 
 def _benchmarks(path: Path) -> Entry:
