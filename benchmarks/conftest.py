@@ -78,10 +78,12 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, peak: f
         after: list[float] = []
         benchmark.group = workload.group
         benchmark.pedantic(  # type: ignore[no-untyped-call]
-            workload.target, rounds=rounds, warmup_rounds=1,
+            workload.target,
+            rounds=rounds,
+            warmup_rounds=1,
             setup=lambda: before.append(_seconds(workload.reference)),
             teardown=lambda: after.append(_seconds(workload.reference)),
-        )  # fmt: skip
+        )
         if benchmark.stats is None or benchmark._timer is not TIMER:
             pytest.fail("nothing was timed, or not in processor time, so there is no benchmark")
         fast = np.array(benchmark.stats.stats.data)
@@ -89,12 +91,18 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, peak: f
         resampled = np.random.default_rng(0).choice(plain / fast, (2000, rounds))
         low, high = np.percentile(np.median(resampled, axis=1), (2.5, 97.5))
         ratio, seconds = float(np.median(plain / fast)), float(np.median(fast))
-        benchmark.extra_info.update({
-            "ratio": ratio, "low": float(low), "high": float(high), "plain_seconds": float(np.median(plain)),
-            "parameters": workload.parameters, "multiply_adds": workload.multiply_adds,
-            f"{workload.unit}_per_second": workload.examples / seconds,
-            "peak_fraction": workload.multiply_adds / seconds / peak,
-        })  # fmt: skip
+        benchmark.extra_info.update(
+            {
+                "ratio": ratio,
+                "low": float(low),
+                "high": float(high),
+                "plain_seconds": float(np.median(plain)),
+                "parameters": workload.parameters,
+                "multiply_adds": workload.multiply_adds,
+                f"{workload.unit}_per_second": workload.examples / seconds,
+                "peak_fraction": workload.multiply_adds / seconds / peak,
+            }
+        )
         report_ratio(
             request.node.name, f"{ratio:5.2f} x faster [{low:.2f}, {high:.2f}]", float(np.median(plain)), seconds
         )
@@ -155,9 +163,13 @@ def _sweeping(config: pytest.Config) -> bool:
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
     """What must be equal for two runs' times to be compared."""
     return {
-        "node": platform.node(), "cpu": cpu_class(), "python": platform.python_version(), "torch": torch.__version__,
-        "timer": TIMER.__name__, "threads": torch.get_num_threads(),
-    }  # fmt: skip
+        "node": platform.node(),
+        "cpu": cpu_class(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timer": TIMER.__name__,
+        "threads": torch.get_num_threads(),
+    }
 
 
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
@@ -200,10 +212,13 @@ def sweep_data(config: pytest.Config) -> QuestionSet:
 def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:
     """Every trial asked for."""
     return sweep_specs(
-        sweep_data(config), strides=config.getoption("--sweep-stride") or STRIDES,
-        trials=config.getoption("--sweep-trials"), epochs=config.getoption("--sweep-epochs"),
-        learning_rate=config.getoption("--sweep-learning-rate"), momentum=config.getoption("--sweep-momentum"),
-    )  # fmt: skip
+        sweep_data(config),
+        strides=config.getoption("--sweep-stride") or STRIDES,
+        trials=config.getoption("--sweep-trials"),
+        epochs=config.getoption("--sweep-epochs"),
+        learning_rate=config.getoption("--sweep-learning-rate"),
+        momentum=config.getoption("--sweep-momentum"),
+    )
 
 
 def sweep_store(config: pytest.Config) -> Store[TextCNNRecord]:

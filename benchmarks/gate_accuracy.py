@@ -151,9 +151,11 @@ def main() -> None:
     found: dict[str, dict[str, dict[str, object]]] = {}
     left = [name for name, _ in units]
     with ProcessPoolExecutor(
-        min(os.cpu_count() or 1, 4), mp_context=multiprocessing.get_context("spawn"), initializer=prepare,
+        min(os.cpu_count() or 1, 4),
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=prepare,
         initargs=(arguments.fault, arguments.perturb),
-    ) as pool:  # fmt: skip
+    ) as pool:
         for future in as_completed([pool.submit(train, unit) for unit in units]):
             group, ended = future.result()
             found.setdefault(group, {}).update(ended)

@@ -35,9 +35,12 @@ def seconds(command: list[str], folder: Path) -> float:
     kept = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     start = time.perf_counter()
     subprocess.run(
-        [sys.executable, "-m", *command], cwd=ROOT, check=True, stdout=subprocess.DEVNULL,
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.DEVNULL,
         env={**kept, "XDG_CACHE_HOME": str(folder / "cache"), "MPLCONFIGDIR": matplotlib.get_cachedir()},
-    )  # fmt: skip
+    )
     return time.perf_counter() - start
 
 
@@ -56,10 +59,11 @@ def main() -> None:
         ours = [before, fast(1, folder)]
     ratio = plain / statistics.fmean(ours)
     found = {
-        "plain_seconds": round(plain, 1), "hw4_seconds": [round(each, 1) for each in ours],
+        "plain_seconds": round(plain, 1),
+        "hw4_seconds": [round(each, 1) for each in ours],
         "times_faster": round(ratio, 2),
         "environment": environment(threads=torch.get_num_threads(), dtype="float32").model_dump(),
-    }  # fmt: skip
+    }
     OUTCOME.write_text(json.dumps(found, indent=1) + "\n")
     print(f"plain {plain:.1f} s, hw4 {ours[0]:.1f} and {ours[1]:.1f} s: {ratio:.1f} times faster")
 

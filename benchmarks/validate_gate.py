@@ -85,14 +85,18 @@ def run_timing(condition: str, runs: int, planted: bool) -> None:
             except UnmeasurableError as error:
                 findings = [refusal("timing", "everything", str(error))]
             outcome = {
-                "condition": condition, "slower": slower, "seconds": round(time.perf_counter() - start, 1),
-                "load": os.getloadavg()[0], "verdict": overall(findings),
+                "condition": condition,
+                "slower": slower,
+                "seconds": round(time.perf_counter() - start, 1),
+                "load": os.getloadavg()[0],
+                "verdict": overall(findings),
                 "findings": {
                     f.what: [f.verdict, round(f.numbers.get("change", 0), 4), round(f.numbers.get("error", 0), 4)]
-                    if f.verdict != "UNMEASURABLE" else [f.verdict, f.advice]
+                    if f.verdict != "UNMEASURABLE"
+                    else [f.verdict, f.advice]
                     for f in findings
                 },
-            }  # fmt: skip
+            }
             with path.open("a") as file:
                 file.write(json.dumps(outcome) + "\n")
             print(f"{condition} {outcome['verdict']:12} {outcome['seconds']:5.1f} s", flush=True)
@@ -152,8 +156,12 @@ def summarise() -> dict[str, Any]:
         measured = [outcome for outcome in mine if outcome["verdict"] != "UNMEASURABLE"]
         power = {}
         for level in LEVELS:
-            judged = [outcome["findings"][name][0] for outcome in measured
-                      for name, slower in outcome["slower"].items() if slower == level]  # fmt: skip
+            judged = [
+                outcome["findings"][name][0]
+                for outcome in measured
+                for name, slower in outcome["slower"].items()
+                if slower == level
+            ]
             power[f"{level:.0%}"] = share(judged.count("REGRESSION"), len(judged))
         single = [row[0] for outcome in unchanged for row in outcome["findings"].values()]
         changes = [row[1] for outcome in unchanged for row in outcome["findings"].values() if row[0] != "UNMEASURABLE"]
@@ -188,8 +196,10 @@ def put_together(replicates: list[dict[str, dict[str, Any]]]) -> dict[str, int]:
     if not replicates:
         return {"alarms": 0, "measurements": 0, "replicates": 0}
     stored = read_baseline(BASELINE).accuracy["embedded"].runs
-    known = [{group: {key: Outcome.model_validate(run) for key, run in runs.items()} for group, runs in each.items()}
-             for each in replicates]  # fmt: skip
+    known = [
+        {group: {key: Outcome.model_validate(run) for key, run in runs.items()} for group, runs in each.items()}
+        for each in replicates
+    ]
     rng, alarms = random.Random(0), 0
     for _ in range(MEASUREMENTS):
         now = {group: {key: rng.choice(known)[group][key] for key in runs} for group, runs in stored.items()}
@@ -211,24 +221,37 @@ def draw(found: dict[str, Any]) -> Figure:
     for offset, condition in enumerate(present):
         colour, marker = styles[condition]
         shares = [found[condition]["false alarms, benchmarks"], *found[condition]["power"].values()]
-        drawn = [(100 * level + 0.25 * (offset - 1), each) for level, each in zip((0, *LEVELS), shares, strict=True)
-                 if each["n"]]  # fmt: skip
+        drawn = [
+            (100 * level + 0.25 * (offset - 1), each)
+            for level, each in zip((0, *LEVELS), shares, strict=True)
+            if each["n"]
+        ]
         values = [each["hits"] / each["n"] for _, each in drawn]
-        errors = [[v - each["low"] for v, (_, each) in zip(values, drawn, strict=True)],
-                  [each["high"] - v for v, (_, each) in zip(values, drawn, strict=True)]]  # fmt: skip
+        errors = [
+            [v - each["low"] for v, (_, each) in zip(values, drawn, strict=True)],
+            [each["high"] - v for v, (_, each) in zip(values, drawn, strict=True)],
+        ]
         runs = found[condition]["false alarms, runs"]["n"]
         power.errorbar(
-            [x for x, _ in drawn], values, yerr=errors, color=colour, marker=marker, capsize=3,
+            [x for x, _ in drawn],
+            values,
+            yerr=errors,
+            color=colour,
+            marker=marker,
+            capsize=3,
             label=f"{condition} ({runs} runs of unchanged code)",
-        )  # fmt: skip
+        )
         for x, what in enumerate(("false alarms, runs", "unmeasurable, runs")):
             each = found[condition][what]
             value = each["hits"] / each["n"]
             wrong.errorbar(
-                x + 0.3 * (offset - 0.5), 100 * value,
-                yerr=[[100 * (value - each["low"])], [100 * (each["high"] - value)]], color=colour, marker=marker,
+                x + 0.3 * (offset - 0.5),
+                100 * value,
+                yerr=[[100 * (value - each["low"])], [100 * (each["high"] - value)]],
+                color=colour,
+                marker=marker,
                 capsize=3,
-            )  # fmt: skip
+            )
             wrong.annotate(f" {each['hits']}/{each['n']}", (x + 0.3 * (offset - 0.5), 100 * value), fontsize=8)
     power.axvline(100 * (MARGIN - 1), color="#444444", linestyle=":", label="margin")
     power.set(xlabel="planted slowdown (%)", ylabel="share of benchmarks judged REGRESSION", ylim=(-0.03, 1.03))
@@ -243,8 +266,11 @@ def draw(found: dict[str, Any]) -> Figure:
 
 
 CONDITIONS = {
-    "quiet": "nothing", "neighbour": "a busy process", "twin": "another gate", "crowded": "more than processors",
-}  # fmt: skip
+    "quiet": "nothing",
+    "neighbour": "a busy process",
+    "twin": "another gate",
+    "crowded": "more than processors",
+}
 
 
 def markdown(found: dict[str, Any]) -> str:
@@ -253,13 +279,24 @@ def markdown(found: dict[str, Any]) -> str:
     def cell(each: Share) -> str:
         return f"{each['hits']} of {each['n']} [{each['low']:.1%}, {each['high']:.1%}]" if each["n"] else "-"
 
-    head = ("beside it", "false alarms, runs", "UNMEASURABLE, runs", *(f"seen at +{level}" for level in
-            found["quiet"]["power"]), "seconds: median, 95%")  # fmt: skip
+    head = (
+        "beside it",
+        "false alarms, runs",
+        "UNMEASURABLE, runs",
+        *(f"seen at +{level}" for level in found["quiet"]["power"]),
+        "seconds: median, 95%",
+    )
     rows = [
-        (words, cell(found[name]["false alarms, runs"]), cell(found[name]["unmeasurable, runs"]),
-         *map(cell, found[name]["power"].values()), "{:.0f}, {:.0f}".format(*found[name]["seconds, unchanged code"]))
-        for name, words in CONDITIONS.items() if found[name]["false alarms, runs"]["n"]
-    ]  # fmt: skip
+        (
+            words,
+            cell(found[name]["false alarms, runs"]),
+            cell(found[name]["unmeasurable, runs"]),
+            *map(cell, found[name]["power"].values()),
+            "{:.0f}, {:.0f}".format(*found[name]["seconds, unchanged code"]),
+        )
+        for name, words in CONDITIONS.items()
+        if found[name]["false alarms, runs"]["n"]
+    ]
     tiers = found["accuracy"]
     trained = [
         (name, *(f"{tiers[tier][name]['hits']} of {tiers[tier][name]['n']}" for tier in ("bits", "tests")))

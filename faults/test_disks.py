@@ -29,8 +29,9 @@ def mount(tmp_path: Path) -> Iterator[Mount]:
     def mounted(name: str, options: str, *, again: bool = False) -> Path:
         place = tmp_path / name
         place.mkdir(exist_ok=True)
-        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=False,
-                              capture_output=True)  # fmt: skip
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)], check=False, capture_output=True
+        )
         if done.returncode:
             pytest.skip("needs to mount a tmpfs, which takes root")
         if not again:
@@ -76,8 +77,9 @@ def test_a_clock_that_jumps_back_disturbs_nothing(tmp_path: Path) -> None:
         f"sys.argv = ['hw4', *{RUN!r}, '--processes', '1', '--out', {str(tmp_path)!r}]\n"
         "from hw4.cli import main\nmain()"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False,
-                          env={**os.environ})  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False, env={**os.environ}
+    )
     assert done.returncode == 0, done.stderr
     for record in Store(tmp_path / "records", ConvNetRecord).load_all():
         assert all(time.wall_seconds > 0 and time.cpu_seconds > 0 for time in record.times)

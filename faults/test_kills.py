@@ -13,13 +13,16 @@ from pathlib import Path
 import pytest
 
 from hw4.records import ConvNetRecord, Environment, PassTime, Store, TextCNNRecord
-from hw4.report.page import compose
+from hw4.report import exercises, strides
+from hw4.report.page import Report
 
 HOMEWORK = ["run", "--data", "embedded", "--seeds", "3", "--passes", "2", "--directions", "1"]
 SWEEP = ["sweep", "--data", "embedded", "--stride", "1", "--stride", "5", "--stride", "500", "--epochs", "30"]
 COMMANDS = {
-    "run": [*HOMEWORK, "--exercise", "smoothness"], "pooling": [*HOMEWORK, "--exercise", "pooling"], "sweep": SWEEP,
-}  # fmt: skip
+    "run": [*HOMEWORK, "--exercise", "smoothness"],
+    "pooling": [*HOMEWORK, "--exercise", "pooling"],
+    "sweep": SWEEP,
+}
 SETTLE_SECONDS = 20
 """Longest wait for the workers of a killed process to end."""
 
@@ -48,7 +51,8 @@ def records(folder: Path) -> tuple[list[ConvNetRecord], list[TextCNNRecord]]:
 
 def report(folder: Path, into: Path) -> dict[str, bytes]:
     """Page and figures drawn from a folder's records, byte by byte."""
-    compose(*records(folder)).write(into)
+    nets, texts = records(folder)
+    Report([*exercises.entries(nets), *strides.entries(texts)]).write(into)
     return {path.name: path.read_bytes() for path in into.iterdir()}
 
 
@@ -78,9 +82,11 @@ def test_kills_lose_nothing_and_change_nothing(name: str, tmp_path: Path, reques
         moment = rng.uniform(0, whole)
         kept = {path: path.read_bytes() for path in (out / "records").glob("*.json")}
         with subprocess.Popen(
-            hw4(command, out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            hw4(command, out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             env={**os.environ, "HW4_KILLED": str(out)},
-        ) as process:  # fmt: skip
+        ) as process:
             try:
                 process.wait(moment)
             except subprocess.TimeoutExpired:

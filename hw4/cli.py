@@ -31,7 +31,6 @@ from hw4.specs import (
     ConvNetSpec,
     DataChoice,
     Dataset,
-    Exercise,
     QuestionSet,
     TextCNNSpec,
     exercise_specs,
@@ -51,8 +50,11 @@ CONNECT_SECONDS = 10
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
-KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000",
-               "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # fmt: skip
+KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
 """For the processes started here: glibc would hand every large buffer back to the system, and ask for it again."""
 
 app = typer.Typer(
@@ -66,13 +68,9 @@ app = typer.Typer(
 )
 
 
-class ExerciseChoice(StrEnum):
-    """What ``--exercise`` takes; typer knows no list of literals."""
-
-    SMOOTHNESS = "smoothness"
-    STRIDE = "stride"
-    POOLING = "pooling"
-    ALL = "all"
+_NAMES = dict.fromkeys([*list(EXERCISES)[:1], "stride", *list(EXERCISES)[1:], "all"])
+ExerciseChoice = StrEnum("ExerciseChoice", {name.upper(): name for name in _NAMES})  # type: ignore[misc]
+"""What ``--exercise`` takes; typer knows no list of literals."""
 
 
 Data = Annotated[
@@ -164,8 +162,10 @@ def _check_device(device: str) -> None:
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise Hw4Error(f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__}"
-                       f" without one; leave the option out to use the CPU")  # fmt: skip
+        raise Hw4Error(
+            f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__}"
+            f" without one; leave the option out to use the CPU"
+        )
 
 
 @contextlib.contextmanager
@@ -273,7 +273,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
     del debug
     say, workers = _sayer(as_json), _one_thread(processes)
-    chosen = {each.value for each in exercise or [ExerciseChoice.ALL]}
+    chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
     convnets = [known for known in EXERCISES if chosen & {"all", known}]
     texts = bool(chosen & {"all", "stride"})
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
@@ -288,8 +288,11 @@ def run_command(  # noqa: PLR0917  typer makes options of them
         directions=directions,
         noise_floor=noise_floor,
     )
-    # Exercise 3 asks for no smoothness, so the network that is in no other goes without its cost.
-    nets = tuple(net if net.downsample == "pool" else net.model_copy(update={"directions": 0}) for net in nets)
+    # A network that is in no exercise on smoothness goes without its cost.
+    smooth = {
+        name for each in convnets for name in EXERCISES[each].variants if "smoothness" in EXERCISES[each].measures
+    }
+    nets = tuple(net if net.variant in smooth else net.model_copy(update={"directions": 0}) for net in nets)
     trials = sweep_specs(questions) if texts else ()
 
     _check_device(device)
@@ -339,13 +342,12 @@ def _note(folder: Path, note: "RunNote") -> None:
         store.path(note.key).unlink(missing_ok=True)
 
 
-def _exercises_of(spec: "Spec", asked: list[Exercise]) -> list[str]:
+def _exercises_of(spec: "Spec", asked: list[str]) -> list[str]:
     """Titles of the exercises, of those asked for, that a run belongs to."""
     if isinstance(spec, TextCNNSpec):
         return ["Exercise 2"]
     assert isinstance(spec, ConvNetSpec)
-    mine = [name for name in asked if (spec.norm, spec.downsample) in EXERCISES[name]]
-    return [{"smoothness": "Exercise 1", "pooling": "Exercise 3"}[name] for name in mine]
+    return [EXERCISES[name].title.partition(":")[0] for name in asked if spec.variant in EXERCISES[name].variants]
 
 
 def _end(failed: Mapping[str, str], lost: list[str], n_nets: int) -> None:

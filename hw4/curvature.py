@@ -36,9 +36,14 @@ def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: i
     basis = min(p, 20 if tolerance < COARSE else 8)  # a large basis pays when many digits are wanted
     try:
         values, vectors = eigsh(
-            LinearOperator((p, p), matvec=product, dtype=np.float64), k=1, which="LA", v0=start, tol=tolerance,
-            ncv=basis, maxiter=max(1, most_products // basis),
-        )  # fmt: skip
+            LinearOperator((p, p), matvec=product, dtype=np.float64),
+            k=1,
+            which="LA",
+            v0=start,
+            tol=tolerance,
+            ncv=basis,
+            maxiter=max(1, most_products // basis),
+        )
     except ArpackNoConvergence as error:
         raise SmoothnessUndefinedError(
             f"no largest eigenvalue settled to {tolerance:g} within {made} Hessian-vector products; allow more of them"
@@ -103,6 +108,9 @@ def range_view(objective: Objective, u: Tensor, *, factors: Sequence[float] = FA
     if not np.isfinite([loss, *losses, *changes]).all():
         raise SmoothnessUndefinedError("a loss or gradient along the update is not finite: the model has diverged")
     return RangeView(
-        factors=tuple(factors), loss=loss, losses=tuple(losses), gradient_changes=tuple(changes),
+        factors=tuple(factors),
+        loss=loss,
+        losses=tuple(losses),
+        gradient_changes=tuple(changes),
         update_norm=update_norm,
-    )  # fmt: skip
+    )

@@ -21,7 +21,7 @@ from hw4.records import (
     environment,
 )
 from hw4.smoothness import SmoothnessUndefinedError, measure_directions
-from hw4.specs import ConvNetSpec
+from hw4.specs import VARIANTS, ConvNetSpec
 from hw4.training import Evaluation, evaluate, train_pass
 
 
@@ -43,7 +43,8 @@ def build_convnet(spec: ConvNetSpec) -> ConvNet:
     """The spec's network with the weights of its seed; torch's global random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeded(spec.seed, INITIAL_WEIGHTS).initial_seed())
-        return ConvNet(norm=spec.norm, downsample=spec.downsample)
+        layer = VARIANTS[spec.variant].layer
+        return ConvNet(norm=layer or ("batch" if spec.norm == "batch" else None), downsample=spec.downsample)
 
 
 def check_fit(spec: ConvNetSpec, images: Images) -> None:
@@ -74,25 +75,34 @@ def train_convnet(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
             break
     first, last = rows[0].train_loss, rows[-1].train_loss
     return ConvNetRecord(
-        key=spec.key, spec=spec, data=identity(images), environment=images_environment(images),
-        rows=rows, times=times, diverged=first is None or last is None or last > first,
-    )  # fmt: skip
+        key=spec.key,
+        spec=spec,
+        data=identity(images),
+        environment=images_environment(images),
+        rows=rows,
+        times=times,
+        diverged=first is None or last is None or last > first,
+    )
 
 
 def identity(images: Images) -> DataIdentity:
     """What a record says about its data."""
     return DataIdentity(
-        name=images.name, title=images.title, checksum=images.checksum,
-        n_train=len(images.x_train), n_test=len(images.x_test),
-    )  # fmt: skip
+        name=images.name,
+        title=images.title,
+        checksum=images.checksum,
+        n_train=len(images.x_train),
+        n_test=len(images.x_test),
+    )
 
 
 def images_environment(images: Images) -> Environment:
     """Where and with what this process trains on images."""
     return environment(
-        threads=torch.get_num_threads(), dtype=str(images.x_train.dtype).removeprefix("torch."),
+        threads=torch.get_num_threads(),
+        dtype=str(images.x_train.dtype).removeprefix("torch."),
         device=images.x_train.device.type,
-    )  # fmt: skip
+    )
 
 
 def same_circumstances(record: ConvNetRecord, images: Images) -> bool:

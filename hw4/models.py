@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Self
 
 import torch
@@ -29,7 +29,8 @@ class ConvNet(nn.Module):
     """Two convolutions (1 to 16 to 32 channels, kernel 5, padding 2), each halved in length, then a linear layer.
 
     ``downsample="pool"`` halves by a 2x2 max-pooling, ``"stride"`` by the convolution's stride (:func:`stride_for`);
-    ``norm="batch"`` adds a BatchNorm2d after each halving. Input (batch, 1, 28, 28) or (batch, 784), output scores
+    ``norm="batch"`` adds a BatchNorm2d after each halving, a function the layer that it makes for a number of channels.
+    Input (batch, 1, 28, 28) or (batch, 784), output scores
     (batch, 10). Parameters are drawn in the same order in every variant, so equal seeds give equal initial weights.
 
     Two things differ from the plain stack conv, ReLU, pool, flatten, linear, neither in the function computed:
@@ -37,10 +38,14 @@ class ConvNet(nn.Module):
     quarter of the values), and tensors are kept channels-last. State dicts interchange with the plain stack.
     """
 
-    def __init__(self, norm: Literal["batch"] | None = None, downsample: Literal["pool", "stride"] = "pool") -> None:
+    def __init__(
+        self,
+        norm: Literal["batch"] | Callable[[int], nn.Module] | None = None,
+        downsample: Literal["pool", "stride"] = "pool",
+    ) -> None:
         super().__init__()
-        if norm not in (None, "batch"):
-            raise ValueError(f"norm must be None or 'batch', got {norm!r}")
+        if norm not in (None, "batch") and not callable(norm):
+            raise ValueError(f"norm must be None, 'batch' or a function from channels to a layer, got {norm!r}")
         if downsample not in ("pool", "stride"):
             raise ValueError(f"downsample must be 'pool' or 'stride', got {downsample!r}")
         self.norm, self.downsample = norm, downsample
@@ -49,7 +54,8 @@ class ConvNet(nn.Module):
             pooled = conv_output_length(conv_output_length(length, KERNEL, 1, PADDING), POOL, POOL, 0)
             stride = 1 if downsample == "pool" else stride_for(length, pooled, KERNEL, PADDING)
             convs.append(nn.Conv2d(channels_in, channels_out, KERNEL, stride=stride, padding=PADDING))
-            norms.append(nn.BatchNorm2d(channels_out) if norm else nn.Identity())
+            make_norm = nn.BatchNorm2d if norm == "batch" else norm or (lambda _channels: nn.Identity())
+            norms.append(make_norm(channels_out))
             length = pooled
         self.convs, self.norms = nn.ModuleList(convs), nn.ModuleList(norms)
         self.features = (CHANNELS[-1], length, length)
@@ -136,8 +142,11 @@ class TextCNNEnsemble(nn.Module):
             positions = [middle[0], *middle, middle[-1]]
             starts = (0, 1, 2)
         else:
-            positions = [m + side if m + side in window else m
-                         for side in (-1, 0, 1) for m, window in zip(middle, windows, strict=True)]  # fmt: skip
+            positions = [
+                m + side if m + side in window else m
+                for side in (-1, 0, 1)
+                for m, window in zip(middle, windows, strict=True)
+            ]
             starts = (0, len(middle), 2 * len(middle))
         self.windows = len(windows)
         self._sides = tuple(slice(start, start + self.windows) for start in starts)

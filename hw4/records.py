@@ -200,9 +200,16 @@ def environment(
     commit, dirty = _commit()
     return Environment(
         versions={"python": platform.python_version(), **{name: _version(name) for name in packages}},
-        platform=platform.platform(), cpu=_cpu(), logical_cpus=os.cpu_count() or 1, threads=threads, dtype=dtype,
-        device=device, code=code_digest(), commit=commit, dirty=dirty,
-    )  # fmt: skip
+        platform=platform.platform(),
+        cpu=_cpu(),
+        logical_cpus=os.cpu_count() or 1,
+        threads=threads,
+        dtype=dtype,
+        device=device,
+        code=code_digest(),
+        commit=commit,
+        dirty=dirty,
+    )
 
 
 def _version(name: str) -> str:

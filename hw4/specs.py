@@ -1,18 +1,17 @@
 """What to run: frozen descriptions of runs, without torch and without files. Defaults are the homework's numbers."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hw4.errors import SpecError, first_problem
 from hw4.geometry import TEXT_FILTERS, TEXT_LENGTH, pooling_windows
 
 Dataset = Literal["fashion-mnist", "digits"]
-Norm = Literal["batch"]
 Downsample = Literal["pool", "stride"]
 NormMode = Literal["batch", "running"]
-Exercise = Literal["smoothness", "pooling"]
 QuestionSet = Literal["trec", "grammar"]
 DataChoice = Literal["auto", "embedded", "real"]
 
@@ -22,6 +21,40 @@ DEFAULT_SUBSET: dict[Dataset, float] = {"fashion-mnist": 0.1, "digits": 1.0}
 
 WHOLE: dict[Dataset, int] = {"fashion-mnist": 60_000, "digits": 1_347}
 """Training images of each whole set: nothing but the published files is ever read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """An architecture that can be trained: what it is called, what it is made of, how its lines are drawn.
+
+    ``norm`` names the layer after each halving in a run's spec; ``layer`` makes that layer for a number of channels
+    where it is not one that :class:`hw4.ConvNet` knows by its name.
+    """
+
+    label: str
+    color: str
+    marker: str
+    linestyle: str
+    norm: str | None = None
+    downsample: Downsample = "pool"
+    layer: Callable[[int], Any] | None = None
+
+
+VARIANTS: dict[str, Variant] = {
+    # Okabe and Ito's colours stay apart for colour-blind readers; markers and dashes for readers of grey prints.
+    "pool": Variant(label="ConvNet", color="#0072B2", marker="o", linestyle="-"),
+    "pool-batchnorm": Variant(label="ConvNet + BatchNorm", norm="batch", color="#D55E00", marker="s", linestyle="--"),
+    "stride": Variant(label="Strided ConvNet", downsample="stride", color="#009E73", marker="^", linestyle="-."),
+    "stride-batchnorm": Variant(
+        label="Strided ConvNet + BatchNorm",
+        norm="batch",
+        downsample="stride",
+        color="#CC79A7",
+        marker="v",
+        linestyle=":",
+    ),
+}
+"""Every architecture by its short name, which stands in keys and file names. A new one is one entry here."""
 
 
 class ConvNetSpec(BaseModel):
@@ -38,7 +71,7 @@ class ConvNetSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     data: Dataset
-    norm: Norm | None = None
+    norm: str | None = None
     downsample: Downsample = "pool"
     learning_rate: float = Field(default=0.04, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=32, ge=1)
@@ -51,6 +84,20 @@ class ConvNetSpec(BaseModel):
     range_view: bool = False
     curvature_passes: tuple[Annotated[int, Field(ge=0)], ...] = ()
     seed: int = Field(default=0, ge=0)
+
+    @field_validator("norm")
+    @classmethod
+    def _known_norm(cls, norm: str | None) -> str | None:
+        names = dict.fromkeys(variant.norm for variant in VARIANTS.values())
+        if norm not in names:
+            raise ValueError(f"expected one of {', '.join(map(repr, names))}")
+        return norm
+
+    @model_validator(mode="after")
+    def _known_variant(self) -> Self:
+        if self.variant not in VARIANTS:
+            raise ValueError(f"no variant has norm {self.norm!r} and downsample {self.downsample!r}")
+        return self
 
     @classmethod
     def build(cls, *, data: Dataset, subset: float | None = None, **settings: object) -> Self:
@@ -73,14 +120,14 @@ class ConvNetSpec(BaseModel):
 
     @property
     def variant(self) -> str:
-        """The architecture's short name, used in file names and for colours."""
-        return f"{self.downsample}{'-batchnorm' if self.norm else ''}"
+        """The architecture's short name, used in file names; a key of :data:`VARIANTS`."""
+        mine = (self.norm, self.downsample)
+        return next((name for name, each in VARIANTS.items() if (each.norm, each.downsample) == mine), "")
 
     @property
     def label(self) -> str:
         """The architecture's name as a figure's legend shows it."""
-        label = {"pool": "ConvNet", "stride": "Strided ConvNet"}[self.downsample]
-        return f"{label} + BatchNorm" if self.norm else label
+        return VARIANTS[self.variant].label
 
     @property
     def key(self) -> str:
@@ -130,15 +177,45 @@ def _named(spec: BaseModel, fields: Mapping[str, str]) -> list[str]:
     return parts
 
 
-EXERCISES: dict[Exercise, tuple[tuple[Norm | None, Downsample], ...]] = {
-    "smoothness": ((None, "pool"), ("batch", "pool")),
-    "pooling": ((None, "pool"), (None, "stride")),
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """Two variants compared: the page's heading and question, and what its table shows and its figure draws.
+
+    ``measures`` are names in :data:`hw4.report.exercises.MEASURES`; with "smoothness" among them it is measured.
+    """
+
+    title: str
+    question: str
+    variants: tuple[str, str]
+    measures: tuple[str, ...]
+
+
+EXERCISES: dict[str, Exercise] = {
+    "smoothness": Exercise(
+        title="Exercise 1: what BatchNorm does to smoothness",
+        question="What does BatchNorm do to the smoothness of the loss, and how may that allow larger learning rates?",
+        variants=("pool", "pool-batchnorm"),
+        measures=("train loss", "test accuracy", "smoothness"),
+    ),
+    "pooling": Exercise(
+        title="Exercise 3: max-pooling or stride?",
+        question="Max-pooling or strided convolutions: what does either cost in accuracy and in seconds per pass?",
+        variants=("pool", "stride"),
+        measures=(
+            "train loss",
+            "train accuracy",
+            "test loss",
+            "test accuracy",
+            "seconds per pass",
+            "processor seconds per pass",
+        ),
+    ),
 }
-"""The two architectures that each exercise compares, as (norm, downsample)."""
+"""What ``hw4 run --exercise`` takes beside the text CNNs. A new comparison is one entry here."""
 
 
 def exercise_specs(
-    exercises: Sequence[Exercise], *, seeds: int, data: Dataset, subset: float | None = None, **settings: object
+    exercises: Sequence[str], *, seeds: int, data: Dataset, subset: float | None = None, **settings: object
 ) -> tuple[ConvNetSpec, ...]:
     """List the runs of some exercises, each architecture once however many exercises share it, seed by seed.
 
@@ -146,11 +223,18 @@ def exercise_specs(
     """
     if seeds < 1:
         raise SpecError(f"the number of seeds must be at least 1, got {seeds}")
-    variants = dict.fromkeys(variant for exercise in exercises for variant in EXERCISES[exercise])
+    names = dict.fromkeys(name for exercise in exercises for name in EXERCISES[exercise].variants)
     return tuple(
-        ConvNetSpec.build(data=data, subset=subset, norm=norm, downsample=downsample, seed=seed, **settings)
+        ConvNetSpec.build(
+            data=data,
+            subset=subset,
+            norm=VARIANTS[name].norm,
+            downsample=VARIANTS[name].downsample,
+            seed=seed,
+            **settings,
+        )
         for seed in range(seeds)
-        for norm, downsample in variants
+        for name in names
     )
 
 

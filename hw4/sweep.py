@@ -19,10 +19,15 @@ from hw4.training import chunks, train_ensemble
 def identity(questions: QuestionVectors) -> QuestionIdentity:
     """What a record says about its data, with the two baselines every accuracy is to be seen against."""
     return QuestionIdentity(
-        name=questions.name, title=questions.title, vectors=questions.vectors, checksum=questions.checksum,
-        n_train=len(questions.x_train), n_test=len(questions.x_test),
-        majority_accuracy=majority_share(questions), logistic_accuracy=logistic_share(questions),
-    )  # fmt: skip
+        name=questions.name,
+        title=questions.title,
+        vectors=questions.vectors,
+        checksum=questions.checksum,
+        n_train=len(questions.x_train),
+        n_test=len(questions.x_test),
+        majority_accuracy=majority_share(questions),
+        logistic_accuracy=logistic_share(questions),
+    )
 
 
 def train_trials(
@@ -46,9 +51,15 @@ def train_trials(
     ensemble = TextCNNEnsemble.from_models(models)
     first, _ = _evaluate(ensemble, questions.x_train, questions.y_train)
     train_ensemble(
-        ensemble, questions.x_train, questions.y_train, learning_rate=spec.learning_rate, momentum=spec.momentum,
-        batch_size=spec.batch_size, epochs=spec.epochs, generators=[seeded(each.trial, BATCHES) for each in specs],
-    )  # fmt: skip
+        ensemble,
+        questions.x_train,
+        questions.y_train,
+        learning_rate=spec.learning_rate,
+        momentum=spec.momentum,
+        batch_size=spec.batch_size,
+        epochs=spec.epochs,
+        generators=[seeded(each.trial, BATCHES) for each in specs],
+    )
     last, _ = _evaluate(ensemble, questions.x_train, questions.y_train)
     test, correct = _evaluate(ensemble, questions.x_test, questions.y_test)
     where = _environment()
@@ -58,11 +69,18 @@ def train_trials(
         right = None if diverged else correct[index].tolist()
         records.append(
             TextCNNRecord(
-                key=each.key, spec=each, stride=each.stride, trial=each.trial, data=data, environment=where,
-                test_accuracy=None if right is None else sum(right) / len(right), correct=right,
-                train_loss=float(last[index]) if math.isfinite(last[index]) else None, diverged=diverged,
+                key=each.key,
+                spec=each,
+                stride=each.stride,
+                trial=each.trial,
+                data=data,
+                environment=where,
+                test_accuracy=None if right is None else sum(right) / len(right),
+                correct=right,
+                train_loss=float(last[index]) if math.isfinite(last[index]) else None,
+                diverged=diverged,
             )
-        )  # fmt: skip
+        )
     return records
 
 

@@ -16,18 +16,30 @@ def make_row(
 ) -> PassRow:
     """A row whose training and test values agree, with two readings whose mean is the smoothness, or none."""
     return PassRow(
-        completed=completed, train_loss=loss, train_accuracy=accuracy, test_loss=loss, test_accuracy=accuracy,
+        completed=completed,
+        train_loss=loss,
+        train_accuracy=accuracy,
+        test_loss=loss,
+        test_accuracy=accuracy,
         readings=[] if smoothness is None else [make_reading(0.9 * smoothness), make_reading(1.1 * smoothness)],
-    )  # fmt: skip
+    )
 
 
 def make_reading(smoothness: float, **changes: Any) -> SmoothnessReading:
     """A reading far above its noise floor."""
     values = {
-        "smoothness": smoothness, "update_norm": 0.1, "gradient_change_norm": 0.1 * smoothness, "cosine": 0.6,
-        "along_update": 0.6 * smoothness, "weight_norm": 3.0, "noise_floor": 1e-4 * smoothness,
-        "learning_rate": 0.04, "norm_mode": "batch", "chunk_size": 100, "blocks": (),
-    }  # fmt: skip
+        "smoothness": smoothness,
+        "update_norm": 0.1,
+        "gradient_change_norm": 0.1 * smoothness,
+        "cosine": 0.6,
+        "along_update": 0.6 * smoothness,
+        "weight_norm": 3.0,
+        "noise_floor": 1e-4 * smoothness,
+        "learning_rate": 0.04,
+        "norm_mode": "batch",
+        "chunk_size": 100,
+        "blocks": (),
+    }
     return SmoothnessReading(**{**values, **changes})
 
 
@@ -41,9 +53,14 @@ def make_record(
 ) -> ConvNetRecord:
     """A record of given rows in which every pass took the same time."""
     return ConvNetRecord(
-        key=spec.key, spec=spec, data=data, environment=environment(threads=1, dtype="float32"), rows=list(rows),
-        times=[PassTime(wall_seconds=seconds, cpu_seconds=seconds)] * (len(rows) - 1), diverged=diverged,
-    )  # fmt: skip
+        key=spec.key,
+        spec=spec,
+        data=data,
+        environment=environment(threads=1, dtype="float32"),
+        rows=list(rows),
+        times=[PassTime(wall_seconds=seconds, cpu_seconds=seconds)] * (len(rows) - 1),
+        diverged=diverged,
+    )
 
 
 def require(interval: Interval, side: Literal["below", "above"], value: float) -> None:

@@ -222,14 +222,24 @@ def the_loader_is_shuffled_between_the_evaluations(patch: Patch) -> None:
     patch.setattr(hw4.objective._Loader, "pieces", shuffled)
 
 
-@fault("public code", test_smoothness.test_what_is_no_fixed_function_is_refused_by_name, {}, {"shuffle": True},
-       "RandomSampler")  # fmt: skip
+@fault(
+    "public code",
+    test_smoothness.test_what_is_no_fixed_function_is_refused_by_name,
+    {},
+    {"shuffle": True},
+    "RandomSampler",
+)
 def a_shuffling_loader_is_accepted(patch: Patch) -> None:
     patch.setattr(hw4.objective, "SequentialSampler", object)
 
 
-@fault("public code", test_smoothness.test_what_is_no_fixed_function_is_refused_by_name, {"drop": nn.Dropout(0.1)}, {},
-       "dropout is on")  # fmt: skip
+@fault(
+    "public code",
+    test_smoothness.test_what_is_no_fixed_function_is_refused_by_name,
+    {"drop": nn.Dropout(0.1)},
+    {},
+    "dropout is on",
+)
 def dropout_goes_unnoticed(patch: Patch) -> None:
     patch.setattr(Objective, "_check_fixed", lambda _: None)
 
@@ -317,8 +327,14 @@ def later_directions_start_from_the_moved_point(patch: Patch) -> None:
     around(Objective, "minibatch_gradient", patch, stale)
 
 
-@fault("public code", test_smoothness.test_the_noise_floor_is_the_error_that_float64_reveals, 1e-8, False, True,
-       "reordered")  # fmt: skip
+@fault(
+    "public code",
+    test_smoothness.test_the_noise_floor_is_the_error_that_float64_reveals,
+    1e-8,
+    False,
+    True,
+    "reordered",
+)
 def rounding_goes_unnoticed(patch: Patch) -> None:
     around(Objective, "gradient", patch, lambda original, self, w, **_: original(self, w))
 
@@ -396,9 +412,10 @@ def a_lost_convnet_keeps_its_accuracy(patch: Patch) -> None:
 @fault("notebook", test_strides.test_a_diverged_trial_is_counted_and_in_no_mean_of_the_converged)
 def lost_runs_are_averaged_in(patch: Patch) -> None:
     patch.setattr(
-        strides.Bar, "mean",
+        strides.Bar,
+        "mean",
         property(lambda bar: hw4.stats.mean_interval([r.test_accuracy or 0.018 for r in bar.records])),
-    )  # fmt: skip
+    )
 
 
 @fault("notebook", test_strides.test_the_control_pairs_no_seed_with_itself)
@@ -510,8 +527,12 @@ def the_test_sets_own_noise_is_forgotten(patch: Patch) -> None:
     around(test_strides, "compare_crossed", patch, seeds_alone)
 
 
-@fault("statistics", test_report.test_the_answer_follows_the_numbers,
-       test_report.records(normed_smoothness=1.0, spread=0.2), "is not decided by these runs")  # fmt: skip
+@fault(
+    "statistics",
+    test_report.test_the_answer_follows_the_numbers,
+    test_report.records(normed_smoothness=1.0, spread=0.2),
+    "is not decided by these runs",
+)
 def the_report_always_agrees_with_the_homework(patch: Patch) -> None:
     patch.setattr(hw4.stats.Interval, "compared_with", lambda _self, _value: "below")
 
@@ -519,9 +540,10 @@ def the_report_always_agrees_with_the_homework(patch: Patch) -> None:
 @fault("statistics", test_report.test_an_unusable_reading_is_not_plotted)
 def readings_at_the_noise_floor_are_plotted(patch: Patch) -> None:
     patch.setattr(
-        PassRow, "smoothness",
+        PassRow,
+        "smoothness",
         property(lambda row: row.readings and sum(r.smoothness for r in row.readings) / len(row.readings)),
-    )  # fmt: skip
+    )
 
 
 @fault("statistics", test_claim.test_the_largest_stable_rate_is_bracketed)
@@ -548,8 +570,12 @@ def the_gate_trusts_its_own_arms(patch: Patch) -> None:
     patch.setattr(timing.Sample, "self_check", property(lambda _: ""))
 
 
-@fault("gate", test_gate.test_a_measurement_that_fails_its_own_check_says_nothing,
-       test_gate.Machine(0, deaf=True, luck=0.02), "planted slowdown")  # fmt: skip
+@fault(
+    "gate",
+    test_gate.test_a_measurement_that_fails_its_own_check_says_nothing,
+    test_gate.Machine(0, deaf=True, luck=0.02),
+    "planted slowdown",
+)
 def the_planted_slowdown_need_not_be_seen(patch: Patch) -> None:
     patch.setattr(timing.Sample, "self_check", property(lambda _: ""))
 
@@ -598,8 +624,12 @@ def any_timer_will_do(patch: Patch) -> None:
     patch.setattr(run, "TIMER", "perf_counter")
 
 
-@fault("gate", test_gate.test_a_baseline_that_does_not_compare_is_refused, {"cpu": "Vendor 1 3 AVX"},
-       "no baseline for this processor")  # fmt: skip
+@fault(
+    "gate",
+    test_gate.test_a_baseline_that_does_not_compare_is_refused,
+    {"cpu": "Vendor 1 3 AVX"},
+    "no baseline for this processor",
+)
 def a_baseline_of_another_processor_will_do(patch: Patch) -> None:
     patch.setattr(run, "check_baseline", lambda stored, _facts: next(iter(stored.values())))
 
@@ -618,8 +648,13 @@ def many_tests_without_a_correction(patch: Patch) -> None:
     patch.setattr(accuracy, "LEVEL", 0.05)
 
 
-@fault("gate", test_gate.test_outcomes_are_judged,
-       test_gate.outcomes([0.94, 0.95, 0.97, 0.95, 0.96, 0.97], digest="other"), False, "SUSPICIOUS")  # fmt: skip
+@fault(
+    "gate",
+    test_gate.test_outcomes_are_judged,
+    test_gate.outcomes([0.94, 0.95, 0.97, 0.95, 0.96, 0.97], digest="other"),
+    False,
+    "SUSPICIOUS",
+)
 def too_good_results_pass(patch: Patch) -> None:
     def modest(original: Any, *arguments: Any) -> Any:
         return replace(original(*arguments), better=1.0)
@@ -637,9 +672,15 @@ def other_bits_are_no_change(patch: Patch) -> None:
     around(accuracy, "judge", patch, lambda original, *a, **_: original(*a, exact=False))
 
 
-@fault("gate", lambda: with_patch(
-    test_gate.test_the_accuracy_gate_tests_itself, test_gate.outcomes(test_gate.GOOD),
-    test_gate.outcomes(test_gate.GOOD), "was not seen"))  # fmt: skip
+@fault(
+    "gate",
+    lambda: with_patch(
+        test_gate.test_the_accuracy_gate_tests_itself,
+        test_gate.outcomes(test_gate.GOOD),
+        test_gate.outcomes(test_gate.GOOD),
+        "was not seen",
+    ),
+)
 def a_planted_accuracy_fault_need_not_be_seen(patch: Patch) -> None:
     patch.setattr(run, "self_check", lambda *_, **__: "")
 
@@ -691,8 +732,14 @@ def a_records_name_is_not_compared(patch: Patch) -> None:
     around(test_records, "read_record", patch, renamed)
 
 
-@fault("parser", in_folder(lambda folder: test_records.test_other_documents_are_refused_by_name(
-    folder, test_records.changed(lambda r: r.update(schema_version=2)), "schema version 2")))  # fmt: skip
+@fault(
+    "parser",
+    in_folder(
+        lambda folder: test_records.test_other_documents_are_refused_by_name(
+            folder, test_records.changed(lambda r: r.update(schema_version=2)), "schema version 2"
+        )
+    ),
+)
 def records_of_another_version_are_read(patch: Patch) -> None:
     def anyway(original: Any, path: Path, kind: Any) -> Any:
         path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))

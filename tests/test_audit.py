@@ -36,8 +36,14 @@ def notebook_smoothness(spec: ConvNetSpec, images: Images) -> list[float]:
 
     before, start = state(model)
     for _ in range(spec.passes):
-        train_pass(model, images.x_train, images.y_train, learning_rate=spec.learning_rate,
-                   batch_size=spec.batch_size, generator=batches)  # fmt: skip
+        train_pass(
+            model,
+            images.x_train,
+            images.y_train,
+            learning_rate=spec.learning_rate,
+            batch_size=spec.batch_size,
+            generator=batches,
+        )
         after, end = state(model)
         found.append(float((after - before).norm() / (-spec.learning_rate * (end - start)).norm()))
         before, start = after, end
@@ -78,9 +84,10 @@ def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeyp
     for variable in cli.THREAD_VARIABLES:
         monkeypatch.setenv(variable, "1")
     result = CliRunner().invoke(
-        cli.app, ["audit", "--data", "embedded", "--seeds", "2", "--passes", "1", "--processes", "1"],
+        cli.app,
+        ["audit", "--data", "embedded", "--seeds", "2", "--passes", "1", "--processes", "1"],
         standalone_mode=False,
-    )  # fmt: skip
+    )
     assert result.exception is None, result.exception
     folder = tmp_path / "reports" / "embedded"
     record = read_record(folder / "audit" / "audit.json", AuditRecord)

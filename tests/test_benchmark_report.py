@@ -16,18 +16,26 @@ from hw4.report.benchmarks import answers, newest_run, ratio_chart, read_run, ta
 def saved(folder: Path, number: int = 1, **changes: Any) -> Path:
     """A run as pytest-benchmark saves it: one workload twice as fast as plain PyTorch, one slower, one undecided."""
     info = {
-        "plain_seconds": 2.0, "parameters": 29_034, "multiply_adds": 10**10, "images_per_second": 6_000.0,
+        "plain_seconds": 2.0,
+        "parameters": 29_034,
+        "multiply_adds": 10**10,
+        "images_per_second": 6_000.0,
         "peak_fraction": 0.25,
-    }  # fmt: skip
+    }
     rows = [
-        {"params": {"name": name}, "group": "pass", "stats": {"median": 1.0},
-         "extra_info": {**info, "ratio": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio, **changes}}
+        {
+            "params": {"name": name},
+            "group": "pass",
+            "stats": {"median": 1.0},
+            "extra_info": {**info, "ratio": ratio, "low": 0.9 * ratio, "high": 1.1 * ratio, **changes},
+        }
         for name, ratio in (("quick", 2.0), ("slow", 0.5), ("same", 1.01))
-    ]  # fmt: skip
+    ]
     document = {
-        "benchmarks": rows, "datetime": "2030-01-02T03:04:05+00:00",
+        "benchmarks": rows,
+        "datetime": "2030-01-02T03:04:05+00:00",
         "environment": environment(threads=1, dtype="float32").model_dump(),
-    }  # fmt: skip
+    }
     path = folder / "Linux" / f"{number:04}_run.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(document))

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from hw4.report.page import compose, load_report
+from hw4.report import claim, exercises, strides
+from hw4.report.page import Report, load_report
 from tests.test_claim import made_up
 from tests.test_report import records
 from tests.test_strides import whole
@@ -29,10 +30,17 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     options = webdriver.ChromeOptions()
     options.binary_location = CHROMIUM
     for argument in (
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--disable-dev-shm-usage",
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--hide-scrollbars",
+        "--disable-dev-shm-usage",
         f"--user-data-dir={tmp_path_factory.mktemp('profile')}",
-    ):  # fmt: skip
+    ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
@@ -48,7 +56,9 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     if request.param == "reference":
         return load_report(REFERENCE).write(folder)
     ladder, landscapes = made_up(1, 3).records()
-    return compose(records(), whole(), ladder=ladder, landscapes=landscapes).write(folder)
+    return Report([*exercises.entries(records()), *strides.entries(whole()), *claim.entries(ladder, landscapes)]).write(
+        folder
+    )
 
 
 @pytest.fixture(params=["light", "dark"])

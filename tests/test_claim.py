@@ -13,7 +13,7 @@ from hw4.experiments import train_convnet
 from hw4.readings import Block, KinkShare, RangeView, Sharpness
 from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
 from hw4.report import claim
-from hw4.report.page import compose
+from hw4.report.page import Report
 from hw4.specs import ConvNetSpec, ladder_specs, landscape_specs
 from hw4.studies import Spec, ladder
 from tests.factory import DATA, make_reading, make_record, make_row
@@ -71,8 +71,10 @@ def made_up(plain: int, normed: int, *, seeds: int = 4, views: int = 3, passes: 
 
 def test_the_largest_stable_rate_is_bracketed() -> None:
     ends: dict[tuple[int, float], RunOutcome] = {
-        (0, 0.4): "stuck", (1, 0.2): "diverged", (2, 0.1): "diverged",
-    }  # fmt: skip
+        (0, 0.4): "stuck",
+        (1, 0.2): "diverged",
+        (2, 0.1): "diverged",
+    }
     specs = ladder_specs(rates=RATES, seeds=4, data="digits", passes=1)
     rungs = [rung(spec, ends.get((spec.seed, spec.learning_rate), "trained")) for spec in specs]
     found = claim.assemble(rungs, made_up(2, 2).records()[1])
@@ -131,7 +133,7 @@ def test_the_answer_follows_the_ladder(plain: int, normed: int, words: str) -> N
 @pytest.mark.parametrize(("plain", "normed"), [(0, 0), (4, 4), (0, 4), (4, 2), (1, 3), (3, 1), (2, 2)])
 def test_the_claims_words_are_true_of_any_ladder(seeds: int, views: int, passes: int, plain: int, normed: int) -> None:
     rungs, around = made_up(plain, normed, seeds=seeds, views=views, passes=passes).records()
-    first, *others = compose(ladder=rungs, landscapes=around).entries
+    first, *others = claim.entries(rungs, around)
     for entry, n in ((first, min(seeds, views)), *((other, views) for other in others)):
         # What the ladder's seeds decide may stand beside what one landscape cannot, so only ones at both are mute.
         require_true(entry, seeds=n if seeds == views else 2)
@@ -230,7 +232,7 @@ def test_where_the_story_fails_is_said() -> None:
 def test_the_page_has_three_figures_and_both_models(tmp_path: Path) -> None:
     whole = made_up(1, 3)
     rungs, views = whole.records()
-    page = compose(ladder=rungs, landscapes=views).write(tmp_path)
+    page = Report(claim.entries(rungs, views)).write(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "ladder.png", "range.png", "curvature.png"}
     text = page.read_text()
     assert "0 / 0 / 4" in text

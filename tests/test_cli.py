@@ -58,8 +58,13 @@ def test_the_whole_homework_ends_with_one_page(
     page = Path(lines[-1].removeprefix("Report: "))
     assert page == Path("reports/embedded/index.html")
     assert {path.name for path in page.parent.iterdir()} == {
-        "index.html", "smoothness.png", "pooling.png", "strides.png", "records", ".lock",
-    }  # fmt: skip
+        "index.html",
+        "smoothness.png",
+        "pooling.png",
+        "strides.png",
+        "records",
+        ".lock",
+    }
     assert len(list((page.parent / "records").iterdir())) == 7
     for record in Store(page.parent / "records", ConvNetRecord).load_all("*_convnet-*.json"):
         assert len(record.last.readings) == (3 if record.spec.downsample == "pool" else 0), "no exercise asks for these"
@@ -113,8 +118,23 @@ def test_the_claim_ends_with_its_report_and_goes_on(
 ) -> None:
     # The walk along the update is enough here; Hessians cost a minute and have tests of their own.
     monkeypatch.setattr("hw4.specs.CURVATURE_PASSES", ())
-    command = ["claim", "--data", "embedded", "--seeds", "1", "--landscapes", "1", "--passes", "1", "--rate", "0.02",
-               "--rate", "4", "--processes", "1"]  # fmt: skip
+    command = [
+        "claim",
+        "--data",
+        "embedded",
+        "--seeds",
+        "1",
+        "--landscapes",
+        "1",
+        "--passes",
+        "1",
+        "--rate",
+        "0.02",
+        "--rate",
+        "4",
+        "--processes",
+        "1",
+    ]
     assert hw4(monkeypatch, *command) == 0
     out, err = capsys.readouterr()
     assert err == ""

@@ -14,7 +14,7 @@ import torch
 from hw4.data.images import Images, load_images
 from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
 from hw4.records import ConvNetRecord, Store
-from hw4.report.findings import settled_smoothness
+from hw4.report.exercises import settled_smoothness
 from hw4.runs import make_all
 from hw4.specs import ConvNetSpec, exercise_specs
 from hw4.stats import paired_difference, paired_ratio
@@ -98,8 +98,9 @@ def test_a_noise_floor_is_measured_unless_it_is_not_wanted(few_digits: Images) -
 
 
 def test_seeds_are_paired_across_architectures() -> None:
-    pooled, normed, strided = (build_convnet(spec) for spec in exercise_specs(
-        ["smoothness", "pooling"], seeds=1, data="digits"))  # fmt: skip
+    pooled, normed, strided = (
+        build_convnet(spec) for spec in exercise_specs(["smoothness", "pooling"], seeds=1, data="digits")
+    )
     for other in (normed, strided):
         for name, value in pooled.state_dict().items():
             assert torch.equal(other.state_dict()[name], value)
@@ -177,8 +178,10 @@ def test_batchnorm_is_smoother_once_training_is_under_way(real_runs: dict[tuple[
 
 
 def test_batchnorm_is_less_smooth_before_training(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
-    start = [tuple(real_runs[variant, seed].rows[0].smoothness for variant in ("pool-batchnorm", "pool"))
-             for seed in range(SEEDS)]  # fmt: skip
+    start = [
+        tuple(real_runs[variant, seed].rows[0].smoothness for variant in ("pool-batchnorm", "pool"))
+        for seed in range(SEEDS)
+    ]
     require(paired_ratio([(a, b) for a, b in start if a and b]), "above", 1)
 
 

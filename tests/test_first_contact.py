@@ -42,8 +42,13 @@ def test_two_commands_bring_the_homework_on_its_own_data(mirror: str, tmp_path: 
     def hw4(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [sys.executable, "-m", "hw4", *arguments],
-            capture_output=True, text=True, check=False, timeout=240, cwd=tmp_path, env=environment,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+            cwd=tmp_path,
+            env=environment,
+        )
 
     missing = hw4("run", "--data", "real", "--seeds", "1", "--passes", "1")
     assert missing.returncode == 1

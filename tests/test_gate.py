@@ -161,15 +161,27 @@ def test_too_few_visits_are_not_enough() -> None:
 # --- what is refused, by name ------------------------------------------------------------------------------------
 
 FACTS = {
-    "hw4": "/somewhere/hw4", "benchmarks": ["a", "b"], "timer": "process_time", "threads": 1, "traced": False,
-    "xdist": None, "python": "3.11.7", "torch": "2.13.0", "cpu": "Vendor 1 2 AVX", "references": "r" * 64,
+    "hw4": "/somewhere/hw4",
+    "benchmarks": ["a", "b"],
+    "timer": "process_time",
+    "threads": 1,
+    "traced": False,
+    "xdist": None,
+    "python": "3.11.7",
+    "torch": "2.13.0",
+    "cpu": "Vendor 1 2 AVX",
+    "references": "r" * 64,
     "workloads": "w" * 64,
-}  # fmt: skip
+}
 ROW = TimedBenchmark(log_ratio=0.0, error=0.003, visits=40)
 STORED = TimingBaseline(
-    commit=None, python="3.11.7", torch="2.13.0", references="r" * 64, workloads="w" * 64,
+    commit=None,
+    python="3.11.7",
+    torch="2.13.0",
+    references="r" * 64,
+    workloads="w" * 64,
     benchmarks={"a": ROW, "b": ROW},
-)  # fmt: skip
+)
 
 
 def worker_saying(**changes: object) -> Any:
@@ -411,11 +423,13 @@ def outcomes(values: list[float | None], *, loss: float = 0.1, digest: str = "sa
     """A group of runs with these accuracies; None has diverged."""
     return {
         f"seed{seed}": Outcome(
-            digest=digest, test_accuracy=value, train_loss=None if value is None else loss * (1 + 0.01 * seed),
+            digest=digest,
+            test_accuracy=value,
+            train_loss=None if value is None else loss * (1 + 0.01 * seed),
             diverged=value is None,
         )
         for seed, value in enumerate(values)
-    }  # fmt: skip
+    }
 
 
 GOOD: list[float | None] = [0.90, 0.91, 0.92, 0.90, 0.91, 0.92]
@@ -510,9 +524,12 @@ def finding(part: verdicts.Part, verdict: verdicts.Verdict) -> Finding:
     ],
 )
 def test_one_verdict_over_all(
-    found: list[tuple[verdicts.Part, verdicts.Verdict]], verdict: str, code: int, tmp_path: Path,
+    found: list[tuple[verdicts.Part, verdicts.Verdict]],
+    verdict: str,
+    code: int,
+    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     findings = [finding(*each) for each in found]
     assert overall(findings) == verdict
     monkeypatch.setattr(run, "run_gate", lambda *_, **__: findings)
@@ -592,8 +609,9 @@ def test_the_frozen_convnet_computes_the_same(norm: Any, downsample: Any) -> Non
         return torch.Generator().manual_seed(1)
 
     settings: dict[str, Any] = {"learning_rate": 0.04, "batch_size": 16}
-    a, b = (step(net, x, y, generator=generator(), **settings)
-            for step, net in ((train_pass, today), (frozen_pass, frozen)))  # fmt: skip
+    a, b = (
+        step(net, x, y, generator=generator(), **settings) for step, net in ((train_pass, today), (frozen_pass, frozen))
+    )
     assert a == pytest.approx(b, rel=1e-5)
     torch.testing.assert_close(full_gradient(today, x, y), frozen_gradient(frozen, x, y), rtol=1e-3, atol=1e-5)
     reading = measure_smoothness(today, x, y, generator=generator(), **settings)
@@ -614,9 +632,7 @@ def test_the_frozen_ensemble_computes_the_same(stride: int) -> None:
     def generators() -> list[torch.Generator]:
         return [torch.Generator().manual_seed(seed) for seed in range(3)]
 
-    train_ensemble(
-        today, x, y, learning_rate=0.01, momentum=0.8, batch_size=32, epochs=1, generators=generators()
-    )  # fmt: skip
+    train_ensemble(today, x, y, learning_rate=0.01, momentum=0.8, batch_size=32, epochs=1, generators=generators())
     assert frozen.epoch(x, y, learning_rate=0.01, batch_size=32, generators=generators())
     for parameter, value in zip(today.parameters(), (frozen.conv, frozen.weight, frozen.bias), strict=True):
         torch.testing.assert_close(parameter.detach(), value, rtol=1e-4, atol=1e-6)
@@ -639,8 +655,13 @@ def test_benchmarks_refuse_what_times_nothing(option: str, sentence: str, tmp_pa
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", str(ROOT / "benchmarks"), "-k", "evaluation", option],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode not in (0, 5)
     assert sentence in done.stdout + done.stderr
 

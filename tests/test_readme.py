@@ -13,7 +13,7 @@ import pytest
 from benchmarks.validate_gate import markdown
 from benchmarks.validate_gate import summarise as summarise_gate
 from hw4.report.page import load_report
-from hw4.specs import EXERCISES
+from hw4.specs import EXERCISES, VARIANTS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -119,12 +119,13 @@ def test_the_pages_own_code_runs(
 ) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr("hw4.specs.EXERCISES", dict(EXERCISES))
+    monkeypatch.setattr("hw4.specs.VARIANTS", dict(VARIANTS))
     (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), flags=re.S)
     exec(example.replace("seconds=5", "seconds=0.5"), {})  # what it times is of no interest here
     said = capsys.readouterr().out
     expected = {
         "run-and-read": "Exercise 1: what BatchNorm does to smoothness - ",
-        "add-a-model": "digits_convnet-stride-batchnorm_seed0",
+        "add-a-model": "digits_convnet-pool-groupnorm_seed0",
         "gate-your-own-code": "timing: step",
     }
     assert expected[name] in said

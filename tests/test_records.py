@@ -108,7 +108,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
         ("[" * 100_000, "not complete JSON"),
         ("\x00", "not complete JSON"),
     ],
-)  # fmt: skip
+)
 def test_other_documents_are_refused_by_name(tmp_path: Path, contents: str, message: str) -> None:
     path = tmp_path / f"{SPEC.key}.json"
     path.write_text(contents)

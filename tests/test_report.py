@@ -8,17 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.text import Text
+from torch import nn
 
 from hw4.errors import RecordError
+from hw4.experiments import build_convnet
 from hw4.files import RECORDS
 from hw4.gate.verdicts import Finding, as_json
 from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, Store, environment
-from hw4.report.figures import PANELS, figure
-from hw4.report.findings import Section, sections, settled_smoothness, show
-from hw4.report.page import Entry, compose, load_report
-from hw4.specs import EXERCISES, ConvNetSpec, exercise_specs
+from hw4.report import exercises
+from hw4.report.entry import Entry
+from hw4.report.exercises import Section, figure, sections, settled_smoothness
+from hw4.report.page import Report, load_report
+from hw4.report.words import show
+from hw4.runs import make_all
+from hw4.specs import EXERCISES, VARIANTS, ConvNetSpec, Exercise, Variant, exercise_specs
 from hw4.stats import Interval, mean_interval
+from hw4.studies import grid
 from tests.factory import DATA, make_reading, make_record, make_row
 
 PASSES = 4
@@ -51,7 +57,7 @@ def smoothness_section(made: list[ConvNetRecord]) -> Section:
 
 
 def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
-    first, second = (compose(records()).write(tmp_path / name) for name in ("a", "b"))
+    first, second = (Report(exercises.entries(records())).write(tmp_path / name) for name in ("a", "b"))
     assert first.read_bytes() == second.read_bytes()
     for exercise in EXERCISES:
         assert (first.parent / f"{exercise}.png").read_bytes() == (second.parent / f"{exercise}.png").read_bytes()
@@ -65,30 +71,34 @@ def test_figures_hold_what_the_records_hold(exercise: str, seeds: int) -> None:
     canvas = figure(section)
     axes, (legend,) = canvas.axes, canvas.legends
     assert [text.get_text() for text in legend.get_texts()] == [arm.label for arm in section.arms]
-    assert len(axes) == len(PANELS[section.exercise]) == {"smoothness": 3, "pooling": 4}[exercise]
-    for ax, panel in zip(axes, PANELS[section.exercise], strict=True):
+    assert len(axes) == len(section.panels) == {"smoothness": 3, "pooling": 4}[exercise]
+    for ax, (panel, curve) in zip(axes, section.panels, strict=True):
         assert ax.get_title() == panel.title
         assert ax.get_xlabel().startswith("passes")
         assert ax.get_ylabel() == panel.unit
         assert len(ax.collections) == (2 if seeds > 1 else 0), "one band for each network, none for one seed"
         for line, arm in zip(ax.lines, section.arms, strict=True):
-            expected = [mean_interval([v for run in arm.runs.values() if (v := panel.curve(run.rows[p])) is not None])
-                        for p in range(PASSES + 1)]  # fmt: skip
+            expected = [
+                mean_interval([v for run in arm.runs.values() if (v := curve(run.rows[p])) is not None])
+                for p in range(PASSES + 1)
+            ]
             assert np.asarray(line.get_xdata()).tolist() == list(range(PASSES + 1))
             assert np.asarray(line.get_ydata()).tolist() == pytest.approx([interval.estimate for interval in expected])
 
 
 def test_the_page_holds_numbers_data_and_both_answers(tmp_path: Path) -> None:
     made = records()
-    text = compose(made).write(tmp_path).read_text()
+    text = Report(exercises.entries(made)).write(tmp_path).read_text()
     normed = [record for record in made if record.spec.norm]
     for needed in (
         show(mean_interval([r.last.train_loss for r in normed if r.last.train_loss is not None])),
         show(mean_interval([s for r in normed if (s := settled_smoothness(r)) is not None]), digits=2),
-        "BatchNorm makes the objective smoother", DATA.checksum, DATA.title,
+        "BatchNorm makes the objective smoother",
+        DATA.checksum,
+        DATA.title,
         "The test accuracy of Strided ConvNet is lower than that of ConvNet",
         "A training pass of the strided network takes 0.40",
-    ):  # fmt: skip
+    ):
         assert needed in text, f"{needed!r} is not on the page"
     assert text.count('src="data:image/png;base64,') == 2
     assert not re.search(r'(src|href)="(?!data:|#)', text), "the page asks for something outside itself"
@@ -127,7 +137,7 @@ def test_a_diverged_run_is_counted_shown_and_left_out_of_every_mean() -> None:
 
 
 def test_an_exercise_whose_runs_all_diverged_can_still_be_reported(tmp_path: Path) -> None:
-    path = compose([diverged(record) for record in records()]).write(tmp_path)
+    path = Report(exercises.entries([diverged(record) for record in records()])).write(tmp_path)
     assert "3 of 3 runs of ConvNet diverged" in path.read_text()
 
 
@@ -136,12 +146,12 @@ def test_what_cannot_share_a_figure_is_refused_before_anything_is_written(tmp_pa
     alien = make_record(made[0].spec, made[0].rows, data=DATA.model_copy(update={"checksum": "1" * 64}))
     for bad, message in (([alien, *made[1:]], "come from 2 data sets"), (made[:1], "no exercise has records of both")):
         with pytest.raises(RecordError, match=message):
-            compose(bad).write(tmp_path / "out")
+            Report(exercises.entries(bad)).write(tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_settings_are_reported_apart(tmp_path: Path) -> None:
-    compose(records() + records(passes=2)).write(tmp_path)
+    Report(exercises.entries(records() + records(passes=2))).write(tmp_path)
     assert len(list(tmp_path.glob("smoothness_*.png"))) == len(list(tmp_path.glob("pooling_*.png"))) == 2
 
 
@@ -154,9 +164,11 @@ def asked_for(seeds: int, passes: int, lost: str, chance: int) -> list[ConvNetRe
         accuracy = np.clip(generator.normal(0.97, 0.03, passes + 1), 0, 1)
         rows = [make_row(p, loss=loss[p], accuracy=accuracy[p], smoothness=smoothness[p]) for p in range(passes + 1)]
         gone = {
-            "none": False, "all": True,
-            "some": spec.seed == 0 and spec.norm is None, "arm": spec.norm is None and spec.downsample == "pool",
-        }[lost]  # fmt: skip
+            "none": False,
+            "all": True,
+            "some": spec.seed == 0 and spec.norm is None,
+            "arm": spec.norm is None and spec.downsample == "pool",
+        }[lost]
         if gone:
             rows[-1] = make_row(passes, loss=None, accuracy=None, smoothness=None)
         made.append(make_record(spec, rows, seconds=generator.lognormal(), diverged=gone))
@@ -208,14 +220,14 @@ def require_true(entry: Entry, *, seeds: int) -> None:
 def test_the_page_is_true_whatever_was_asked(seeds: int, passes: int, lost: str) -> None:
     for chance in range(2):
         made = asked_for(seeds, passes, lost, chance)
-        for section, entry in zip(sections(made), compose(made).entries, strict=True):
+        for section, entry in zip(sections(made), Report(exercises.entries(made)).entries, strict=True):
             require_true(entry, seeds=seeds)
             for arm, row in zip(section.arms, section.rows, strict=True):
                 gone = sum(run.diverged for run in arm.runs.values())
                 assert row[-1] == f"{gone} of {seeds}"
                 assert (f"{gone} of {seeds} runs of {arm.label} diverged" in section.answer[0]) == (gone > 0)
             assert entry.figure is not None
-            for ax, panel in zip(entry.figure.axes, PANELS[section.exercise], strict=True):
+            for ax, (panel, _) in zip(entry.figure.axes, section.panels, strict=True):
                 for band in ax.collections:
                     for path in band.get_paths():
                         ends = np.asarray(path.vertices)[:, 1]
@@ -235,7 +247,7 @@ def test_smoothness_without_a_usable_reading_is_said_not_computed(readings: list
         make_record(record.spec, [row.model_copy(update={"readings": readings}) for row in record.rows])
         for record in records()
     ]
-    section, entry = smoothness_section(made), compose(made).entries[0]
+    section, entry = smoothness_section(made), Report(exercises.entries(made)).entries[0]
     lacking = "not usable" if readings else "not measured"
     assert [row[3] for row in section.rows] == [lacking, lacking]
     assert section.answer[0] == f"Smoothness is {lacking} in both networks at any seed, so it cannot be compared."
@@ -256,11 +268,14 @@ def test_undecided_costs_do_not_become_savings() -> None:
 def test_a_setting_is_named_by_what_differs_from_the_homeworks() -> None:
     odd = ConvNetSpec.build(data="digits", learning_rate=0.1, batch_size=64, passes=2, subset=0.5)
     for spec, words, key in (
-        (odd, "digits, learning rate 0.1, batch 64, 2 passes, a share of 0.5 of the training images",
-         "digits_lr0.1_batch64_passes2_subset0.5"),
+        (
+            odd,
+            "digits, learning rate 0.1, batch 64, 2 passes, a share of 0.5 of the training images",
+            "digits_lr0.1_batch64_passes2_subset0.5",
+        ),
         (ConvNetSpec.build(data="fashion-mnist", passes=1), "1 pass", "passes1"),
         (ConvNetSpec.build(data="fashion-mnist"), "", ""),
-    ):  # fmt: skip
+    ):
         section = replace(smoothness_section(records()), setting=spec)
         assert (section.setting_words, section.setting_key) == (words, key)
 
@@ -285,7 +300,7 @@ def test_the_legend_covers_nothing(exercise: str) -> None:
 def test_names_do_not_become_markup(tmp_path: Path) -> None:
     hostile = DATA.model_copy(update={"title": "<script>alert(1)</script>"})
     made = [make_record(record.spec, record.rows, data=hostile) for record in records()]
-    text = compose(made).write(tmp_path).read_text()
+    text = Report(exercises.entries(made)).write(tmp_path).read_text()
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
 
@@ -351,8 +366,15 @@ def test_a_folder_and_its_neighbours_make_one_page(tmp_path: Path) -> None:
     store.prepare()
     for record in records():
         store.save(record)
-    slow = Finding(part="timing", what="a <step>", before="1", now="2", change="x 2.00 [1.90, 2.10]",
-                   verdict="REGRESSION", advice="find out why")  # fmt: skip
+    slow = Finding(
+        part="timing",
+        what="a <step>",
+        before="1",
+        now="2",
+        change="x 2.00 [1.90, 2.10]",
+        verdict="REGRESSION",
+        advice="find out why",
+    )
     gate_left(tmp_path, [slow])
     report = load_report(folder)
     assert [entry.title.partition(":")[0] for entry in report.entries] == [
@@ -385,3 +407,41 @@ def test_a_file_no_gate_left_is_named(contents: bytes, tmp_path: Path) -> None:
 def test_an_empty_folder_holds_no_report(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"there are no records in .*nothing; make them with 'hw4 run --out"):
         load_report(tmp_path / "nothing")
+
+
+def test_a_new_arm_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An architecture and a comparison, each one entry: both train, and the page has figure, table and words."""
+    monkeypatch.setitem(
+        VARIANTS,
+        "pool-groupnorm",
+        Variant(
+            label="ConvNet + GroupNorm",
+            norm="group",
+            layer=lambda channels: nn.GroupNorm(4, channels),
+            color="#E69F00",
+            marker="D",
+            linestyle=":",
+        ),
+    )
+    asked = Exercise(
+        title="GroupNorm or not?",
+        question="What do groups do?",
+        variants=("pool", "pool-groupnorm"),
+        measures=("test accuracy", "smoothness", "processor seconds per pass"),
+    )
+    monkeypatch.setitem(EXERCISES, "groups", asked)
+    specs = exercise_specs(["groups"], seeds=2, data="digits", subset=0.1, passes=2)
+    assert specs[1].key == "digits_convnet-pool-groupnorm_passes2_subset0.1_seed0"
+    made = make_all([(tmp_path / RECORDS, grid(specs))])
+    assert any("GroupNorm" in type(module).__name__ for module in build_convnet(specs[1]).modules())
+    text = load_report(tmp_path).write(tmp_path).read_text()
+    assert (tmp_path / "groups_passes2_subset0.1.png").exists() or (tmp_path / "groups.png").exists()
+    for needed in (
+        "GroupNorm or not?",
+        "What do groups do?",
+        "ConvNet + GroupNorm",
+        "smoothness after pass 2",
+        "ratio",
+    ):
+        assert needed in text
+    assert len(made) == 4

@@ -183,9 +183,15 @@ def test_it_is_the_definition(norm: bool, norm_mode: Literal["batch", "running"]
     model, x, y = small_problem(norm=norm)
     batch = torch.randint(len(x), (1, 8), generator=torch.Generator().manual_seed(4))[0]
     found = measure_smoothness(
-        model, x, y, learning_rate=0.1, batch_size=8, generator=torch.Generator().manual_seed(4),
-        norm_mode=norm_mode, chunk_size=len(x),
-    )  # fmt: skip
+        model,
+        x,
+        y,
+        learning_rate=0.1,
+        batch_size=8,
+        generator=torch.Generator().manual_seed(4),
+        norm_mode=norm_mode,
+        chunk_size=len(x),
+    )
     expected = naive_smoothness(model, x, y, batch, learning_rate=0.1, training=norm_mode == "batch")
     assert found.smoothness == pytest.approx(expected, rel=EXACT)
     assert found.smoothness == found.gradient_change_norm / found.update_norm
@@ -226,9 +232,11 @@ def test_the_order_of_examples_does_not_matter() -> None:
     model, x, y = small_problem(norm=False)
     order = torch.randperm(len(x), generator=torch.Generator().manual_seed(9))
     torch.testing.assert_close(
-        full_gradient(model, x, y, chunk_size=7), full_gradient(model, x[order], y[order], chunk_size=7),
-        rtol=1e-12, atol=1e-14,
-    )  # fmt: skip
+        full_gradient(model, x, y, chunk_size=7),
+        full_gradient(model, x[order], y[order], chunk_size=7),
+        rtol=1e-12,
+        atol=1e-14,
+    )
 
 
 def test_every_parameter_takes_part() -> None:
@@ -449,7 +457,7 @@ class Jitter(nn.Module):
         ({}, {"dataset": Stream()}, "must batch a dataset"),
     ],
     ids=["dropout", "random", "shuffle", "drop_last", "unbatched", "stream"],
-)  # fmt: skip
+)
 def test_what_is_no_fixed_function_is_refused_by_name(
     extra: dict[str, nn.Module], loader: dict[str, object], message: str
 ) -> None:

@@ -22,10 +22,21 @@ def test_keys_are_stable() -> None:
 @pytest.mark.parametrize("field", sorted(ConvNetSpec.model_fields))
 def test_every_field_is_in_the_key(field: str) -> None:
     other: dict[str, Any] = {
-        "data": "fashion-mnist", "norm": "batch", "downsample": "stride", "learning_rate": 0.1, "batch_size": 8,
-        "passes": 3, "subset": 0.5, "norm_mode": "running", "chunk_size": 64, "directions": 0, "seed": 1,
-        "noise_floor": False, "range_view": True, "curvature_passes": (1, 2),
-    }  # fmt: skip
+        "data": "fashion-mnist",
+        "norm": "batch",
+        "downsample": "stride",
+        "learning_rate": 0.1,
+        "batch_size": 8,
+        "passes": 3,
+        "subset": 0.5,
+        "norm_mode": "running",
+        "chunk_size": 64,
+        "directions": 0,
+        "seed": 1,
+        "noise_floor": False,
+        "range_view": True,
+        "curvature_passes": (1, 2),
+    }
     assert ConvNetSpec.build(**{"data": "digits", field: other[field]}).key != ConvNetSpec.build(data="digits").key
 
 
@@ -37,9 +48,20 @@ def test_the_shared_network_is_listed_once() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("passes", -3), ("passes", 0), ("batch_size", 0), ("learning_rate", float("nan")), ("learning_rate", -0.1),
-     ("subset", 0.0), ("subset", 1.5), ("seed", -1), ("norm", "layer"), ("downsample", "skip"), ("passes", 2.5)],
-)  # fmt: skip
+    [
+        ("passes", -3),
+        ("passes", 0),
+        ("batch_size", 0),
+        ("learning_rate", float("nan")),
+        ("learning_rate", -0.1),
+        ("subset", 0.0),
+        ("subset", 1.5),
+        ("seed", -1),
+        ("norm", "layer"),
+        ("downsample", "skip"),
+        ("passes", 2.5),
+    ],
+)
 def test_nonsense_is_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(SpecError, match=rf"{field} is {value!r}"):
         ConvNetSpec.build(**{"data": "digits", field: value})  # type: ignore[arg-type]

@@ -13,16 +13,22 @@ from matplotlib.text import Annotation
 from hw4.errors import RecordError
 from hw4.geometry import TEXT_LENGTH, pooling_windows
 from hw4.records import QuestionIdentity, TextCNNRecord, environment
-from hw4.report.page import compose
-from hw4.report.strides import Bar, Summary, _matrices, _one_function, chart, chart_alt_text, summaries
+from hw4.report.page import Report
+from hw4.report.strides import Bar, Summary, _matrices, _one_function, chart, chart_alt_text, entries, summaries
 from hw4.specs import HOMEWORK_VECTORS, TextCNNSpec, sweep_specs
 from hw4.stats import compare_crossed, holm
 
 N_TEST = 100
 DATA = QuestionIdentity(
-    name="grammar", title="made-up <b>questions</b>", vectors="made-up 1.0", checksum="0" * 64, n_train=200,
-    n_test=N_TEST, majority_accuracy=0.2, logistic_accuracy=0.7,
-)  # fmt: skip
+    name="grammar",
+    title="made-up <b>questions</b>",
+    vectors="made-up 1.0",
+    checksum="0" * 64,
+    n_train=200,
+    n_test=N_TEST,
+    majority_accuracy=0.2,
+    logistic_accuracy=0.7,
+)
 
 
 HERE = environment(threads=1, dtype="float32")
@@ -34,10 +40,17 @@ def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) 
     if share is not None:
         right = (np.random.default_rng([spec.trial, int(share * 1e6)]).random(N_TEST) < share).tolist()
     return TextCNNRecord(
-        key=spec.key, spec=spec, stride=spec.stride, trial=spec.trial, data=data,
-        environment=HERE, correct=right,
-        test_accuracy=None if right is None else sum(right) / N_TEST, train_loss=None, diverged=right is None,
-    )  # fmt: skip
+        key=spec.key,
+        spec=spec,
+        stride=spec.stride,
+        trial=spec.trial,
+        data=data,
+        environment=HERE,
+        correct=right,
+        test_accuracy=None if right is None else sum(right) / N_TEST,
+        train_loss=None,
+        diverged=right is None,
+    )
 
 
 SHARES = {1: None, 5: 0.55, 10: 0.41, 30: 0.40, 100: 0.25, 500: 0.25}
@@ -102,9 +115,9 @@ def test_a_diverged_trial_is_counted_and_in_no_mean_of_the_converged() -> None:
 def test_an_incomplete_or_mixed_set_is_refused(change: object, message: str, tmp_path: Path) -> None:
     records = change(whole())  # type: ignore[operator]
     with pytest.raises(RecordError, match=message):
-        compose((), records).write(tmp_path / "out")
+        Report(entries(records)).write(tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    page = compose((), records, anyway=True).write(tmp_path / "out").read_text()
+    page = Report(entries(records, anyway=True)).write(tmp_path / "out").read_text()
     assert "Drawn although the" in page
 
 
@@ -117,7 +130,7 @@ def test_a_smaller_rate_may_have_fewer_trials() -> None:
 
 
 def test_the_page_is_deterministic_escaped_and_says_what_is_decided(tmp_path: Path) -> None:
-    first, second = (compose((), whole(10)).write(tmp_path / name) for name in "ab")
+    first, second = (Report(entries(whole(10))).write(tmp_path / name) for name in "ab")
     text = first.read_text()
     assert text == second.read_text()
     assert "<b>questions" not in text
@@ -210,7 +223,7 @@ def test_whatever_is_lost_the_words_are_true(trials: int, slower: int | None) ->
 
 def test_one_trial_is_reported_without_decisions(tmp_path: Path) -> None:
     records = lossy(1, {1: 1})
-    assert compose((), records).write(tmp_path).exists()
+    assert Report(entries(records)).write(tmp_path).exists()
     summary = summary_of(records)
     assert summary.answer[0].startswith("In one trial each, stride 5 comes out highest of the strides at which every")
     assert "Strides 100 and 500 compute the same function; at equal seeds their" in summary.answer[-1]
@@ -276,7 +289,7 @@ def test_every_protocol_has_a_chart_of_its_own() -> None:
     for each in found:
         check_words(each)
     assert summary_of(whole(2, epochs=3)).suffix == "", "alone it needs no other name"
-    titles = [entry.title for entry in compose((), everything).entries]
+    titles = [entry.title for entry in entries(everything)]
     assert len(set(titles)) == 4
 
 
@@ -294,8 +307,11 @@ def test_a_rate_that_was_asked_for_is_a_sweep_of_its_own() -> None:
 
 
 def test_other_vectors_than_the_homeworks_are_said_aloud() -> None:
-    for name, vectors, said in (("trec", "en_core_web_sm 2.2.5", True), ("trec", HOMEWORK_VECTORS, False),
-                                ("grammar", "made-up 1.0", False)):  # fmt: skip
+    for name, vectors, said in (
+        ("trec", "en_core_web_sm 2.2.5", True),
+        ("trec", HOMEWORK_VECTORS, False),
+        ("grammar", "made-up 1.0", False),
+    ):
         data = DATA.model_copy(update={"name": name, "vectors": vectors})
         records = [make(spec, 0.5, data) for spec in sweep_specs("trec", strides=[5], trials=2)]
         summary = summary_of(records)

@@ -44,10 +44,16 @@ def test_the_homeworks_sixty_models() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"strides": [0]}, "stride is 0"), ({"trials": 0}, "at least 1, got 0"), ({"strides": [5, 5]}, "once each"),
-     ({"strides": []}, "once each"), ({"momentum": 1.0}, "momentum is 1.0"), ({"epochs": 0}, "epochs is 0"),
-     ({"learning_rate": float("inf")}, "learning_rate is inf")],
-)  # fmt: skip
+    [
+        ({"strides": [0]}, "stride is 0"),
+        ({"trials": 0}, "at least 1, got 0"),
+        ({"strides": [5, 5]}, "once each"),
+        ({"strides": []}, "once each"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf"),
+    ],
+)
 def test_nonsense_is_refused_by_name(settings: dict[str, object], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         sweep_specs("grammar", **settings)  # type: ignore[arg-type]
@@ -154,8 +160,24 @@ def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVector
         train_trials(sweep_specs("trec", strides=[5], trials=1), questions, data)
 
 
-LONG_SWEEP = [sys.executable, "-m", "hw4", "sweep", "--data", "embedded", "--stride", "1", "--trials", "8",
-              "--epochs", "10", "--learning-rate", "0.01", "--out", "out"]  # fmt: skip
+LONG_SWEEP = [
+    sys.executable,
+    "-m",
+    "hw4",
+    "sweep",
+    "--data",
+    "embedded",
+    "--stride",
+    "1",
+    "--trials",
+    "8",
+    "--epochs",
+    "10",
+    "--learning-rate",
+    "0.01",
+    "--out",
+    "out",
+]
 
 
 def wait_for(what: Callable[[], object], seconds: float = 60) -> None:

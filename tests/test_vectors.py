@@ -22,8 +22,16 @@ def blank_model(tmp_path: Path) -> Path:
     import spacy
 
     nlp = spacy.blank("en")
-    tok2vec = {"@architectures": "spacy.HashEmbedCNN.v2", "width": WIDTH, "depth": 1, "embed_size": 100,
-               "window_size": 1, "maxout_pieces": 2, "subword_features": True, "pretrained_vectors": None}  # fmt: skip
+    tok2vec = {
+        "@architectures": "spacy.HashEmbedCNN.v2",
+        "width": WIDTH,
+        "depth": 1,
+        "embed_size": 100,
+        "window_size": 1,
+        "maxout_pieces": 2,
+        "subword_features": True,
+        "pretrained_vectors": None,
+    }
     nlp.add_pipe("tok2vec", config={"model": tok2vec})
     nlp.initialize()
     nlp.meta["version"] = "9.9.9"

@@ -78,9 +78,14 @@ def load_images(
     x_train, x_test = (rule or standardise)(train.float(), test.float())
     title = {"fashion-mnist": "FashionMNIST", "digits": "scikit-learn digits, enlarged to 28x28"}[name]
     return Images(
-        name=name, title=title, checksum=digest.hexdigest(),
-        x_train=x_train.unsqueeze(1), y_train=train_labels, x_test=x_test.unsqueeze(1), y_test=test_labels,
-    )  # fmt: skip
+        name=name,
+        title=title,
+        checksum=digest.hexdigest(),
+        x_train=x_train.unsqueeze(1),
+        y_train=train_labels,
+        x_test=x_test.unsqueeze(1),
+        y_test=test_labels,
+    )
 
 
 def standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:

@@ -71,10 +71,15 @@ def load_questions(name: QuestionSet, *, root: Path | None = None) -> QuestionVe
     for part in (x_train, train.labels, x_test, test.labels):
         digest.update(np.ascontiguousarray(part).tobytes())
     return QuestionVectors(
-        name=name, title=title, vectors=vectors, checksum=digest.hexdigest(),
-        x_train=torch.from_numpy(x_train).unsqueeze(1), y_train=torch.from_numpy(train.labels),
-        x_test=torch.from_numpy(x_test).unsqueeze(1), y_test=torch.from_numpy(test.labels),
-    )  # fmt: skip
+        name=name,
+        title=title,
+        vectors=vectors,
+        checksum=digest.hexdigest(),
+        x_train=torch.from_numpy(x_train).unsqueeze(1),
+        y_train=torch.from_numpy(train.labels),
+        x_test=torch.from_numpy(x_test).unsqueeze(1),
+        y_test=torch.from_numpy(test.labels),
+    )
 
 
 def majority_share(questions: QuestionVectors) -> float:

@@ -63,8 +63,11 @@ def pairs(before: Runs, now: Runs) -> list[tuple[Outcome, Outcome]]:
 def shifts(before: Runs, now: Runs) -> dict[Literal["test accuracy", "train loss"], Shift]:
     """Both measures of a group, over the seeds that converged before and now. Losses are compared as logs."""
     both = pairs(before, now)
-    accuracies = [a.test_accuracy - b.test_accuracy for a, b in both
-                  if a.test_accuracy is not None and b.test_accuracy is not None]  # fmt: skip
+    accuracies = [
+        a.test_accuracy - b.test_accuracy
+        for a, b in both
+        if a.test_accuracy is not None and b.test_accuracy is not None
+    ]
     losses = [math.log(b.train_loss / a.train_loss) for a, b in both if a.train_loss and b.train_loss]
     return {"test accuracy": shift(accuracies, ACCURACY_MARGIN), "train loss": shift(losses, LOSS_MARGIN)}
 
@@ -83,10 +86,16 @@ def judge(before: Mapping[str, Runs], now: Mapping[str, Runs], *, exact: bool, a
     for name, measures in found.items():
         diverged_before, diverged_now = (sum(run.diverged for run in runs[name].values()) for runs in (before, now))
         more = diverged_now - diverged_before
-        complaints = [f"{measure} is worse (p = {worse[name, measure]:.2g})" for measure in measures
-                      if worse[name, measure] <= LEVEL]  # fmt: skip
-        praises = [f"{measure} is better (p = {better[name, measure]:.2g})" for measure in measures
-                   if better[name, measure] <= LEVEL]  # fmt: skip
+        complaints = [
+            f"{measure} is worse (p = {worse[name, measure]:.2g})"
+            for measure in measures
+            if worse[name, measure] <= LEVEL
+        ]
+        praises = [
+            f"{measure} is better (p = {better[name, measure]:.2g})"
+            for measure in measures
+            if better[name, measure] <= LEVEL
+        ]
         if more > DIVERGED_MARGIN:
             complaints.append(f"{more} more runs diverge")
         elif -more > DIVERGED_MARGIN:
@@ -107,16 +116,25 @@ def judge(before: Mapping[str, Runs], now: Mapping[str, Runs], *, exact: bool, a
         accuracy, loss = measures["test accuracy"], measures["train loss"]
         findings.append(
             Finding(
-                part="accuracy", what=name, before=words(before[name]), now=words(now[name]),
-                change="none, to the last bit" if same
+                part="accuracy",
+                what=name,
+                before=words(before[name]),
+                now=words(now[name]),
+                change="none, to the last bit"
+                if same
                 else f"accuracy {-accuracy.mean:+.4f}, loss x {math.exp(loss.mean):.3f}",
-                verdict=verdict, advice=advice,
+                verdict=verdict,
+                advice=advice,
                 numbers={
-                    "accuracy_change": -accuracy.mean, "loss_ratio": math.exp(loss.mean), "pairs": accuracy.n,
-                    "diverged_before": diverged_before, "diverged_now": diverged_now, "same_bits": float(same),
+                    "accuracy_change": -accuracy.mean,
+                    "loss_ratio": math.exp(loss.mean),
+                    "pairs": accuracy.n,
+                    "diverged_before": diverged_before,
+                    "diverged_now": diverged_now,
+                    "same_bits": float(same),
                 },
             )
-        )  # fmt: skip
+        )
     return findings
 
 

@@ -26,10 +26,11 @@ def time_beside(target: Callable[[], object], reference: Callable[[], object], *
 
     def visit(_name: str, slices: list[Slice]) -> list[float]:
         return [
-            _seconds(reference, repeats[reference], 0.0) if isinstance(piece, str)
+            _seconds(reference, repeats[reference], 0.0)
+            if isinstance(piece, str)
             else _seconds(target, repeats[target], piece)
             for piece in slices
-        ]  # fmt: skip
+        ]
 
     sample, rng, end = Sample(), random.Random(), time.monotonic() + seconds
     while not (len(sample.ratios) > 1 and sample.precise) and time.monotonic() < end:

@@ -69,9 +69,13 @@ class Team:
 
 
 def measure(
-    workers: Sequence[Team], benchmarks: Sequence[str], *, seconds: float | None = None,
-    samples: Sequence[Samples] | None = None, slower: Mapping[str, float] | None = None,
-) -> list[Samples]:  # fmt: skip
+    workers: Sequence[Team],
+    benchmarks: Sequence[str],
+    *,
+    seconds: float | None = None,
+    samples: Sequence[Samples] | None = None,
+    slower: Mapping[str, float] | None = None,
+) -> list[Samples]:
     """Visit the benchmarks, in random order and with the workers in turn, until every sample is precise.
 
     ``samples``, one for each worker, are added to. ``slower`` plants slowdowns into the last worker's code.
@@ -164,13 +168,18 @@ def timing_baseline(commit: str | None) -> tuple[str, TimingBaseline]:
         error = math.sqrt(sum(each.error**2 for each in estimates)) / len(estimates)
         spread = statistics.stdev(each.log for each in estimates) / math.sqrt(len(estimates))
         rows[name] = TimedBenchmark(
-            log_ratio=statistics.fmean(each.log for each in estimates), error=max(error, spread),
+            log_ratio=statistics.fmean(each.log for each in estimates),
+            error=max(error, spread),
             visits=sum(len(sample.ratios) for sample in samples),
-        )  # fmt: skip
+        )
     return facts.cpu, TimingBaseline(
-        commit=commit, python=facts.python, torch=facts.torch, references=facts.references, workloads=facts.workloads,
+        commit=commit,
+        python=facts.python,
+        torch=facts.torch,
+        references=facts.references,
+        workloads=facts.workloads,
         benchmarks=rows,
-    )  # fmt: skip
+    )
 
 
 def time_against_revision(revision: str) -> tuple[list[Finding], Fingerprint]:
@@ -196,9 +205,10 @@ def time_against_revision(revision: str) -> tuple[list[Finding], Fingerprint]:
     for name in names:
         problem = then[name].self_check
         findings.append(
-            refusal("timing", name, f"{problem}, at {revision}; run again") if problem
+            refusal("timing", name, f"{problem}, at {revision}; run again")
+            if problem
             else judge(name, then[name].now, now[name])
-        )  # fmt: skip
+        )
     return findings, facts
 
 
@@ -330,9 +340,16 @@ def propose_baseline(
                 findings += accuracy.judge(before, runs, exact=True)
             else:
                 findings += [
-                    Finding(part="accuracy", what=name, before="-", now=accuracy.words(runs[name]), change="-",
-                            verdict="NEW") for name in runs
-                ]  # fmt: skip
+                    Finding(
+                        part="accuracy",
+                        what=name,
+                        before="-",
+                        now=accuracy.words(runs[name]),
+                        change="-",
+                        verdict="NEW",
+                    )
+                    for name in runs
+                ]
     return Baseline(timing=timing, accuracy=outcomes), findings
 
 

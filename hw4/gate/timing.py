@@ -145,13 +145,23 @@ def judge(name: str, before: Estimate, sample: Sample) -> Finding:
     elif change.faster:
         advice = "faster: 'hw4 gate --update' keeps it from being lost again"
     return Finding(
-        part="timing", what=name, before=f"{before.ratio:.3f}", now=f"{now.ratio:.3f}", change=f"x {change}",
-        verdict="REGRESSION" if change.slower else "PASS", advice=advice,
+        part="timing",
+        what=name,
+        before=f"{before.ratio:.3f}",
+        now=f"{now.ratio:.3f}",
+        change=f"x {change}",
+        verdict="REGRESSION" if change.slower else "PASS",
+        advice=advice,
         numbers={
-            "before": before.ratio, "now": now.ratio, "change": change.ratio, "error": change.error,
-            "same_code": same.ratio, "planted": planted.ratio, "visits": len(sample.ratios),
+            "before": before.ratio,
+            "now": now.ratio,
+            "change": change.ratio,
+            "error": change.error,
+            "same_code": same.ratio,
+            "planted": planted.ratio,
+            "visits": len(sample.ratios),
         },
-    )  # fmt: skip
+    )
 
 
 def wanted(samples: Iterable[tuple[str, Sample]]) -> list[str]:

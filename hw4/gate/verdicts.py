@@ -73,9 +73,11 @@ def as_json(findings: Sequence[Finding], facts: Mapping[str, object]) -> bytes:
     """The findings, the verdict over all and what is known of the circumstances."""
     verdict = overall(findings)
     document = {
-        "verdict": verdict, "exit_code": EXIT_CODES[verdict], **facts,
+        "verdict": verdict,
+        "exit_code": EXIT_CODES[verdict],
+        **facts,
         "findings": [asdict(finding) for finding in findings],
-    }  # fmt: skip
+    }
     return (json.dumps(document, indent=1) + "\n").encode()
 
 

@@ -18,18 +18,33 @@ ROOT = Path(__file__).parents[2]
 ANSWER_SECONDS = 120
 """Longest wait for one answer; the slowest, a first import of torch, takes some seconds."""
 DROPPED = (
-    "ATEN_", "COVERAGE_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "NUMEXPR_", "OMP_", "ONEDNN_",
-    "OPENBLAS_", "PYTHON", "TORCH",
-)  # fmt: skip
+    "ATEN_",
+    "COVERAGE_",
+    "DNNL_",
+    "GOMP_",
+    "KMP_",
+    "LD_PRELOAD",
+    "MALLOC_",
+    "MKL_",
+    "NUMEXPR_",
+    "OMP_",
+    "ONEDNN_",
+    "OPENBLAS_",
+    "PYTHON",
+    "TORCH",
+)
 """Variables that change what is measured, by how they begin: a worker does not inherit them."""
 SETTINGS = {
     # One thread, set before torch loads; two beside a busy neighbour wait for each other.
-    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
     # Fresh pages from the system cost more, and less evenly, than anything else in a slice: keep what was freed, and
     # use large pages where there are any. The benchmarks are timed without this.
-    "MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}  # fmt: skip
+}
 
 
 def checkout() -> Path:
@@ -53,10 +68,14 @@ class Worker:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True, cwd=root,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            cwd=root,
             start_new_session=True,  # so that it can be ended together with the processes it starts
             env={**environment, **SETTINGS, "PYTHONPATH": os.pathsep.join(paths)},
-        )  # fmt: skip
+        )
         self._expected = (package or root) / "hw4"
 
     def __enter__(self) -> "Worker":

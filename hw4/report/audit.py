@@ -2,14 +2,19 @@
 
 import statistics
 import textwrap
+from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hw4.records import AuditedRun, AuditRecord
+from hw4.files import AUDIT
+from hw4.records import AuditedRun, AuditRecord, read_record
 from hw4.report import notebook
-from hw4.report.figures import DPI, STYLES, plain_log
-from hw4.report.findings import SETTLED_PASS, show
+from hw4.report.drawing import DPI, plain_log, style
+from hw4.report.entry import CHOICE, Entry, again, data_words
+from hw4.report.words import SETTLED_PASS, show
+from hw4.specs import AUDIT_SEEDS, NOTEBOOK_SEEDS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
 WAYS = {
@@ -50,11 +55,12 @@ def rows(record: AuditRecord) -> list[tuple[str, ...]]:
         inflation = [paired_ratio([(level(run, way), level(run, "right")) for run in runs]) for runs in (plain, normed)]
         found.append(
             (
-                f"Smoothness with BatchNorm over that without: {label}", show(ratio(record, way), digits=2),
-                show(right, digits=2), "values times " + " and ".join(f"{each.estimate:.2g}" for each in inflation)
-                + " (without, with)",
+                f"Smoothness with BatchNorm over that without: {label}",
+                show(ratio(record, way), digits=2),
+                show(right, digits=2),
+                "values times " + " and ".join(f"{each.estimate:.2g}" for each in inflation) + " (without, with)",
             )
-        )  # fmt: skip
+        )
     lag = [run.train_loss[-2] - run.train_loss[-1] for run in record.runs]
     found.append(
         (
@@ -67,18 +73,20 @@ def rows(record: AuditRecord) -> list[tuple[str, ...]]:
     pixels, cost = record.pixels, record.evaluation
     found += [
         (
-            "Largest standardised test pixel: std + 1e-6", f"{pixels.largest_notebook:,.0f}",
+            "Largest standardised test pixel: std + 1e-6",
+            f"{pixels.largest_notebook:,.0f}",
             f"{pixels.largest_right:.1f}",
             f"{pixels.above_100_notebook} of {record.data.n_test:,} test images have a pixel above 100; test loss "
             f"{pixels.test_loss_notebook:.3f} against {pixels.test_loss_right:.3f}, accuracy "
             f"{pixels.test_accuracy_notebook:.3f} against {pixels.test_accuracy_right:.3f} (one seed)",
         ),
         (
-            "Processor seconds of an evaluation: four passes forward, one batch each", f"{cost.notebook_seconds:.2f}",
+            "Processor seconds of an evaluation: four passes forward, one batch each",
+            f"{cost.notebook_seconds:.2f}",
             f"{cost.right_seconds:.2f}",
             f"times {cost.notebook_seconds / cost.right_seconds:.1f}; a training pass takes {cost.pass_seconds:.2f}",
         ),
-    ]  # fmt: skip
+    ]
     for stride in record.strides:
         if stride.diverged:
             n = len(stride.trained) + stride.diverged
@@ -95,22 +103,25 @@ def rows(record: AuditRecord) -> list[tuple[str, ...]]:
         low, high = (statistics.fmean(values) for values in wide.values())
         found.append(
             (
-                "Strides 100 and 500, shown as two", f"{low:.3f} and {high:.3f}", "one function",
+                "Strides 100 and 500, shown as two",
+                f"{low:.3f} and {high:.3f}",
+                "one function",
                 "the two read the same positions, so any gap between their bars is noise of the seeds",
             )
-        )  # fmt: skip
+        )
     spread = [statistics.stdev(run.test_accuracy[-1] for run in runs) for runs in (plain, normed) if len(runs) > 1]
     if spread:
         gap = paired_difference(
             [(b.test_accuracy[-1], a.test_accuracy[-1]) for a, b in zip(plain, normed, strict=True)]
-        )  # fmt: skip
+        )
         found.append(
             (
                 "Test accuracy gained by BatchNorm: one seed",
                 f"{normed[0].test_accuracy[-1] - plain[0].test_accuracy[-1]:+.4f}",
-                show(gap, digits=4, sign=True), f"seeds alone scatter by {max(spread):.4f} (standard deviation)",
+                show(gap, digits=4, sign=True),
+                f"seeds alone scatter by {max(spread):.4f} (standard deviation)",
             )
-        )  # fmt: skip
+        )
     if record.questions is not None:
         read = record.questions
         accuracy = mean_interval(read.stride5_notebook), mean_interval(read.stride5_right)
@@ -119,14 +130,17 @@ def rows(record: AuditRecord) -> list[tuple[str, ...]]:
             (
                 "Questions read as they are: cut at a colon, bytes printed",
                 f"{read.questions - read.cut - read.mangled}",
-                f"{read.questions}", f"{read.cut} cut, {read.mangled} otherwise mangled",
+                f"{read.questions}",
+                f"{read.cut} cut, {read.mangled} otherwise mangled",
             ),
             (
-                "Accuracy at stride 5 on such questions", show(accuracy[0]), show(accuracy[1]),
+                "Accuracy at stride 5 on such questions",
+                show(accuracy[0]),
+                show(accuracy[1]),
                 f"{show(gap, digits=4, sign=True)}; logistic regression {read.logistic_notebook:.3f} against "
                 f"{read.logistic_right:.3f}",
             ),
-        ]  # fmt: skip
+        ]
     return found
 
 
@@ -188,15 +202,23 @@ def figure(record: AuditRecord) -> Figure:
     canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
     curves, ratios, strides = canvas.subplots(1, 3)
     for variant in ("pool", "pool-batchnorm"):
-        style, runs = STYLES[variant], [run for run in record.runs if run.variant == variant]
+        line, runs = style(variant), [run for run in record.runs if run.variant == variant]
         for way, alpha in (("notebook", 0.45), ("right", 1.0)):
             means = [statistics.fmean(values) for values in zip(*(run.smoothness[way] for run in runs), strict=True)]
             curves.plot(
-                range(1, len(means) + 1), means, markersize=4, alpha=alpha, **style,
+                range(1, len(means) + 1),
+                means,
+                markersize=4,
+                alpha=alpha,
+                **line,
                 label=f"{runs[0].label}, {'done right' if way == 'right' else 'the notebook'}",
-            )  # fmt: skip
-    curves.set(title="Effective smoothness", xlabel="passes through the training data", yscale="log",
-               ylabel="what is called smoothness")  # fmt: skip
+            )
+    curves.set(
+        title="Effective smoothness",
+        xlabel="passes through the training data",
+        yscale="log",
+        ylabel="what is called smoothness",
+    )
     plain_log(curves.yaxis)
     low, high = curves.get_ylim()
     curves.set_ylim(low, 2.2 * high)  # room for the legend
@@ -204,14 +226,30 @@ def figure(record: AuditRecord) -> Figure:
         found = ratio(record, way)
         ends = (found.low, found.high) if found.n > 1 else (found.estimate, found.estimate)
         ratios.errorbar(
-            found.estimate, -y, xerr=[[found.estimate - ends[0]], [ends[1] - found.estimate]], fmt="o", capsize=3,
+            found.estimate,
+            -y,
+            xerr=[[found.estimate - ends[0]], [ends[1] - found.estimate]],
+            fmt="o",
+            capsize=3,
             color="#0072B2" if way == "right" else "#D55E00",
-        )  # fmt: skip
-        ratios.annotate(textwrap.fill(label, 26), (0, -y), xycoords=("axes fraction", "data"), xytext=(4, 17),
-                        textcoords="offset points", fontsize=8, va="center")  # fmt: skip
+        )
+        ratios.annotate(
+            textwrap.fill(label, 26),
+            (0, -y),
+            xycoords=("axes fraction", "data"),
+            xytext=(4, 17),
+            textcoords="offset points",
+            fontsize=8,
+            va="center",
+        )
     ratios.axvline(1, color="#444444", linestyle=":")
-    ratios.set(title="With BatchNorm over without", xlabel="ratio of smoothness", xscale="log", yticks=[],
-               ylim=(-len(WAYS) + 0.5, 0.7))  # fmt: skip
+    ratios.set(
+        title="With BatchNorm over without",
+        xlabel="ratio of smoothness",
+        xscale="log",
+        yticks=[],
+        ylim=(-len(WAYS) + 0.5, 0.7),
+    )
     plain_log(ratios.xaxis)
     _bars(strides, record)
     for ax in (curves, strides):
@@ -224,8 +262,15 @@ def figure(record: AuditRecord) -> Figure:
 def _bars(ax: Axes, record: AuditRecord) -> None:
     """The sweep's means in both ways, side by side."""
     names = [str(stride.stride) for stride in record.strides]
-    ax.bar([x - 0.2 for x in range(len(names))], [stride.notebook for stride in record.strides], 0.4,
-           color="#D55E00", label="lost runs averaged in, the notebook", hatch="//", alpha=0.7)  # fmt: skip
+    ax.bar(
+        [x - 0.2 for x in range(len(names))],
+        [stride.notebook for stride in record.strides],
+        0.4,
+        color="#D55E00",
+        label="lost runs averaged in, the notebook",
+        hatch="//",
+        alpha=0.7,
+    )
     means = [statistics.fmean(stride.trained) if stride.trained else 0 for stride in record.strides]
     ax.bar([x + 0.2 for x in range(len(names))], means, 0.4, color="#0072B2", label="runs that trained")
     for x, stride in enumerate(record.strides):
@@ -245,3 +290,46 @@ def as_text(record: AuditRecord) -> str:
     if record.notebook is not None:
         lines += notebook.answers(notebook.reproduce(record.notebook))
     return "\n".join(lines)
+
+
+def load(folder: Path, _anyway: bool = False) -> list[Entry]:
+    """The report's parts on a folder's audit."""
+    path = folder / AUDIT / "audit.json"
+    return entries(read_record(path, AuditRecord)) if path.exists() else []
+
+
+def entries(record: AuditRecord) -> list[Entry]:
+    """The report's parts on an audit."""
+    about: dict[str, Any] = {"rerun": _again(record), "environments": [record.environment]}
+    about["data"] = [data_words(record.data), data_words(record.questions_data)]
+    flaws = Entry(
+        title="The solved notebook, audited",
+        question="What did the homework's solved notebook report, and what does each of its flaws change?",
+        file_name="audit.png",
+        figure=figure(record),
+        alt=alt_text(),
+        caption=caption(record),
+        tables=[
+            (
+                "Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
+                HEADER,
+                rows(record),
+            )
+        ],
+        answer=answers(record),
+        **about,
+    )
+    return [flaws, *(notebook.entries(record.notebook, **about) if record.notebook is not None else [])]
+
+
+def _again(record: AuditRecord) -> str:
+    """The command that makes the audit's record again."""
+    seeds, passes = len({run.seed for run in record.runs}), len(record.runs[0].train_loss) - 1
+    repeats = len({run.seed for run in record.notebook.repeated}) if record.notebook else NOTEBOOK_SEEDS
+    return again(
+        "audit",
+        data=(CHOICE[record.data.name], None),
+        seeds=(seeds, AUDIT_SEEDS),
+        notebook_seeds=(repeats, NOTEBOOK_SEEDS),
+        passes=(passes, 10),
+    )

@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hw4.errors import RecordError, first_problem
 from hw4.records import Environment
-from hw4.report.figures import DPI, legend_below
+from hw4.report.drawing import DPI, legend_below
+from hw4.report.entry import Entry
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -172,3 +173,27 @@ def answers(run: SavedRun) -> list[str]:
     if slower:
         sentences.append(f"Slower than plain PyTorch: {', '.join(slower)}.")
     return sentences
+
+
+def load(folder: Path, _anyway: bool = False) -> list[Entry]:
+    """The report's part on the newest run of the benchmarks saved below the folder or beside it."""
+    places = (folder, folder / "benchmarks", folder.parent / "benchmarks")
+    path = next((run for place in places if (run := newest_run(place)) is not None), None)
+    return [] if path is None else [_entry(path)]
+
+
+def _entry(path: Path) -> Entry:
+    run = read_run(path)
+    return Entry(
+        title="Benchmarks: hw4 beside plain PyTorch",
+        question="How fast is hw4, beside the same work written plainly, and beside what this machine can do?",
+        file_name="benchmarks.png",
+        figure=ratio_chart(run),
+        caption=caption(run),
+        alt=f"How many times faster than plain PyTorch each workload is. {' '.join(answers(run))}",
+        tables=[("", HEADER, table_rows(run))],
+        answer=answers(run),
+        rerun="pytest benchmarks",
+        environments=[run.environment],
+        data=[f"Saved run {path.name}", EXPLANATION],
+    )

@@ -3,8 +3,11 @@
 import math
 import statistics
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,14 +15,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from hw4.errors import RecordError
+from hw4.files import LADDER, LANDSCAPES
 from hw4.readings import Block
-from hw4.records import STUCK, ConvNetRecord, PassRow, RunOutcome
-from hw4.report.figures import DPI, STYLES, legend_below, log_y, plain_log
-from hw4.report.findings import SETTLED_PASS, basis, bounded, passes, plural, seen, settled_span, show, verdict
+from hw4.records import STUCK, ConvNetRecord, PassRow, RunOutcome, Store
+from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style
+from hw4.report.entry import CHOICE, Entry, again, data_words
+from hw4.report.words import SETTLED_PASS, basis, bounded, passes, plural, seen, settled_span, show, verdict
+from hw4.specs import BISECTIONS, EXERCISES, LADDER_RATES, SEEDS, VIEWS
+from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import Interval, mean_interval, paired_ratio
 from hw4.studies import stable_bracket
 
-VARIANTS = {"pool": "ConvNet", "pool-batchnorm": "ConvNet + BatchNorm"}
+QUESTION = "Does training with BatchNorm work at larger learning rates, and does smoothness account for it?"
+VARIANTS = {name: ALL_VARIANTS[name].label for name in EXERCISES["smoothness"].variants}
+"""The two networks, without and with BatchNorm, by their labels."""
 
 
 @dataclass(frozen=True)
@@ -537,15 +546,15 @@ def _draw_rates(ax: Axes, claim: Claim) -> None:
         for offset, variant in enumerate(VARIANTS):
             found = claim.largest_stable(variant) if measure is None else _inverse(claim.level(variant, measure), share)
             if found is not None:
-                style = STYLES[variant]
+                line = style(variant)
                 # Of one seed the measured rate has a bracket, the predicted ones have nothing.
                 low, high = (found.low, found.high) if found.n > 1 or measure is None else (found.estimate,) * 2
                 ax.errorbar(
                     found.estimate,
                     -y + 0.12 - 0.24 * offset,
                     xerr=[[found.estimate - low], [high - found.estimate]],
-                    color=style["color"],
-                    marker=style["marker"],
+                    color=line["color"],
+                    marker=line["marker"],
                     capsize=3,
                     linestyle="none",
                 )
@@ -566,10 +575,10 @@ def ladder_alt_text(claim: Claim) -> str:
 
 
 def _draw_ladder(ax: Axes, claim: Claim, variant: str, pick: Callable[[ConvNetRecord], float | None]) -> None:
-    style, means, offset = STYLES[variant], {}, list(VARIANTS).index(variant)
+    line, means, offset = style(variant), {}, list(VARIANTS).index(variant)
     for rung in claim.ladders[variant]:
         values = [value for run in rung.trained if (value := pick(run)) is not None]
-        dots = {**style, "linestyle": "none", "markersize": 3, "alpha": 0.5}
+        dots = {**line, "linestyle": "none", "markersize": 3, "alpha": 0.5}
         ax.plot([rung.rate] * len(values), values, **dots)
         if rung.rate not in claim.rates:
             continue
@@ -581,13 +590,13 @@ def _draw_ladder(ax: Axes, claim: Claim, variant: str, pick: Callable[[ConvNetRe
                 f"{lost} of {len(rung.runs)}",
                 (rung.rate, 0.98 - 0.06 * offset),
                 xycoords=("data", "axes fraction"),
-                color=style["color"],
+                color=line["color"],
                 fontsize=7,
                 ha="center",
                 va="top",
             )
-    ax.plot(list(means), list(means.values()), color=style["color"], linestyle=style["linestyle"])
-    ax.plot([], [], label=VARIANTS[variant], markersize=4, **style)
+    ax.plot(list(means), list(means.values()), color=line["color"], linestyle=line["linestyle"])
+    ax.plot([], [], label=VARIANTS[variant], markersize=4, **line)
 
 
 def range_figure(claim: Claim) -> Figure:
@@ -595,7 +604,7 @@ def range_figure(claim: Claim) -> Figure:
     canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
     loss, change, smooth = canvas.subplots(1, 3)
     for variant, label in VARIANTS.items():
-        style = STYLES[variant]
+        line = style(variant)
         runs = [[row.view for row in run.rows if row.view is not None] for run in claim.landscapes[variant].values()]
         by_pass = list(zip(*runs, strict=False))
         for ax, quantity in ((loss, "losses"), (change, "gradient_changes"), (smooth, "smoothness")):
@@ -603,8 +612,8 @@ def range_figure(claim: Claim) -> Figure:
             lows, highs = (
                 [_drawn_mean([end(getattr(view, quantity)) for view in views]) for views in by_pass] for end in ends
             )
-            ax.fill_between(range(len(by_pass)), lows, highs, color=style["color"], alpha=0.25, linewidth=0)
-            ax.plot(range(len(by_pass)), highs, label=label, markersize=4, **style)
+            ax.fill_between(range(len(by_pass)), lows, highs, color=line["color"], alpha=0.25, linewidth=0)
+            ax.plot(range(len(by_pass)), highs, label=label, markersize=4, **line)
     factors = runs[0][0].factors
     loss.set(title="Loss along the update", ylabel="mean logistic loss (nats)")
     change.set(title="Gradient change along the update", ylabel="||change of gradient||")
@@ -632,14 +641,14 @@ def curvature_figure(claim: Claim) -> Figure:
     canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
     sharp, kinks, layers = canvas.subplots(1, 3)
     for offset, (variant, label) in enumerate(VARIANTS.items()):
-        style = STYLES[variant]
+        line = style(variant)
         for run in claim.landscapes[variant].values():
             shown = label if run.spec.seed == min(claim.landscapes[variant]) else None
             for ax, values in (
                 (sharp, {row.completed: sharpest(row) for row in run.rows if row.sharpness is not None}),
                 (kinks, {row.completed: 100 * row.kinks.share for row in run.rows if row.kinks is not None}),
             ):
-                ax.plot(list(values), list(values.values()), markersize=4, alpha=0.8, label=shown, **style)
+                ax.plot(list(values), list(values.values()), markersize=4, alpha=0.8, label=shown, **line)
         for x, name in enumerate(LAYERS):
             level = claim.level(variant, layer(name))
             if level is not None:
@@ -648,8 +657,8 @@ def curvature_figure(claim: Claim) -> Figure:
                     x + 0.1 * (2 * offset - 1),
                     level.estimate,
                     yerr=[[level.estimate - ends[0]], [ends[1] - level.estimate]],
-                    color=style["color"],
-                    marker=style["marker"],
+                    color=line["color"],
+                    marker=line["marker"],
                     capsize=3,
                     linestyle="none",
                 )
@@ -668,3 +677,76 @@ def curvature_figure(claim: Claim) -> Figure:
     several = len(claim.landscapes["pool"]) > 1
     legend_below(canvas, "one line for each seed; bars: 95% t intervals over seeds" if several else "one seed")
     return canvas
+
+
+def load(folder: Path, _anyway: bool = False) -> list[Entry]:
+    """The report's parts on a folder's ladder and landscapes."""
+    return entries(*(Store(folder / part, ConvNetRecord).load_all() for part in (LADDER, LANDSCAPES)))
+
+
+def entries(ladder: Sequence[ConvNetRecord], landscapes: Sequence[ConvNetRecord]) -> list[Entry]:
+    """The report's parts on these records; raises RecordError when they cannot stand together."""
+    if not ladder and not landscapes:
+        return []
+    found = assemble(ladder, landscapes)
+    about: dict[str, Any] = {"caption": found.caption, "rerun": _again(found)}
+    return [
+        Entry(
+            title="The claim: does BatchNorm allow larger learning rates?",
+            question=QUESTION,
+            file_name="ladder.png",
+            figure=ladder_figure(found),
+            alt=ladder_alt_text(found),
+            tables=[
+                (
+                    "Largest stable learning rates, and what measurements along the runs would allow",
+                    PREDICTION_HEADER,
+                    prediction_rows(found),
+                ),
+                ("The ladder", HEADER, ladder_rows(found)),
+            ],
+            answer=answers(found),
+            seconds=sum(time.cpu_seconds for run in ladder for time in run.times),
+            data=[data_words(found.any_rung.data)],
+            **about,
+            environments=[*(run.environment for run in ladder), *(view.environment for view in landscapes)],
+        ),
+        Entry(
+            title="The claim: along the update, over a range of steps",
+            question="How do loss, gradient and smoothness change over steps shorter and longer than the one taken?",
+            file_name="range.png",
+            figure=range_figure(found),
+            tables=[],
+            answer=range_answers(found),
+            alt="Bands of loss, gradient change and effective smoothness over steps of half to four times the update. "
+            + " ".join(range_answers(found)),
+            **about,
+        ),
+        Entry(
+            title="The claim: sharpness, kinks and layers",
+            question="Where does the simple story fail?",
+            file_name="curvature.png",
+            figure=curvature_figure(found),
+            tables=[],
+            answer=failures(found),
+            alt="Largest Hessian eigenvalue and kink share after some passes, and smoothness of each layer. The answer "
+            "gives the values.",
+            **about,
+        ),
+    ]
+
+
+def _again(found: Claim) -> str:
+    """The command that makes the claim's records again."""
+    spec, rates = found.any_rung.spec, found.rates
+    tried = Counter((name, seed) for name, rungs in found.ladders.items() for rung in rungs for seed in rung.runs)
+    return again(
+        "claim",
+        data=(CHOICE[spec.data], None),
+        seeds=(len(found.ladders["pool"][0].runs), SEEDS),
+        landscapes=(len(found.landscapes["pool"]), VIEWS),
+        passes=(spec.passes, type(spec).model_fields["passes"].default),
+        rate=(rates, list(LADDER_RATES)),
+        bisections=(max(tried.values()) - len(rates), BISECTIONS),
+        fresh=(True, False),
+    )

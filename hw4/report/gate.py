@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hw4.errors import RecordError, first_problem
 from hw4.records import Environment
+from hw4.report.entry import Entry
 
 
 class _Document(BaseModel):
@@ -60,3 +61,23 @@ def answers(judged: JudgedCode) -> list[str]:
         f"{judged.verdict}, {against}, from {counted}.",
         *(f"{f.part}, {f.what}: {f.advice}." for f in judged.findings if f.advice),
     ]
+
+
+def load(folder: Path, _anyway: bool = False) -> list[Entry]:
+    """The report's part on the last gate, whose JSON lies below the folder or beside it."""
+    places = (place / "gate" / "gate.json" for place in (folder, folder.parent))
+    path = next((path for path in places if path.exists()), None)
+    return [] if path is None else [_entry(path)]
+
+
+def _entry(path: Path) -> Entry:
+    judged = read_gate(path)
+    return Entry(
+        title="The gate's last word",
+        question="Did the last change make training slower or worse?",
+        answer=answers(judged),
+        caption="",
+        tables=[("", HEADER, rows(judged))],
+        rerun="hw4 gate",
+        environments=[judged.environment],
+    )

@@ -12,7 +12,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -21,8 +21,9 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import fisher_exact
 
 from hw4.records import AuditedStride, NotebookAudit, PrintedRun, PrintedStride, RepeatedRun, TimedIteration
-from hw4.report.figures import DPI, legend_below
-from hw4.report.findings import show
+from hw4.report.drawing import DPI, legend_below
+from hw4.report.entry import Entry
+from hw4.report.words import show
 from hw4.stats import CONFIDENCE, Interval, holm, permutation_test, prediction_interval
 
 Metric = Literal["train_loss", "train_accuracy", "test_loss", "test_accuracy"]
@@ -436,3 +437,24 @@ def alt_text() -> str:
         "For each run that the notebook printed, how far each of its numbers lies from the middle of our prediction "
         "interval, over iterations; below, the accuracies of its text CNNs beside ours. The tables give the values."
     )
+
+
+def entries(audit: NotebookAudit, **about: Any) -> list[Entry]:
+    """The report's part on the printed numbers; ``about`` is what it shares with the rest of the audit."""
+    found = reproduce(audit)
+    numbers = Entry(
+        title="The solved notebook, number by number",
+        question="Are the numbers that the homework's solved notebook printed those that its own protocol gives here?",
+        file_name="notebook.png",
+        figure=figure(found),
+        alt=alt_text(),
+        caption=caption(audit),
+        tables=[
+            ("What lies inside our 95% prediction intervals", RUN_HEADER, run_rows(found)),
+            ("Text CNNs; p-values are Holm's over all tests", STRIDE_HEADER, stride_rows(found)),
+            ("Every number, with our interval", NUMBER_HEADER, number_rows(found)),
+        ],
+        answer=answers(found),
+        **about,
+    )
+    return [numbers]

@@ -4,17 +4,20 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hw4.errors import RecordError
+from hw4.files import RECORDS
 from hw4.geometry import TEXT_LENGTH, input_coverage
-from hw4.records import QuestionIdentity, TextCNNRecord
-from hw4.report.figures import DPI
-from hw4.report.findings import show
-from hw4.specs import HOMEWORK_VECTORS
+from hw4.records import QuestionIdentity, Store, TextCNNRecord
+from hw4.report.drawing import DPI
+from hw4.report.entry import CHOICE, Entry, Table, again, data_words
+from hw4.report.words import show
+from hw4.specs import HOMEWORK_VECTORS, STRIDES, TRIALS, TextCNNSpec
 from hw4.stats import Interval, compare_crossed, holm, mean_interval
 from hw4.studies import RESCUE_RATES
 
@@ -22,8 +25,7 @@ LEVEL = 0.05
 NOT_THE_HOMEWORKS = "not the homework's vectors; 'hw4 fetch' brings those"
 PAIRS_HEADER = ("strides", "difference in accuracy (95% interval of this pair alone)", "Holm p", "verdict")
 
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-"""Caption, header and rows."""
+QUESTION = "How does the test accuracy of a text CNN on question vectors depend on the stride of its layers?"
 
 
 @dataclass(frozen=True)
@@ -486,3 +488,44 @@ def chart_alt_text(summary: Summary) -> str:
         for bar in summary.bars
     )
     return f"Bar chart of mean test accuracy against stride. {values}. The first table gives the numbers."
+
+
+def load(folder: Path, anyway: bool = False) -> list[Entry]:
+    """The report's parts on a folder's text CNNs."""
+    return entries(Store(folder / RECORDS, TextCNNRecord).load_all("*_textcnn-*.json"), anyway=anyway)
+
+
+def entries(records: Sequence[TextCNNRecord], *, anyway: bool = False) -> list[Entry]:
+    """The report's parts on these trials, one for each sweep; raises RecordError when they cannot stand together."""
+    return [_entry(found) for found in summaries(records, anyway=anyway)] if records else []
+
+
+def _entry(found: Summary) -> Entry:
+    title, suffix = "Exercise 2: a text CNN against its stride", found.suffix
+    return Entry(
+        title=f"{title} ({suffix})" if suffix else title,
+        question=QUESTION,
+        file_name=f"strides{f'_{suffix}' if suffix else ''}.png",
+        figure=chart(found),
+        alt=chart_alt_text(found),
+        caption=found.caption,
+        tables=found.tables,
+        answer=found.answer,
+        rerun=_again(found),
+        environments=[record.environment for record in found.records],
+        data=[data_words(found.data)],
+    )
+
+
+def _again(found: Summary) -> str:
+    """The command that makes a sweep's records again."""
+    spec, fields = found.bars[0].records[0].spec, TextCNNSpec.model_fields
+    trials = max(len(bar.records) for bar in found.bars)
+    return again(
+        "sweep",
+        data=(CHOICE[found.data.name], None),
+        stride=([bar.stride for bar in found.bars], list(STRIDES)),
+        trials=(trials, TRIALS),
+        **{name: (getattr(spec, name), fields[name].default) for name in ("epochs", "learning_rate", "momentum")},
+        fresh=(True, False),
+    )

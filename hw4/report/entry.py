@@ -1,0 +1,88 @@
+"""One part of a report, and the words that all parts share on their data, their circumstances and their command."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from matplotlib.figure import Figure
+
+from hw4.records import DataIdentity, Environment, QuestionIdentity
+
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
+"""Caption, header and rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One part of a report: a question, its figure, the answer in words, tables, and the command that makes it again.
+
+    ``data`` are sentences on what was seen, ``environments`` those of the records, ``seconds`` of processor time went
+    into training passes where that was timed.
+    """
+
+    title: str
+    question: str
+    answer: Sequence[str]
+    tables: Sequence[Table]
+    rerun: str
+    caption: str
+    environments: Sequence[Environment] = ()
+    data: Sequence[str] = ()
+    seconds: float | None = None
+    figure: Figure | None = None
+    file_name: str = ""
+    alt: str = ""
+
+    @property
+    def anchor(self) -> str:
+        """The title as the page's links know it."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+    @property
+    def circumstances(self) -> list[str]:
+        """Where and with what the records were made, each place once, in words."""
+        return list(dict.fromkeys(map(_circumstances, self.environments)))
+
+    @property
+    def duration(self) -> str:
+        """The processor time of the training passes, in a unit that suits it."""
+        seconds = self.seconds or 0
+        return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.{0 if seconds >= 10 else 1}f} seconds"
+
+
+def again(command: str, **options: tuple[object, object]) -> str:
+    """The ``hw4`` command line that makes records again, from (value, default) of each option; defaults are left out.
+
+    A value of True is a flag, a list an option given several times.
+    """
+    words = ["hw4", command]
+    for name, (value, default) in options.items():
+        if value == default:
+            continue
+        option = f"--{name.replace('_', '-')}"
+        for each in value if isinstance(value, list) else [value]:
+            words += [option] if each is True else [option, str(each)]  # all digits: fewer would be another run
+    return " ".join(words)
+
+
+CHOICE = {"fashion-mnist": "real", "digits": "embedded", "trec": "real", "grammar": "embedded"}
+"""What ``--data`` says for a data set."""
+
+
+def data_words(data: DataIdentity | QuestionIdentity) -> str:
+    """Which data was used, in a sentence."""
+    what = "questions" if isinstance(data, QuestionIdentity) else "images"
+    vectors = f", vectors: {data.vectors}" if isinstance(data, QuestionIdentity) else ""
+    return (
+        f"{data.title}: {data.n_train:,} training and {data.n_test:,} test {what}{vectors}, SHA-256 of what was used "
+        f"{data.checksum}"
+    )
+
+
+def _circumstances(made: Environment) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in made.versions.items())
+    return (
+        f"{made.cpu}, {made.threads} thread{'s' if made.threads > 1 else ''} of {made.logical_cpus} logical processors"
+        f"{'' if made.device == 'cpu' else f', {made.device}'}, {made.dtype}, {made.platform}; {versions}; commit "
+        f"{made.commit or 'unknown'}{' with uncommitted changes' if made.dirty else ''}"
+    )

@@ -1,0 +1,68 @@
+"""Words that every part of the report uses: how intervals, counts and verdicts are written."""
+
+import math
+from dataclasses import replace
+from typing import Literal
+
+from hw4.stats import Interval
+
+Verdict = Literal["below", "above", "not decided", "one seed"]
+
+SETTLED_PASS = 3
+"""Smoothness is averaged from this pass on: the first passes leave the initialisation, where the order is another."""
+
+
+def plural(n: int, noun: str) -> str:
+    """A number with its noun, as in "1 seed" and "2 seeds"."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def passes(n: int) -> str:
+    """A number of passes in words."""
+    return f"{n} pass{'' if n == 1 else 'es'}"
+
+
+def settled_span(last: int) -> str:
+    """The passes over which smoothness is averaged in a run of ``last`` passes."""
+    return f"over passes {SETTLED_PASS} to {last}" if last > SETTLED_PASS else f"after pass {last}"
+
+
+def verdict(found: Interval, value: float) -> Verdict:
+    """On which side of ``value`` the interval lies, if on one; one seed has no interval and decides nothing."""
+    return "one seed" if found.n < 2 else found.compared_with(value)
+
+
+def seen(seeds: int) -> str:
+    """How a sentence begins that rests on one seed, of so many that were run."""
+    which = "the one seed that was run" if seeds == 1 else f"one seed, the only one of {seeds} that can be compared"
+    return f"Seen in {which}, which cannot be told from chance"
+
+
+def basis(n: int, seeds: int, *, brackets: bool = False) -> str:
+    """How many of the seeds a comparison rests on; nothing for one seed, of which the sentence itself speaks."""
+    if n < 2:
+        return ""
+    text = f"paired seeds, n = {n}{'' if n == seeds else f' of {seeds}'}"
+    return f" ({text})" if brackets else f"; {text}"
+
+
+def bounded(interval: Interval, upper: float = math.inf) -> Interval:
+    """Cut the interval of a mean of values that lie in [0, upper] at what is possible.
+
+    The truth does not lie in what is cut off, so the interval covers it as often as before, and everything else about
+    it stays Student's. (Intervals on a logarithmic scale would not need it, but belong to another mean.) Comparisons
+    of seeds are made on the pairs' differences or logs, which have no such bounds.
+    """
+    return replace(interval, low=max(0.0, interval.low), high=min(upper, interval.high))
+
+
+def show(interval: Interval | None, *, digits: int = 3, sign: bool = False) -> str:
+    """Write an interval as ``estimate [low, high]``; one seed has no interval, no value at all is a dash.
+
+    The space inside the brackets does not break, so a narrow table puts the whole interval on a line of its own.
+    """
+    if interval is None:
+        return "-"
+    form = f"{'+' if sign else ''}.{digits}f"
+    estimate = f"{interval.estimate:{form}}"
+    return estimate if interval.n < 2 else f"{estimate} [{interval.low:{form}},\u00a0{interval.high:{form}}]"
