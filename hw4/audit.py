@@ -407,10 +407,18 @@ def _audited(spec: ConvNetSpec) -> AuditedRun:
     return audit_run(spec, load_images(spec.data, subset=spec.subset))
 
 
+def _audit_runs(specs: Sequence[ConvNetSpec], processes: int, on_audit: OnAudit) -> list[AuditedRun]:
+    runs = []
+    for _, run in spread(_audited, list(specs), processes=processes):
+        runs.append(run)
+        on_audit(f"smoothness of {run.label}, seed {run.seed}")
+    return sorted(runs, key=lambda run: (run.seed, run.variant))
+
+
 def parts(data: Dataset, *, seeds: int, notebook_seeds: int) -> int:
     """How many parts an audit has, for a progress bar; raises SpecError when there are no seeds."""
-    flaws = len(exercise_specs(["smoothness"], seeds=seeds, data=data)) + 4
-    return flaws + (2 * notebook_seeds + 2 if data == "fashion-mnist" else 0)
+    flaws = len(exercise_specs(["smoothness"], seeds=seeds, data=data)) + 3
+    return flaws + (2 * notebook_seeds + 3 if data == "fashion-mnist" else 0)
 
 
 def run_audit(
@@ -435,30 +443,28 @@ def run_audit(
     specs = exercise_specs(["smoothness"], seeds=seeds, data=data, passes=passes)
     cost = audit_evaluation(specs[0], images)
     on_audit("what evaluation costs")
-    runs = []
-    for _, run in spread(_audited, list(specs), processes=processes):
-        runs.append(run)
-        on_audit(f"smoothness of {run.label}, seed {run.seed}")
+    runs = _audit_runs(specs, processes, on_audit)
     pixels = audit_pixels(specs[0])
     on_audit("exploding pixels")
     strides = audit_strides(questions, folder / "sweep", processes)
     on_audit("the sweep's means")
     root = find_trec() if texts == "trec" else None
-    cut = misread(questions, root) if root is not None else None
-    found = audit_questions(questions, cut, root) if cut is not None and root is not None else None
-    on_audit("misread questions")
-    notebook = None
-    if data == "fashion-mnist" and cut is not None:
-        notebook = audit_notebook(
-            data, cut, seeds=notebook_seeds, passes=passes, processes=processes, on_audit=on_audit
-        )
+    found = notebook = None
+    if root is not None:
+        cut = misread(questions, root)
+        found = audit_questions(questions, cut, root)
+        on_audit("misread questions")
+        if data == "fashion-mnist":
+            notebook = audit_notebook(
+                data, cut, seeds=notebook_seeds, passes=passes, processes=processes, on_audit=on_audit
+            )
     record = AuditRecord(
         key="audit",
         data=identity(images),
         questions_data=question_identity(questions),
         environment=images_environment(images),
         learning_rate=specs[0].learning_rate,
-        runs=sorted(runs, key=lambda run: (run.seed, run.variant)),
+        runs=runs,
         pixels=pixels,
         strides=strides,
         questions=found,

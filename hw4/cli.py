@@ -4,12 +4,12 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 from tqdm import tqdm
@@ -42,7 +42,7 @@ from hw4.specs import (
 if TYPE_CHECKING:
     from hw4.records import ConvNetRecord, RunNote, TextCNNRecord
     from hw4.runs import Record
-    from hw4.studies import Spec
+    from hw4.studies import Spec, Study
 
 FAILED, USAGE, UNMEASURABLE, DIVERGED, INTERRUPTED = 1, 2, 3, 4, 130
 
@@ -268,39 +268,21 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     device: Device = "cpu",
     fresh: Fresh = False,
     as_json: Json = False,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
-    del debug
     say, workers = _sayer(as_json), _one_thread(processes)
     chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
     convnets = [known for known in EXERCISES if chosen & {"all", known}]
     texts = bool(chosen & {"all", "stride"})
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
-    nets = exercise_specs(
-        convnets,
-        seeds=seeds,
-        data=images,
-        subset=subset,
-        passes=passes,
-        learning_rate=learning_rate,
-        batch_size=batch_size,
-        directions=directions,
-        noise_floor=noise_floor,
-    )
-    # A network that is in no exercise on smoothness goes without its cost.
-    smooth = {
-        name for each in convnets for name in EXERCISES[each].variants if "smoothness" in EXERCISES[each].measures
-    }
-    nets = tuple(net if net.variant in smooth else net.model_copy(update={"directions": 0}) for net in nets)
+    trained = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size}
+    nets = _networks(convnets, images, seeds, subset, directions=directions, noise_floor=noise_floor, **trained)
     trials = sweep_specs(questions) if texts else ()
-
     _check_device(device)
     from hw4.records import ConvNetRecord, RunNote
-    from hw4.runs import make_all
-    from hw4.studies import Spec, grid, sweep
+    from hw4.studies import grid, sweep
 
-    specs: list[Spec] = [*nets, *trials]
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
     say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
     failed: dict[str, str] = {}
@@ -312,15 +294,9 @@ def run_command(  # noqa: PLR0917  typer makes options of them
             failed.setdefault(title, _explain(error)[1])
 
     with _alone(folder):
-        with _progress(specs, say) as on_record:
-            made = make_all(
-                [(folder / RECORDS, grid(nets)), (folder / RECORDS, sweep(trials, rescue=rescue))],
-                processes=workers,
-                fresh=fresh,
-                device=device,
-                on_record=on_record,
-                on_failure=on_failure,
-            )
+        studies = [(folder / RECORDS, grid(nets)), (folder / RECORDS, sweep(trials, rescue=rescue))]
+        how = {"processes": workers, "fresh": fresh, "device": device, "on_failure": on_failure}
+        made = _train(studies, [*nets, *trials], say, **how)
         if errors and not made:
             raise Hw4Error(f"nothing could be done ({_explain(errors[0])[1]})") from errors[0]
         lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
@@ -329,6 +305,28 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     if errors and "--debug" in sys.argv:
         raise errors[0]
     _end(failed, lost, len(nets))
+
+
+def _networks(
+    exercises: list[str], data: Dataset, seeds: int, subset: float | None, **settings: object
+) -> tuple[ConvNetSpec, ...]:
+    """The ConvNets of some exercises; one that is in none on smoothness goes without its cost."""
+    nets = exercise_specs(exercises, seeds=seeds, data=data, subset=subset, **settings)
+    measured = {
+        name
+        for exercise in exercises
+        for name in EXERCISES[exercise].variants
+        if "smoothness" in EXERCISES[exercise].measures
+    }
+    return tuple(net if net.variant in measured else net.model_copy(update={"directions": 0}) for net in nets)
+
+
+def _train(studies: "list[tuple[Path, Study]]", specs: "Sequence[Spec]", say: Say, **how: Any) -> "list[Record]":
+    """Carry studies out, of which these runs are known beforehand, with a bar and a line for each that ends."""
+    from hw4.runs import make_all
+
+    with _progress(list(specs), say) as on_record:
+        return make_all(studies, on_record=on_record, **how)
 
 
 def _note(folder: Path, note: "RunNote") -> None:
@@ -386,10 +384,9 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     ] = None,
     fresh: Fresh = False,
     as_json: Json = False,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Train the text CNNs of exercise 2 over strides and draw the bar chart."""
-    del debug
     say, workers = _sayer(as_json), _one_thread(processes)
     _, name, folder, _ = _choose(data, out, say, questions=True)
     specs = sweep_specs(
@@ -397,20 +394,14 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     )
 
     from hw4.records import RunNote, Store
-    from hw4.runs import make_all
     from hw4.studies import sweep
 
     say(f"Training {len(specs)} text CNNs in {scheduler or _in_processes(workers)}.")
     cluster = _cluster(scheduler, say) if scheduler else contextlib.nullcontext()
     with _alone(folder):
-        with cluster as executor, _progress(list(specs), say) as on_record:
-            make_all(
-                [(folder / RECORDS, sweep(specs, rescue=rescue))],
-                processes=workers,
-                executor=executor,
-                fresh=fresh,
-                on_record=on_record,
-            )
+        studies = [(folder / RECORDS, sweep(specs, rescue=rescue))]
+        with cluster as executor:
+            _train(studies, specs, say, processes=workers, executor=executor, fresh=fresh)
         note = Store(folder, RunNote).load("run")
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
             _note(folder, note)
@@ -462,29 +453,21 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     device: Device = "cpu",
     fresh: Fresh = False,
     as_json: Json = False,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Test the claim that BatchNorm allows larger learning rates: a ladder of rates, sharpness, kinks, range views."""
-    del debug
     say, workers = _sayer(as_json), _one_thread(processes)
     name, _, folder, _ = _choose(data, out, say, images=True)
     rungs = ladder_specs(rates=rate or LADDER_RATES, seeds=seeds, data=name, passes=passes)
     views = landscape_specs(seeds=landscapes, data=name, passes=passes)
 
     _check_device(device)
-    from hw4.runs import make_all
     from hw4.studies import grid, ladder
 
     say(f"Training {len(rungs)} networks on the ladder and {len(views)} to look around in.")
     with _alone(folder):
-        with _progress([*rungs, *views], say) as on_record:
-            make_all(
-                [(folder / LADDER, ladder(rungs, bisections=bisections)), (folder / LANDSCAPES, grid(views))],
-                processes=workers,
-                fresh=fresh,
-                device=device,
-                on_record=on_record,
-            )
+        studies = [(folder / LADDER, ladder(rungs, bisections=bisections)), (folder / LANDSCAPES, grid(views))]
+        _train(studies, [*rungs, *views], say, processes=workers, fresh=fresh, device=device)
         _finish(folder, say, as_json)
 
 
@@ -503,10 +486,9 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     out: Out = None,
     processes: Processes = None,
     as_json: Json = False,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Rerun the solved notebook's way of measuring beside the right one, and show what each flaw changes."""
-    del debug
     say, workers = _sayer(as_json), _one_thread(processes)
     name, texts, folder, _ = _choose(data, out, say, images=True, questions=True)
 
@@ -543,10 +525,9 @@ def report_command(
     ] = False,
     csv: Annotated[bool, typer.Option("--csv", help="Write results.csv as well: a row for each run and pass.")] = False,
     as_json: Json = False,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
-    del debug
     if csv:
         from hw4.results import load_results
 
@@ -570,10 +551,9 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     data: Annotated[Literal["embedded", "real"], typer.Option(help="What the accuracies are of.")] = "embedded",
     out: Annotated[Path, typer.Option(help="Folder for gate.json and gate.xml (JUnit).")] = Path("reports/gate"),
     as_json: Json = False,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> int:
     """Judge whether the code became slower or worse, by a gate that tests itself on every run."""
-    del debug
     if against and update:
         raise SpecError("--update takes what is measured now, so it does not go with --against; give one of them")
     from hw4.gate import run, verdicts
@@ -621,13 +601,12 @@ def fetch_command(
             "en_core_web_sm as $HW4_DATA does, or all the files side by side; may be given several times."
         ),
     ] = None,
-    debug: Debug = False,
+    _debug: Debug = False,
 ) -> None:
     """Download FashionMNIST (31 MB), TREC (0.1 MB) and spaCy's en_core_web_sm 3.6.0 (13 MB), checked by SHA-256 sums.
 
     They go to $HW4_DATA or the user's cache. A model of another version there is kept with the version in its name.
     """
-    del debug
     from hw4.data.fetch import check_mirror, fetch_all
     from hw4.data.locate import data_roots
 

@@ -72,10 +72,8 @@ def spread(
     if executor is None and (processes == 1 or len(tasks) <= 1):
         yield from _here(make, tasks, on_failure)
         return
-    # "spawn" gives every process a torch of its own, on every platform.
-    pool = executor or ProcessPoolExecutor(
-        min(processes, len(tasks)), mp_context=multiprocessing.get_context("spawn"), initializer=_begin
-    )
+    spawn = multiprocessing.get_context("spawn")  # gives every process a torch of its own, on every platform
+    pool = executor or ProcessPoolExecutor(min(processes, len(tasks)), mp_context=spawn, initializer=_begin)
     going: dict[Future[Result], Task] = {}
     failed: BaseException | None = None
     try:
@@ -95,9 +93,7 @@ def spread(
         if failed is not None:
             raise failed
     except BrokenProcessPool as error:
-        raise Hw4Error(
-            "a worker process died; what had finished is kept, and the same command goes on from there"
-        ) from error
+        raise Hw4Error("a worker process died; what had finished is kept, and the same command goes on") from error
     finally:
         if executor is None:
             pool.shutdown(cancel_futures=True)

@@ -6,7 +6,7 @@ What computes is imported where it computes: a process that only hands out work 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,11 +119,9 @@ def make_all(
 ) -> list[Record]:
     """Make every run that the studies want and their folders do not hold, until nothing more is wanted.
 
-    Returns all records in the order in which they were wanted. Runs go, the longest first, to so many processes of
-    one thread each, or to ``executor``, which may be on other machines. Folders are created, and proved writable,
-    before anything is trained. A stored record serves when its data, its computing code, versions and precision are
-    those of this process, and for ConvNets processor, device and threads; ``fresh`` makes it again all the same. Every
-    run is saved as it ends, so whatever stops this, nothing finished is lost and the same call goes on. With
+    Returns all records in the order in which they were wanted. Runs go, the longest first, to so many processes of one
+    thread each, or to ``executor``. A stored record serves when a run made now would have its numbers; ``fresh`` makes
+    it again all the same. Every run is saved as it ends: whatever stops this, the same call goes on from there. With
     ``on_failure`` a run that cannot be made is told there and stops no other; without it the first such error is
     raised. Raises SpecError when a spec and its data do not fit.
     """
@@ -137,32 +135,36 @@ def make_all(
 
     def ask() -> None:
         """Look for what is wanted now, and queue what is not found, until nothing new is wanted."""
-        while new := list(
-            dict.fromkeys((at, spec) for at, study in studies for spec in study(made[at]) if spec not in made[at])
-        ):
-            known = {(folder, spec): None if fresh else _found(spec, folder, device) for folder, spec in new}
+        while new := _new(studies, made):
             for folder, kind in dict.fromkeys((folder, KINDS[type(spec)]) for folder, spec in new):
                 Store(folder, kind).prepare()
             missing = []
-            for (folder, spec), found in known.items():
-                if found is not None:
-                    take(folder, spec, found, on_disk=True)
+            for folder, spec in new:
+                made[folder][spec] = None
+                if not fresh and (record := _found(spec, folder, device)) is not None:
+                    take(folder, spec, record, on_disk=True)
                 else:
-                    made[folder][spec] = None
                     missing.append((folder, spec))
             queue.extend(_tasks(missing, device, remote=executor is not None))
 
-    def fail(task: Task, error: Exception) -> None:
-        assert on_failure is not None
-        for spec in task.specs:
-            on_failure(spec, error)
-
     ask()
-    failing = None if on_failure is None else fail
-    for task, results in spread(make, queue, processes=processes, executor=executor, on_failure=failing):
-        store = Store(task.folder, KINDS[type(task.specs[0])])
+    fail = None if on_failure is None else partial(_fail, on_failure)
+    for task, results in spread(make, queue, processes=processes, executor=executor, on_failure=fail):
         for spec, result in zip(task.specs, results, strict=True):
-            store.save(result)
+            Store(task.folder, KINDS[type(spec)]).save(result)
             take(task.folder, spec, result, on_disk=False)
         ask()
     return [record for runs in made.values() for record in runs.values() if record is not None]
+
+
+def _fail(on_failure: OnFailure, task: Task, error: Exception) -> None:
+    for spec in task.specs:
+        on_failure(spec, error)
+
+
+def _new(
+    studies: Sequence[tuple[Path, Study]], made: Mapping[Path, Mapping[Spec, Record | None]]
+) -> list[tuple[Path, Spec]]:
+    """What the studies want now and did not want before, each run once."""
+    wanted = [(folder, spec) for folder, study in studies for spec in study(made[folder])]
+    return [each for each in dict.fromkeys(wanted) if each[1] not in made[each[0]]]

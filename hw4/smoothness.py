@@ -140,24 +140,29 @@ def measure_directions(
             # Two gradients of the same function at the same point, summed in different orders, differ by sqrt(2) times
             # the error of one; so does a difference of gradients at two points from its own true value.
             noise = _norm(objective.gradient(w, reordered=True) - before)
-        update_norm, change_norm = _norm(step), _norm(change)
-        along = float(step.double() @ change.double())
-        readings.append(
-            SmoothnessReading(
-                smoothness=change_norm / update_norm,
-                update_norm=update_norm,
-                gradient_change_norm=change_norm,
-                cosine=max(-1.0, min(1.0, along / update_norm / change_norm)) if change_norm else 0.0,
-                along_update=abs(along) / update_norm**2,
-                weight_norm=_norm(w),
-                learning_rate=learning_rate,
-                noise_floor=None if noise is None else noise / update_norm,
-                norm_mode=objective.norm_mode,
-                chunk_size=objective.chunk_size,
-                blocks=tuple(
-                    Block(name=name, weight_norm=_norm(a), update_norm=_norm(b), gradient_change_norm=_norm(c))
-                    for name, a, b, c in zip(objective.names, *map(objective.split, (w, step, change)), strict=True)
-                ),
-            )
-        )
+        readings.append(_reading(objective, w, step, change, learning_rate=learning_rate, noise=noise))
     return readings
+
+
+def _reading(
+    objective: Objective, w: Tensor, step: Tensor, change: Tensor, *, learning_rate: float, noise: float | None
+) -> SmoothnessReading:
+    """The reading of a step (p,) from w (p,) along which the gradient changed so (p,); ``noise`` is the change's."""
+    update_norm, change_norm = _norm(step), _norm(change)
+    along = float(step.double() @ change.double())
+    return SmoothnessReading(
+        smoothness=change_norm / update_norm,
+        update_norm=update_norm,
+        gradient_change_norm=change_norm,
+        cosine=max(-1.0, min(1.0, along / update_norm / change_norm)) if change_norm else 0.0,
+        along_update=abs(along) / update_norm**2,
+        weight_norm=_norm(w),
+        learning_rate=learning_rate,
+        noise_floor=None if noise is None else noise / update_norm,
+        norm_mode=objective.norm_mode,
+        chunk_size=objective.chunk_size,
+        blocks=tuple(
+            Block(name=name, weight_norm=_norm(a), update_norm=_norm(b), gradient_change_norm=_norm(c))
+            for name, a, b, c in zip(objective.names, *map(objective.split, (w, step, change)), strict=True)
+        ),
+    )

@@ -43,12 +43,7 @@ def train_trials(
     spec = specs[0]
     if spec.data != questions.name:
         raise SpecError(f"the run {spec.key} is about {spec.data}, but the data given is {questions.name}")
-    models = []
-    for each in specs:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seeded(each.trial, INITIAL_WEIGHTS).initial_seed())
-            models.append(TextCNN(spec.stride))
-    ensemble = TextCNNEnsemble.from_models(models)
+    ensemble = TextCNNEnsemble.from_models([_build(each) for each in specs])
     first, _ = _evaluate(ensemble, questions.x_train, questions.y_train)
     train_ensemble(
         ensemble,
@@ -63,25 +58,40 @@ def train_trials(
     last, _ = _evaluate(ensemble, questions.x_train, questions.y_train)
     test, correct = _evaluate(ensemble, questions.x_test, questions.y_test)
     where = _environment()
-    records = []
-    for index, each in enumerate(specs):
-        diverged = not (math.isfinite(last[index]) and math.isfinite(test[index]) and last[index] <= first[index])
-        right = None if diverged else correct[index].tolist()
-        records.append(
-            TextCNNRecord(
-                key=each.key,
-                spec=each,
-                stride=each.stride,
-                trial=each.trial,
-                data=data,
-                environment=where,
-                test_accuracy=None if right is None else sum(right) / len(right),
-                correct=right,
-                train_loss=float(last[index]) if math.isfinite(last[index]) else None,
-                diverged=diverged,
-            )
-        )
-    return records
+    return [
+        _record(each, data, where, diverged=not (end <= start and math.isfinite(tested)), train_loss=end, right=right)
+        for each, start, end, tested, right in zip(specs, first, last, test, correct.tolist(), strict=True)
+    ]
+
+
+def _build(spec: TextCNNSpec) -> TextCNN:
+    """The trial's network with the weights of its seed; torch's global random state is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeded(spec.trial, INITIAL_WEIGHTS).initial_seed())
+        return TextCNN(spec.stride)
+
+
+def _record(
+    spec: TextCNNSpec,
+    data: QuestionIdentity,
+    where: Environment,
+    *,
+    diverged: bool,
+    train_loss: float,
+    right: list[bool],
+) -> TextCNNRecord:
+    return TextCNNRecord(
+        key=spec.key,
+        spec=spec,
+        stride=spec.stride,
+        trial=spec.trial,
+        data=data,
+        environment=where,
+        test_accuracy=None if diverged else sum(right) / len(right),
+        correct=None if diverged else right,
+        train_loss=train_loss if math.isfinite(train_loss) else None,
+        diverged=diverged,
+    )
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 import statistics
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.figure import Figure
 from hw4.files import AUDIT
 from hw4.records import AuditedRun, AuditRecord, read_record
 from hw4.report import notebook
-from hw4.report.drawing import DPI, plain_log, style
+from hw4.report.drawing import DPI, error_bar, plain_log, style
 from hw4.report.entry import CHOICE, Entry, again, data_words
 from hw4.report.words import SETTLED_PASS, show
 from hw4.specs import AUDIT_SEEDS, NOTEBOOK_SEEDS
@@ -38,110 +39,105 @@ def level(run: AuditedRun, way: str) -> float:
 
 def ratio(record: AuditRecord, way: str) -> Interval:
     """Smoothness with BatchNorm over that without, in one way, paired by seed."""
-    by_variant = {
-        variant: {run.seed: level(run, way) for run in record.runs if run.variant == variant}
-        for variant in ("pool", "pool-batchnorm")
-    }
-    return paired_ratio([(by_variant["pool-batchnorm"][seed], value) for seed, value in by_variant["pool"].items()])
+    pairs = zip(*_arms(record), strict=True)
+    return paired_ratio([(level(normed, way), level(plain, way)) for plain, normed in pairs])
 
 
-def rows(record: AuditRecord) -> list[tuple[str, ...]]:
+Row = tuple[str, str, str, str]
+"""A flaw: what, the notebook's value, the right one, what the flaw changes; as in ``HEADER``."""
+
+
+def rows(record: AuditRecord) -> list[Row]:
     """The table: one row for each flaw."""
-    plain = [run for run in record.runs if run.variant == "pool"]
-    normed = [run for run in record.runs if run.variant == "pool-batchnorm"]
-    right = ratio(record, "right")
-    found: list[tuple[str, ...]] = []
+    flaws = (_smoothness_rows, _bookkeeping_rows, _evaluation_rows, _stride_rows, _one_seed_rows, _question_rows)
+    return [row for flaw in flaws for row in flaw(record)]
+
+
+def _arms(record: AuditRecord) -> tuple[list[AuditedRun], list[AuditedRun]]:
+    """The runs without and with BatchNorm, by seed."""
+    plain, normed = ([run for run in record.runs if run.variant == name] for name in ("pool", "pool-batchnorm"))
+    return plain, normed
+
+
+def _smoothness_rows(record: AuditRecord) -> Iterator[Row]:
+    right = show(ratio(record, "right"), digits=2)
     for way, label in list(WAYS.items())[1:]:
-        inflation = [paired_ratio([(level(run, way), level(run, "right")) for run in runs]) for runs in (plain, normed)]
-        found.append(
-            (
-                f"Smoothness with BatchNorm over that without: {label}",
-                show(ratio(record, way), digits=2),
-                show(right, digits=2),
-                "values times " + " and ".join(f"{each.estimate:.2g}" for each in inflation) + " (without, with)",
-            )
+        inflation = " and ".join(
+            f"{paired_ratio([(level(run, way), level(run, 'right')) for run in runs]).estimate:.2g}"
+            for runs in _arms(record)
         )
-    lag = [run.train_loss[-2] - run.train_loss[-1] for run in record.runs]
-    found.append(
-        (
-            f"Train loss after {len(plain[0].train_loss) - 1} passes, without BatchNorm: logged at the start of a pass",
-            f"{statistics.fmean(run.train_loss[-2] for run in plain):.3f}",
-            f"{statistics.fmean(run.train_loss[-1] for run in plain):.3f}",
-            f"the last pass is missing: {statistics.fmean(lag):+.3f} on average over both networks",
-        )
-    )
+        what = f"Smoothness with BatchNorm over that without: {label}"
+        yield what, show(ratio(record, way), digits=2), right, f"values times {inflation} (without, with)"
+
+
+def _bookkeeping_rows(record: AuditRecord) -> Iterator[Row]:
+    plain, _ = _arms(record)
+    before, after = (statistics.fmean(run.train_loss[place] for run in plain) for place in (-2, -1))
+    lag = statistics.fmean(run.train_loss[-2] - run.train_loss[-1] for run in record.runs)
+    what = f"Train loss after {len(plain[0].train_loss) - 1} passes, without BatchNorm: logged at the start of a pass"
+    yield what, f"{before:.3f}", f"{after:.3f}", f"the last pass is missing: {lag:+.3f} on average over both networks"
+
+
+def _evaluation_rows(record: AuditRecord) -> Iterator[Row]:
     pixels, cost = record.pixels, record.evaluation
-    found += [
-        (
-            "Largest standardised test pixel: std + 1e-6",
-            f"{pixels.largest_notebook:,.0f}",
-            f"{pixels.largest_right:.1f}",
-            f"{pixels.above_100_notebook} of {record.data.n_test:,} test images have a pixel above 100; test loss "
-            f"{pixels.test_loss_notebook:.3f} against {pixels.test_loss_right:.3f}, accuracy "
-            f"{pixels.test_accuracy_notebook:.3f} against {pixels.test_accuracy_right:.3f} (one seed)",
-        ),
-        (
-            "Processor seconds of an evaluation: four passes forward, one batch each",
-            f"{cost.notebook_seconds:.2f}",
-            f"{cost.right_seconds:.2f}",
-            f"times {cost.notebook_seconds / cost.right_seconds:.1f}; a training pass takes {cost.pass_seconds:.2f}",
-        ),
-    ]
-    for stride in record.strides:
-        if stride.diverged:
-            n = len(stride.trained) + stride.diverged
-            found.append(
-                (
-                    f"Mean accuracy at stride {stride.stride}: lost runs averaged in as class 0's share",
-                    f"{stride.notebook:.3f}",
-                    f"{show(mean_interval(stride.trained))}" if stride.trained else "none",
-                    f"{stride.diverged} of {n} runs diverged and have no accuracy",
-                )
-            )
-    wide = {stride.stride: stride.trained for stride in record.strides if stride.stride in {100, 500}}
-    if len(wide) == 2 and all(wide.values()):
-        low, high = (statistics.fmean(values) for values in wide.values())
-        found.append(
-            (
-                "Strides 100 and 500, shown as two",
-                f"{low:.3f} and {high:.3f}",
-                "one function",
-                "the two read the same positions, so any gap between their bars is noise of the seeds",
-            )
+    yield (
+        "Largest standardised test pixel: std + 1e-6",
+        f"{pixels.largest_notebook:,.0f}",
+        f"{pixels.largest_right:.1f}",
+        f"{pixels.above_100_notebook} of {record.data.n_test:,} test images have a pixel above 100; test loss "
+        f"{pixels.test_loss_notebook:.3f} against {pixels.test_loss_right:.3f}, accuracy "
+        f"{pixels.test_accuracy_notebook:.3f} against {pixels.test_accuracy_right:.3f} (one seed)",
+    )
+    yield (
+        "Processor seconds of an evaluation: four passes forward, one batch each",
+        f"{cost.notebook_seconds:.2f}",
+        f"{cost.right_seconds:.2f}",
+        f"times {cost.notebook_seconds / cost.right_seconds:.1f}; a training pass takes {cost.pass_seconds:.2f}",
+    )
+
+
+def _stride_rows(record: AuditRecord) -> Iterator[Row]:
+    for stride in (stride for stride in record.strides if stride.diverged):
+        yield (
+            f"Mean accuracy at stride {stride.stride}: lost runs averaged in as class 0's share",
+            f"{stride.notebook:.3f}",
+            show(mean_interval(stride.trained)) if stride.trained else "none",
+            f"{stride.diverged} of {len(stride.trained) + stride.diverged} runs diverged and have no accuracy",
         )
-    spread = [statistics.stdev(run.test_accuracy[-1] for run in runs) for runs in (plain, normed) if len(runs) > 1]
-    if spread:
-        gap = paired_difference(
-            [(b.test_accuracy[-1], a.test_accuracy[-1]) for a, b in zip(plain, normed, strict=True)]
+    wide = [stride.trained for stride in record.strides if stride.stride in {100, 500}]
+    if len(wide) == 2 and all(wide):
+        yield (
+            "Strides 100 and 500, shown as two",
+            " and ".join(f"{statistics.fmean(values):.3f}" for values in wide),
+            "one function",
+            "the two read the same positions, so any gap between their bars is noise of the seeds",
         )
-        found.append(
-            (
-                "Test accuracy gained by BatchNorm: one seed",
-                f"{normed[0].test_accuracy[-1] - plain[0].test_accuracy[-1]:+.4f}",
-                show(gap, digits=4, sign=True),
-                f"seeds alone scatter by {max(spread):.4f} (standard deviation)",
-            )
-        )
-    if record.questions is not None:
-        read = record.questions
-        accuracy = mean_interval(read.stride5_notebook), mean_interval(read.stride5_right)
-        gap = paired_difference(list(zip(read.stride5_notebook, read.stride5_right, strict=True)))
-        found += [
-            (
-                "Questions read as they are: cut at a colon, bytes printed",
-                f"{read.questions - read.cut - read.mangled}",
-                f"{read.questions}",
-                f"{read.cut} cut, {read.mangled} otherwise mangled",
-            ),
-            (
-                "Accuracy at stride 5 on such questions",
-                show(accuracy[0]),
-                show(accuracy[1]),
-                f"{show(gap, digits=4, sign=True)}; logistic regression {read.logistic_notebook:.3f} against "
-                f"{read.logistic_right:.3f}",
-            ),
-        ]
-    return found
+
+
+def _one_seed_rows(record: AuditRecord) -> Iterator[Row]:
+    plain, normed = ([run.test_accuracy[-1] for run in runs] for runs in _arms(record))
+    if len(plain) > 1:
+        gap = show(paired_difference(list(zip(normed, plain, strict=True))), digits=4, sign=True)
+        spread = max(map(statistics.stdev, (plain, normed)))
+        changes = f"seeds alone scatter by {spread:.4f} (standard deviation)"
+        yield "Test accuracy gained by BatchNorm: one seed", f"{normed[0] - plain[0]:+.4f}", gap, changes
+
+
+def _question_rows(record: AuditRecord) -> Iterator[Row]:
+    read = record.questions
+    if read is None:
+        return
+    intact = f"{read.questions - read.cut - read.mangled}"
+    what = "Questions read as they are: cut at a colon, bytes printed"
+    yield what, intact, f"{read.questions}", f"{read.cut} cut, {read.mangled} otherwise mangled"
+    gap = paired_difference(list(zip(read.stride5_notebook, read.stride5_right, strict=True)))
+    yield (
+        "Accuracy at stride 5 on such questions",
+        show(mean_interval(read.stride5_notebook)),
+        show(mean_interval(read.stride5_right)),
+        f"{show(gap, digits=4, sign=True)}; logistic regression {read.logistic_notebook:.3f} against "
+        f"{read.logistic_right:.3f}",
+    )
 
 
 def answers(record: AuditRecord) -> list[str]:
@@ -201,62 +197,45 @@ def figure(record: AuditRecord) -> Figure:
     """Draw curves, ratios flaw by flaw, and the sweep's means."""
     canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
     curves, ratios, strides = canvas.subplots(1, 3)
-    for variant in ("pool", "pool-batchnorm"):
-        line, runs = style(variant), [run for run in record.runs if run.variant == variant]
-        for way, alpha in (("notebook", 0.45), ("right", 1.0)):
-            means = [statistics.fmean(values) for values in zip(*(run.smoothness[way] for run in runs), strict=True)]
-            curves.plot(
-                range(1, len(means) + 1),
-                means,
-                markersize=4,
-                alpha=alpha,
-                **line,
-                label=f"{runs[0].label}, {'done right' if way == 'right' else 'the notebook'}",
-            )
-    curves.set(
-        title="Effective smoothness",
-        xlabel="passes through the training data",
-        yscale="log",
-        ylabel="what is called smoothness",
-    )
-    plain_log(curves.yaxis)
-    low, high = curves.get_ylim()
-    curves.set_ylim(low, 2.2 * high)  # room for the legend
-    for y, (way, label) in enumerate(WAYS.items()):
-        found = ratio(record, way)
-        ends = (found.low, found.high) if found.n > 1 else (found.estimate, found.estimate)
-        ratios.errorbar(
-            found.estimate,
-            -y,
-            xerr=[[found.estimate - ends[0]], [ends[1] - found.estimate]],
-            fmt="o",
-            capsize=3,
-            color="#0072B2" if way == "right" else "#D55E00",
-        )
-        ratios.annotate(
-            textwrap.fill(label, 26),
-            (0, -y),
-            xycoords=("axes fraction", "data"),
-            xytext=(4, 17),
-            textcoords="offset points",
-            fontsize=8,
-            va="center",
-        )
-    ratios.axvline(1, color="#444444", linestyle=":")
-    ratios.set(
-        title="With BatchNorm over without",
-        xlabel="ratio of smoothness",
-        xscale="log",
-        yticks=[],
-        ylim=(-len(WAYS) + 0.5, 0.7),
-    )
-    plain_log(ratios.xaxis)
+    _draw_curves(curves, record)
+    _draw_ratios(ratios, record)
     _bars(strides, record)
     for ax in (curves, strides):
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
     canvas.supxlabel("\n".join(textwrap.wrap(caption(record), 150)), fontsize=8, color="#444444")
     return canvas
+
+
+def _draw_curves(ax: Axes, record: AuditRecord) -> None:
+    """Smoothness over passes, by the notebook's way and done right."""
+    for runs in _arms(record):
+        for way, alpha, words in (("notebook", 0.45, "the notebook"), ("right", 1.0, "done right")):
+            means = [statistics.fmean(values) for values in zip(*(run.smoothness[way] for run in runs), strict=True)]
+            line = {**style(runs[0].variant), "alpha": alpha, "markersize": 4}
+            ax.plot(range(1, len(means) + 1), means, label=f"{runs[0].label}, {words}", **line)
+    ax.set(title="Effective smoothness", xlabel="passes through the training data", yscale="log")
+    ax.set_ylabel("what is called smoothness")
+    plain_log(ax.yaxis)
+    low, high = ax.get_ylim()
+    ax.set_ylim(low, 2.2 * high)  # room for the legend
+
+
+def _draw_ratios(ax: Axes, record: AuditRecord) -> None:
+    """The ratio with BatchNorm over without, way by way."""
+    for y, (way, label) in enumerate(WAYS.items()):
+        found, color = ratio(record, way), "#0072B2" if way == "right" else "#D55E00"
+        ax.errorbar(found.estimate, -y, xerr=error_bar(found), fmt="o", capsize=3, color=color)
+        place: dict[str, Any] = {
+            "xycoords": ("axes fraction", "data"),
+            "xytext": (4, 17),
+            "textcoords": "offset points",
+        }
+        ax.annotate(textwrap.fill(label, 26), (0, -y), fontsize=8, va="center", **place)
+    ax.axvline(1, color="#444444", linestyle=":")
+    ax.set(title="With BatchNorm over without", xlabel="ratio of smoothness", xscale="log", yticks=[])
+    ax.set_ylim(-len(WAYS) + 0.5, 0.7)
+    plain_log(ax.xaxis)
 
 
 def _bars(ax: Axes, record: AuditRecord) -> None:

@@ -18,7 +18,7 @@ from hw4.errors import RecordError
 from hw4.files import LADDER, LANDSCAPES
 from hw4.readings import Block
 from hw4.records import STUCK, ConvNetRecord, PassRow, RunOutcome, Store
-from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style
+from hw4.report.drawing import DPI, error_bar, legend_below, log_y, plain_log, style
 from hw4.report.entry import CHOICE, Entry, again, data_words
 from hw4.report.words import SETTLED_PASS, basis, bounded, passes, plural, seen, settled_span, show, verdict
 from hw4.specs import BISECTIONS, EXERCISES, LADDER_RATES, SEEDS, VIEWS
@@ -272,6 +272,7 @@ def _final_accuracy(run: ConvNetRecord) -> float | None:
     return run.last.test_accuracy
 
 
+PREDICTION_CAPTION = "Largest stable learning rates, and what measurements along the runs would allow"
 PREDICTION_HEADER = ("learning rates", *VARIANTS.values(), "ratio, BatchNorm over without")
 PREDICTIONS: tuple[tuple[str, Callable[[PassRow], float | None], int], ...] = (
     ("1 / smoothness", at_step, 1),
@@ -652,16 +653,8 @@ def curvature_figure(claim: Claim) -> Figure:
         for x, name in enumerate(LAYERS):
             level = claim.level(variant, layer(name))
             if level is not None:
-                ends = (level.low, level.high) if level.n > 1 else (level.estimate, level.estimate)
-                layers.errorbar(
-                    x + 0.1 * (2 * offset - 1),
-                    level.estimate,
-                    yerr=[[level.estimate - ends[0]], [ends[1] - level.estimate]],
-                    color=line["color"],
-                    marker=line["marker"],
-                    capsize=3,
-                    linestyle="none",
-                )
+                place, bar = x + 0.1 * (2 * offset - 1), {"color": line["color"], "marker": line["marker"]}
+                layers.errorbar(place, level.estimate, yerr=error_bar(level), capsize=3, linestyle="none", **bar)
     sharp.axhline(2 / claim.rate, color="#444444", linestyle=":", label=f"2 / learning rate = {2 / claim.rate:g}")
     sharp.set(title="Sharpness", ylabel="largest eigenvalue of the Hessian")
     kinks.set(title="Kink share of the gradient's change", ylabel="% that no Hessian accounts for", ylim=(0, None))
@@ -689,34 +682,35 @@ def entries(ladder: Sequence[ConvNetRecord], landscapes: Sequence[ConvNetRecord]
     if not ladder and not landscapes:
         return []
     found = assemble(ladder, landscapes)
-    about: dict[str, Any] = {"caption": found.caption, "rerun": _again(found)}
+    limits = Entry(
+        title="The claim: does BatchNorm allow larger learning rates?",
+        question=QUESTION,
+        file_name="ladder.png",
+        figure=ladder_figure(found),
+        alt=ladder_alt_text(found),
+        caption=found.caption,
+        tables=[
+            (PREDICTION_CAPTION, PREDICTION_HEADER, prediction_rows(found)),
+            ("The ladder", HEADER, ladder_rows(found)),
+        ],
+        answer=answers(found),
+        rerun=_again(found),
+        seconds=sum(time.cpu_seconds for run in ladder for time in run.times),
+        data=[data_words(found.any_rung.data)],
+        environments=[run.environment for run in (*ladder, *landscapes)],
+    )
+    return [limits, *_entries_around(found)]
+
+
+def _entries_around(found: Claim) -> list[Entry]:
+    """The parts on what lies around the networks."""
+    about: dict[str, Any] = {"caption": found.caption, "rerun": _again(found), "tables": []}
     return [
-        Entry(
-            title="The claim: does BatchNorm allow larger learning rates?",
-            question=QUESTION,
-            file_name="ladder.png",
-            figure=ladder_figure(found),
-            alt=ladder_alt_text(found),
-            tables=[
-                (
-                    "Largest stable learning rates, and what measurements along the runs would allow",
-                    PREDICTION_HEADER,
-                    prediction_rows(found),
-                ),
-                ("The ladder", HEADER, ladder_rows(found)),
-            ],
-            answer=answers(found),
-            seconds=sum(time.cpu_seconds for run in ladder for time in run.times),
-            data=[data_words(found.any_rung.data)],
-            **about,
-            environments=[*(run.environment for run in ladder), *(view.environment for view in landscapes)],
-        ),
         Entry(
             title="The claim: along the update, over a range of steps",
             question="How do loss, gradient and smoothness change over steps shorter and longer than the one taken?",
             file_name="range.png",
             figure=range_figure(found),
-            tables=[],
             answer=range_answers(found),
             alt="Bands of loss, gradient change and effective smoothness over steps of half to four times the update. "
             + " ".join(range_answers(found)),
@@ -727,7 +721,6 @@ def entries(ladder: Sequence[ConvNetRecord], landscapes: Sequence[ConvNetRecord]
             question="Where does the simple story fail?",
             file_name="curvature.png",
             figure=curvature_figure(found),
-            tables=[],
             answer=failures(found),
             alt="Largest Hessian eigenvalue and kink share after some passes, and smoothness of each layer. The answer "
             "gives the values.",
