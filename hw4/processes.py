@@ -64,10 +64,10 @@ def spread(
 ) -> Iterator[tuple[Task, Result]]:
     """Yield (task, result) as tasks finish, made by so many processes, by this one, or by an executor.
 
-    ``make`` and tasks must be picklable. Tasks start in order, so put the longest first; those added to the list
-    while results are taken are made too. What ``make`` raises goes to ``on_failure``, and the other tasks go on;
-    without it no further task begins, running ones are still yielded, then the error is raised. Raises Hw4Error when
-    a process dies.
+    Tasks start in order, so put the longest first; tasks added to the list while results are taken are made too.
+    ``make`` and tasks must be picklable. What ``make`` raises goes to ``on_failure``, and the other tasks go on.
+    Without it, after a failure, running tasks are still yielded, then the error is raised. Raises Hw4Error when a
+    process dies.
     """
     if executor is None and (processes == 1 or len(tasks) <= 1):
         yield from _here(make, tasks, on_failure)

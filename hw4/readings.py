@@ -12,7 +12,7 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 USABLE = 4
-"""A reading is usable from so many times its noise floor up: independent noise then adds at most 3% to it."""
+"""A reading is usable from 4 times its noise floor up: independent noise then adds at most 3% to it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -60,12 +60,15 @@ VARIANTS: dict[str, Variant] = {
 class ConvNetSpec(BaseModel):
     """One training run of one ConvNet; equal specs give equal results on the same platform.
 
-    ``learning_rate`` is in loss units per squared parameter unit, ``batch_size`` in images, ``passes`` in rounds of
-    ``round(n / batch_size)`` updates, ``subset`` the share of training images in (0, 1]. ``norm_mode`` and
-    ``chunk_size`` (images) say which function the smoothness is measured on, see :mod:`hw4.smoothness`, ``directions``
-    along how many minibatch updates after every pass (0: none), ``noise_floor`` whether beside what rounding makes of
-    it. ``range_view`` walks along the first of those updates after every pass, ``curvature_passes`` names the passes
-    after which sharpness and kinks are measured, see :mod:`hw4.curvature`.
+    What is trained: ``batch_size`` in images, ``passes`` of ``round(n / batch_size)`` updates each, ``subset`` the
+    share of the training images, above 0 and at most 1.
+
+    What is measured, see :mod:`hw4.smoothness` and :mod:`hw4.curvature`:
+    ``directions``: smoothness readings after each pass, each along a minibatch update of its own (0 = none).
+    ``noise_floor``: whether each reading comes with what rounding makes of it.
+    ``norm_mode`` and ``chunk_size`` (images): on which function of the weights.
+    ``range_view``: whether to walk along the first update after each pass.
+    ``curvature_passes``: the passes after which sharpness and kinks are measured.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -44,7 +44,7 @@ class TimedBenchmark(_Document):
 
     @property
     def estimate(self) -> Estimate:
-        """As the judge wants it."""
+        """Its log ratio with its standard error."""
         return Estimate(self.log_ratio, self.error)
 
 
@@ -83,7 +83,7 @@ class AccuracyBaseline(_Document):
 
 
 class Baseline(_Document):
-    """The file."""
+    """Everything that a baseline file holds."""
 
     schema_version: Literal[1] = 1
     timing: dict[str, TimingBaseline] = {}

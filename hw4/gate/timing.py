@@ -25,7 +25,7 @@ LEAST_VISITS = 12
 WANTED_ERROR, LARGEST_ERROR = 0.007, 0.013
 """Standard errors of a log ratio: what is measured for, and beyond which nothing is said."""
 PROCESS_ERROR = 0.005
-"""Standard error that all visits to the same few processes share, whatever their number: luck of memory's layout."""
+"""Error shared by all visits to the same processes (memory layout); more visits do not reduce it."""
 TRIMMED = 0.2
 
 Slice = str | float
@@ -56,7 +56,7 @@ class Estimate:
 
     @property
     def faster(self) -> bool:
-        """The mirror image."""
+        """Whether it is a speedup beyond the margin, and beyond what its own error explains."""
         return Estimate(-self.log, self.error).slower
 
     def __str__(self) -> str:
