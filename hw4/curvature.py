@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
 from hw4.objective import Objective
@@ -12,6 +12,7 @@ from hw4.readings import KinkShare, RangeView, Sharpness
 from hw4.smoothness import SmoothnessUndefinedError
 
 
+@torch.inference_mode(False)
 def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: int = 300) -> Sharpness:
     """Largest (algebraic) eigenvalue of the Hessian at the model's parameters, by Lanczos' method.
 
@@ -44,7 +45,9 @@ def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: i
             ncv=basis,
             maxiter=max(1, most_products // basis),
         )
-    except ArpackNoConvergence as error:
+    except ArpackError as error:
+        if not isinstance(error, ArpackNoConvergence) and not product(start).any():  # of a random vector: H is zero
+            return Sharpness(value=0.0, residual=0.0, products=made)
         raise SmoothnessUndefinedError(
             f"no largest eigenvalue settled to {tolerance:g} within {made} Hessian-vector products; allow more of them"
         ) from error
@@ -57,6 +60,7 @@ COARSE = 0.01
 """Relative tolerance from which on a small Lanczos basis takes fewer products."""
 
 
+@torch.inference_mode(False)
 def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
     """Share of the gradient's change over u (p,) that kinks make, from the model's parameters on.
 
@@ -67,8 +71,8 @@ def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
     if nodes < 1:
         raise ValueError(f"the number of nodes must be at least 1, got {nodes}")
     w = objective.w
-    step = (w + u) - w
-    change = (objective.gradient(w + u) - objective.gradient(w)).double()
+    moved, step = _step(objective, u, 1.0)
+    change = (objective.gradient(moved) - objective.gradient(w)).double()
     size = float(change.norm())
     if size == 0 or not np.isfinite(size):
         raise SmoothnessUndefinedError(f"the gradient changes by {size:g} along the step, so there is nothing to share")
@@ -84,10 +88,35 @@ def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
     return KinkShare(share=share, quadrature_error=float((fine - coarse).norm()) / size / 2, nodes=nodes)
 
 
+LARGEST_ROUNDING = 0.01
+"""How far, relative to its length, rounding may leave a step from where it was to lead."""
+
+
+def _step(objective: Objective, u: Tensor, factor: float) -> tuple[Tensor, Tensor]:
+    """The point factor x u (p,) away from the model's parameters, and the step there as rounding left it.
+
+    Raises ValueError for a vector of another length and SmoothnessUndefinedError for a step that rounding swallows.
+    """
+    w = objective.w
+    if u.shape != w.shape:
+        raise ValueError(
+            f"u must be flat and as long as the parameters, {w.numel()} numbers, got shape {tuple(u.shape)}"
+        )
+    moved = objective.reached(w + factor * u)
+    step, wanted = moved - w, factor * u
+    if float((step - wanted).double().norm()) > LARGEST_ROUNDING * float(wanted.double().norm()) or not step.any():
+        raise SmoothnessUndefinedError(
+            f"the update is zero or so small that rounding swallows it (||u|| = {float(wanted.double().norm()):.3g} "
+            f"against ||w|| = {float(w.double().norm()):.3g}); compute in float64, or take a larger one"
+        )
+    return moved, step
+
+
 FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 """From half to four times the step that training takes, as in the paper."""
 
 
+@torch.inference_mode(False)
 def range_view(objective: Objective, u: Tensor, *, factors: Sequence[float] = FACTORS) -> RangeView:
     """Walk along u (p,) from the model's parameters, one full gradient for each factor.
 
@@ -96,13 +125,12 @@ def range_view(objective: Objective, u: Tensor, *, factors: Sequence[float] = FA
     if not factors or min(factors) <= 0:
         raise ValueError(f"expected at least one factor, all above 0, got {list(factors)}")
     w = objective.w
+    points = [_step(objective, u, factor)[0] for factor in factors]
     update_norm = float(u.double().norm())
-    if update_norm == 0:
-        raise SmoothnessUndefinedError("the update is zero, so there is no direction to look along")
     loss, gradient = objective.loss_and_gradient(w)
     losses, changes = [], []
-    for factor in factors:
-        value, moved = objective.loss_and_gradient(w + factor * u)
+    for point in points:
+        value, moved = objective.loss_and_gradient(point)
         losses.append(value)
         changes.append(float((moved - gradient).double().norm()))
     if not np.isfinite([loss, *losses, *changes]).all():

@@ -19,6 +19,10 @@ class SpecError(Hw4Error, ValueError):
     """A run was described with values that cannot be run."""
 
 
+class ObjectiveError(Hw4Error, ValueError):
+    """The loss is no fixed function of the parameters, no mean over the examples, or cannot be measured; says why."""
+
+
 def first_problem(error: ValidationError) -> str:
     """Say the first problem of a pydantic error: the field, its value and what was expected."""
     problem = error.errors(include_url=False)[0]

@@ -1,118 +1,257 @@
 """A model's mean loss over a data set as a function of its flat parameter vector, and its first two derivatives."""
 
-import copy
+import contextlib
+import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, SequentialSampler
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from hw4.borrowed import Borrowed, Randomness
+from hw4.errors import ObjectiveError
+from hw4.examples import Batch, of_anything, tensors
 from hw4.specs import NormMode
-from hw4.training import Loss, check_examples, chunks, draw_batches
+from hw4.training import Loss, draw_batches
 
-Piece = tuple[Any, Tensor]
-"""Inputs of some examples, as the model takes them, and their targets."""
+__all__ = ["Forward", "Objective", "ObjectiveError", "flatten"]
 
-
-class ObjectiveError(ValueError):
-    """The loss is no fixed function of the parameters, or no function of them at all; says why."""
+Forward = Callable[[nn.Module, Batch], Any]
+"""A model and a batch as the data loader gives it to the batch's loss: its mean over the examples, or (sum, weight)."""
 
 
 class Objective:
-    """f(w) = mean loss over all examples, for a copy of a model at flat parameters w (p,).
+    """f(w) = mean loss over all examples, for a model at flat parameters w (p,).
 
-    ``x`` (n, ...) and ``y`` (n, ...) are tensors, cut into chunks of about ``chunk_size`` examples, or ``x`` is a data
-    loader over a map-style dataset, read in this process in its own batches. Inputs are moved to the model's device
-    chunk by chunk. ``norm_mode`` says whether the copy is in training mode (BatchNorm normalises by the statistics of
-    each chunk) or in evaluation mode (by its running statistics); ``dtype`` computes in another precision. ``w`` holds
-    the model's own parameters.
+    ``x`` (n, ...) and ``y`` (n, ...) are tensors, or dicts, lists and tuples of them, cut into chunks of about
+    ``chunk_size`` examples; or ``x`` is a data loader over a map-style dataset, read in this process in its own
+    batches, or such a dataset, read in batches of ``chunk_size``. Batches move to the model's device one by one.
 
-    Raises ObjectiveError when no parameter is trained, or when the same examples at the same parameters give two
-    different losses: dropout, random augmentation, a loader that shuffles.
+    A batch is a pair (inputs, targets), and its loss ``loss(model(inputs), targets)``; for any other way of feeding a
+    model give ``forward(model, batch)`` instead. Either returns the mean over the batch's examples, or a pair: the sum
+    and the weight by which the sum over all examples is divided (class weights, tokens that are not padding).
+
+    ``norm_mode`` is "batch" (every layer in training mode: BatchNorm normalises by the statistics of each chunk),
+    "running" (evaluation mode) or "as is" (every layer in the mode it is in); ``dtype`` computes in another precision.
+    ``w`` holds the model's own parameters. The model, its buffers, modes and hooks, the random generators and the data
+    loader are left as they were.
+
+    Raises ObjectiveError, with the way out, when what would come out is no such function: nothing is trained; the loss
+    changes from one evaluation to the next (dropout, augmentation, a loader that shuffles, layers with a memory); it is
+    no mean over the examples (class weights, ignored targets, sums, losses of a batch as a whole), unless one chunk
+    holds them all; or it depends on tensors outside the model.
     """
 
     def __init__(
         self,
         model: nn.Module,
-        x: Tensor | DataLoader[Any],
-        y: Tensor | None = None,
+        x: Any,
+        y: Any = None,
         *,
         loss: Loss = F.cross_entropy,
+        forward: Forward | None = None,
         norm_mode: NormMode = "batch",
         chunk_size: int = 100,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if norm_mode not in ("batch", "running"):
-            raise ValueError(f"norm_mode must be 'batch' or 'running', got {norm_mode!r}")
+        if norm_mode not in ("batch", "running", "as is"):
+            raise ValueError(f"norm_mode must be 'batch', 'running' or 'as is', got {norm_mode!r}")
+        if not isinstance(model, nn.Module):
+            raise ObjectiveError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
         self.norm_mode: NormMode = norm_mode
-        self.loss = loss
+        self.loss, self.forward = loss, forward
         self._given = (model, x, y, chunk_size)
-        self.model = copy.deepcopy(model).train(norm_mode == "batch")
-        if dtype is not None:
-            self.model.to(dtype)
-        named = [(name, p) for name, p in self.model.named_parameters() if p.requires_grad]
-        if not named:
-            raise ObjectiveError(
-                "the model has no parameter that requires a gradient: nothing is trained, so nothing can be measured; "
-                "set requires_grad on what is"
-            )
-        self.names = [name for name, _ in named]
-        self.parameters = [p for _, p in named]
+        self._model = model
+        self._borrowed = Borrowed(model, [loss] if isinstance(loss, nn.Module) else [], norm_mode, dtype)
+        self._moved_loss = _in_precision(loss, dtype)
+        self.names, self.parameters = self._borrowed.names, self._borrowed.leaves
         self._sizes = [p.numel() for p in self.parameters]
-        self._shapes = [p.shape for p in self.parameters]
-        self.w = flatten([p.detach() for p in self.parameters])
-        place = (self.parameters[0].device, dtype)
-        if isinstance(x, Tensor):
-            if y is None:
-                raise ValueError("targets y are missing: give tensors x and y, or a data loader alone")
-            self._examples: _Tensors | _Loader = _Tensors(x, y, chunk_size, place)
-        else:
-            if y is not None:
-                raise ValueError("a data loader holds the targets already: give x alone, or tensors x and y")
-            self._examples = _Loader(x, place)
+        with torch.inference_mode(False):
+            self.w = flatten([p.detach() for p in self.parameters])
+        self._random = Randomness(
+            [*self._borrowed.modules, loss, forward, getattr(x, "dataset", x), getattr(x, "collate_fn", None)]
+        )
+        with self._random.watched():
+            self._examples = of_anything(x, y, chunk_size, (self.parameters[0].device, dtype))
+        self._random.moved.clear()  # a sampler may draw; its plan was compared with a second one
         self.n, self.chunk_size = self._examples.n, self._examples.chunk_size
-        self._check_fixed()
+        self._weight: float | None = None
+        self._checked = False
+        self._check_mean()
 
-    def _check_fixed(self) -> None:
-        """Raise ObjectiveError when the first examples' loss changes from one evaluation to the next."""
-        for name, module in self.model.named_modules():
-            if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
-                raise ObjectiveError(
-                    f"dropout is on in {name or 'the model'} (p = {module.p:g}), so the loss is drawn anew each time; "
-                    f"measure the evaluated function by norm_mode='running', or set p to 0"
-                )
-        device = self.parameters[0].device
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.no_grad():
-            first, second = (self.loss(self.model(inputs), targets) for inputs, targets in self._first_twice())
-        if first.ndim or first.shape != second.shape:
-            raise ObjectiveError(f"the loss must be one number, the batch's mean, got shape {tuple(first.shape)}")
-        gap = abs(float(first) - float(second))
-        if gap > 100 * torch.finfo(first.dtype).eps * abs(float(first)):
+    # Evaluating --------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _computing(self) -> Iterator[None]:
+        """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
+        cached = torch.is_autocast_cache_enabled()
+        with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
+            torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
+            torch.clear_autocast_cache()
+            try:
+                with self._borrowed.inside():
+                    yield
+            finally:
+                torch.set_autocast_cache_enabled(cached)
+
+    def _batch_loss(self, batch: Batch) -> tuple[Tensor, float | None]:
+        """The loss of a batch, with its weight where the loss gives one."""
+        if self.forward is not None:
+            found = self.forward(self._model, batch)
+        elif isinstance(batch, list | tuple) and not hasattr(batch, "_fields") and len(batch) == 2:
+            found = self._moved_loss(self._model(batch[0]), batch[1])
+        else:
+            what = f"{len(batch)} parts" if isinstance(batch, list | tuple) else f"a {type(batch).__name__}"
             raise ObjectiveError(
-                f"the same examples at the same parameters gave the losses {float(first):.6g} and {float(second):.6g}: "
-                f"something in the model, the loss or the data set is random; switch it off or fix its seed"
+                f"a batch is {what} and not a pair of inputs and targets; say how it is fed by "
+                f"forward=lambda model, batch: ..., which returns the batch's loss"
+            )
+        weight = None
+        if isinstance(found, tuple | list) and len(found) == 2:
+            found, weight = found[0], _number(found[1])
+        if not isinstance(found, Tensor) or found.ndim:
+            shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise ObjectiveError(f"the loss must be one number, the batch's mean, or a pair (sum, weight), got {shape}")
+        return found, weight
+
+    def _share(self, value: Tensor, weight: float | None, count: int) -> Tensor:
+        """A batch's part in the mean over all examples."""
+        if weight is None:
+            return value * (count / self.n)
+        return value / self._total_weight()
+
+    def _total_weight(self) -> float:
+        """The weight of all examples together, where the loss gives weights."""
+        if self._weight is None:
+            found = [self._batch_loss(batch)[1] for batch, _ in self._examples.pieces()]
+            self._weight = math.fsum(each for each in found if each is not None)
+            if not self._weight > 0:
+                raise ObjectiveError(f"the weights of all batches must have a sum above 0, got {self._weight:g}")
+        return self._weight
+
+    # Checking ----------------------------------------------------------------------------------------------------
+
+    def _check_mean(self) -> None:
+        """Raise ObjectiveError unless some batches' losses are what they were before, and the means of their parts'."""
+        try:
+            with self._computing():
+                for place in sorted({0, len(self._examples.plan) - 1}):
+                    self._check_piece(place)
+        except ObjectiveError:
+            self._require_fixed("some")  # the cause, where that is it
+            raise
+        self._require_fixed("some")
+
+    def _check_piece(self, place: int) -> None:
+        indices = self._examples.plan[place]
+        value, weight = self._batch_loss(self._examples.take(indices))
+        again, _ = self._batch_loss(self._examples.take(indices))
+        self._require_owned(value, again)
+        whole = float(value.detach())
+        if not math.isfinite(whole):
+            self._require_finite_examples()
+            return  # a diverged model; whoever measures it says so
+        eps = torch.finfo(value.dtype).eps
+        if abs(whole - float(again.detach())) > 100 * eps * abs(whole):
+            raise ObjectiveError(_changing(whole, float(again.detach()), self._borrowed.changed_buffers()))
+        if weight is not None or len(self._examples.plan) == 1 or len(indices) < 2:
+            return
+        cut = max(1, len(indices) // 3)
+        parts = (indices[:cut], indices[cut:])
+        with self._borrowed.without_batch_statistics():
+            means = [float(self._batch_loss(self._examples.take(each))[0].detach()) for each in (indices, *parts)]
+        expected = sum(len(part) * mean for part, mean in zip(parts, means[1:], strict=True)) / len(indices)
+        # The means are sums of so many terms, rounded in another order; what is no mean differs by far more.
+        if abs(means[0] - expected) > 1000 * eps * max(map(abs, means)):
+            raise ObjectiveError(
+                f"the loss of {len(indices)} examples is {means[0]:.6g}, but the mean of its parts' is {expected:.6g}: "
+                "it is no mean over the examples (class weights, ignored targets, a sum, a loss of the batch as a "
+                "whole, a collate_fn that drops some), so its value would depend on the batches; return a pair (sum, "
+                f"weight) from the loss, or let one batch hold all examples (chunk_size={self.n})"
             )
 
-    def _first_twice(self) -> Iterator[Piece]:
-        for _ in range(2):
-            yield next(iter(self._examples.pieces()))
+    def _require_owned(self, value: Tensor, again: Tensor) -> None:
+        """Raise ObjectiveError when a loss, computed twice, depends on a tensor that is trained and is not moved.
+
+        What is made while it is computed, such as inputs that forces are derivatives with respect to, is another tensor
+        each time.
+        """
+        if any("CheckpointFunction" in node.name() for node in _nodes(value)):
+            raise ObjectiveError(REENTRANT)
+        ours = {id(p) for p in self.parameters}
+        before = {id(leaf) for leaf in _leaves(value)}
+        for leaf in _leaves(again):
+            if id(leaf) in before and id(leaf) not in ours:
+                raise ObjectiveError(
+                    f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient and is no "
+                    "parameter of the model (a loss's own parameter, a second model, or a copy kept elsewhere); make "
+                    "it part of the model, or detach it"
+                )
+
+    def _require_finite_examples(self) -> None:
+        for batch, _ in self._examples.pieces():
+            if any(t.is_floating_point() and not torch.isfinite(t).all() for t in tensors(batch)):
+                raise ObjectiveError(
+                    "the examples hold values that are not finite, so no loss has a value; clean the data"
+                )
+
+    def _require_fixed(self, how_many: str) -> None:
+        """Raise ObjectiveError when random numbers were drawn."""
+        if self._random.moved:
+            raise ObjectiveError(
+                f"random numbers were drawn from {' and '.join(dict.fromkeys(self._random.moved))} while the loss of "
+                f"{how_many} examples was computed: something in the model, the loss or the data set is random "
+                f"(dropout, layers skipped at random, augmentation); switch it off for the measurement"
+            )
+
+    def _check_after(self, losses: Sequence[float]) -> None:
+        """After the first pass over all examples: some batches' losses are still what they were in it."""
+        if self._checked:
+            return
+        self._require_fixed("all")
+        changed = self._borrowed.changed_buffers()
+        with self._computing():
+            for place in sorted({0, len(losses) // 2, len(losses) - 1}):
+                batch = self._examples.take(self._examples.plan[place])
+                value, weight = self._batch_loss(batch)
+                now = float(self._share(value, weight, len(self._examples.plan[place])).detach())
+                then = losses[place]
+                close = 0.0 if changed else 100 * torch.finfo(value.dtype).eps
+                if math.isfinite(then) and abs(now - then) > close * abs(then):
+                    raise ObjectiveError(_changing(then, now, changed))
+        self._checked = True
+
+    # Derivatives -------------------------------------------------------------------------------------------------
 
     def in_double(self) -> "Objective":
         """The same objective computed in float64, at the parameters the model has now."""
         model, x, y, chunk_size = self._given
         return Objective(
-            model, x, y, loss=self.loss, norm_mode=self.norm_mode, chunk_size=chunk_size, dtype=torch.float64
+            model,
+            x,
+            y,
+            loss=self.loss,
+            forward=self.forward,
+            norm_mode=self.norm_mode,
+            chunk_size=chunk_size,
+            dtype=torch.float64,
         )
 
     def split(self, w: Tensor) -> Sequence[Tensor]:
         """Cut a flat vector into the parameters' parts, in their order."""
         return torch.split(w, self._sizes)
 
+    def reached(self, w: Tensor) -> Tensor:
+        """The point (p,) that the parameters take when they are moved to w, each in its own precision."""
+        parts = zip(self.parameters, self.split(w), strict=True)
+        return flatten([part.to(parameter.dtype).to(w.dtype) for parameter, part in parts])
+
     def _move_to(self, w: Tensor) -> None:
+        if w.shape != self.w.shape:
+            raise ValueError(f"expected a flat vector of {self.w.numel()} numbers, got shape {tuple(w.shape)}")
         with torch.no_grad():
             for parameter, values in zip(self.parameters, self.split(w), strict=True):
                 parameter.copy_(values.view(parameter.shape))
@@ -121,138 +260,127 @@ class Objective:
         """Gradient (p,) of f at w; ``reordered`` sums the same numbers in another order."""
         return self.loss_and_gradient(w, reordered=reordered)[1]
 
+    @torch.inference_mode(False)
     def loss_and_gradient(self, w: Tensor, *, reordered: bool = False) -> tuple[float, Tensor]:
         """f(w) and its gradient (p,)."""
         self._move_to(w)
-        pieces = self._examples.pieces(backwards=reordered)
-        pieces = _reordered(pieces) if reordered else pieces
-        value, gradients = loss_and_gradient(self.model, self.parameters, pieces, self.n, self.loss)
-        return float(value), flatten(gradients)
+        total = [torch.zeros_like(p) for p in self.parameters]
+        losses = []
+        with self._computing():
+            for batch, count in self._examples.pieces(reordered=reordered):
+                objective = self._share(*self._batch_loss(batch), count)
+                self._add_gradients(total, objective)
+                losses.append(objective.detach())
+        self._check_after([float(each) for each in (reversed(losses) if reordered else losses)])
+        return float(functools.reduce(torch.add, losses)), flatten(total)
 
+    def _add_gradients(self, total: Sequence[Tensor], objective: Tensor) -> None:
+        if not objective.requires_grad:
+            return  # a constant loss
+        with _named_refusals():
+            gradients = torch.autograd.grad(objective, self.parameters, materialize_grads=True)
+        for accumulated, part in zip(total, gradients, strict=True):
+            accumulated.add_(part)
+
+    @torch.inference_mode(False)
     def minibatch_gradient(self, w: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
         """Gradient (p,) at w of the mean loss over ``batch_size`` examples drawn with replacement."""
         self._move_to(w)
         (batch,) = draw_batches(self.n, updates=1, batch_size=batch_size, generator=generator)
-        piece = self._examples.draw(batch)
-        return flatten(loss_and_gradient(self.model, self.parameters, [piece], batch_size, self.loss)[1])
+        total = [torch.zeros_like(p) for p in self.parameters]
+        with self._computing():
+            value, weight = self._batch_loss(self._examples.take(batch.tolist()))
+            self._add_gradients(total, value if weight is None else value / weight)
+        return flatten(total)
 
+    @torch.inference_mode(False)
     def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
         """H v (p,), H the Hessian of f at w, by differentiating grad f . v."""
         self._move_to(w)
         total = [torch.zeros_like(p) for p in self.parameters]
-        parts = [part.view(shape) for part, shape in zip(self.split(v), self._shapes, strict=True)]
-        for inputs, targets in self._examples.pieces():
-            objective = self.loss(self.model(inputs), targets) * (len(targets) / self.n)
-            gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
-            slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
-            if slope.requires_grad:  # a loss without curvature has a gradient without history
-                products = torch.autograd.grad(slope, self.parameters, materialize_grads=True)
-                for accumulated, product in zip(total, products, strict=True):
-                    accumulated.add_(product)
+        parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
+        # Attention's fused kernels have no second derivative; the plain one is the same function.
+        with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
+            for batch, count in self._examples.pieces():
+                objective = self._share(*self._batch_loss(batch), count)
+                if not objective.requires_grad:
+                    continue
+                gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
+                slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
+                if slope.requires_grad:  # a loss without curvature has a gradient without history
+                    products = torch.autograd.grad(slope, self.parameters, materialize_grads=True)
+                    for accumulated, product in zip(total, products, strict=True):
+                        accumulated.add_(product)
         return flatten(total)
 
 
-def flatten(tensors: Sequence[Tensor]) -> Tensor:
+def flatten(vectors: Sequence[Tensor]) -> Tensor:
     """Concatenate tensors into one flat copy, each in its logical (row-major) order."""
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+    return torch.cat([each.reshape(-1) for each in vectors])
 
 
-def loss_and_gradient(
-    model: nn.Module, parameters: Sequence[Tensor], pieces: Iterable[Piece], n: int, loss: Loss
-) -> tuple[Tensor, list[Tensor]]:
-    """Mean loss over n examples, given in pieces, and its gradients; each piece weighs as much as it has examples."""
-    if not parameters:
-        raise ObjectiveError("the model has no parameter that requires a gradient")
-    value: Tensor | None = None
-    total = [torch.zeros_like(p) for p in parameters]
-    for inputs, targets in pieces:
-        objective = loss(model(inputs), targets) * (len(targets) / n)
-        gradients = torch.autograd.grad(objective, parameters, materialize_grads=True)
-        for accumulated, part in zip(total, gradients, strict=True):
-            accumulated.add_(part)
-        value = objective.detach() if value is None else value + objective.detach()
-    assert value is not None, "there are no examples"
-    return value, total
+def _number(weight: Any) -> float:
+    """A batch's weight; raises ObjectiveError when the parameters have a part in it."""
+    if isinstance(weight, Tensor) and weight.requires_grad:
+        raise ObjectiveError("the weight of a batch must not depend on the parameters; detach it")
+    return float(weight)
 
 
-Place = tuple[torch.device, torch.dtype | None]
+def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
+    """A loss whose own tensors, where they can be seen, are in this precision."""
+    if dtype is None or not isinstance(loss, functools.partial):
+        return loss
+
+    def move(value: Any) -> Any:
+        return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    return functools.partial(loss.func, *map(move, loss.args), **{k: move(v) for k, v in loss.keywords.items()})
 
 
-class _Tensors:
-    """Examples held in two tensors."""
-
-    def __init__(self, x: Tensor, y: Tensor, chunk_size: int, place: Place) -> None:
-        if chunk_size < 1:
-            raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
-        check_examples(x, y)
-        self.x, self.y, self.chunk_size, self.n, self._place = x, y, chunk_size, len(x), place
-
-    def pieces(self, *, backwards: bool = False) -> Iterator[Piece]:
-        """All examples in chunks, first to last or last to first."""
-        parts = list(chunks(self.x, self.y, self.chunk_size))  # views
-        for inputs, targets in reversed(parts) if backwards else parts:
-            yield _placed(inputs, *self._place), _placed(targets, *self._place)
-
-    def draw(self, batch: Tensor) -> Piece:
-        """Some examples."""
-        inputs = self.x.index_select(0, batch.to(self.x.device))
-        targets = self.y.index_select(0, batch.to(self.y.device))
-        return _placed(inputs, *self._place), _placed(targets, *self._place)
+REENTRANT = (
+    "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
+    "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
+)
 
 
-class _Loader:
-    """Examples of a data loader: its dataset, its batches, its way of collating, read without its workers."""
+def _leaves(value: Tensor) -> Iterator[Tensor]:
+    """Every tensor that requires a gradient and that a value was computed from."""
+    return (node.variable for node in _nodes(value) if hasattr(node, "variable"))
 
-    def __init__(self, loader: DataLoader[Any], place: Place) -> None:
-        dataset = loader.dataset
-        if not hasattr(dataset, "__getitem__") or not hasattr(dataset, "__len__") or loader.batch_size is None:
-            raise ObjectiveError("the data loader must batch a dataset with indices and a length; wrap the data in one")
-        if not isinstance(loader.sampler, SequentialSampler):
+
+def _nodes(value: Tensor) -> Iterator[Any]:
+    """Every node of the graph that a value was computed by."""
+    seen, todo = set[Any](), [value.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        yield node
+        todo += [each for each, _ in node.next_functions]
+
+
+def _changing(first: float, second: float, buffers: Sequence[str]) -> str:
+    """The sentence on a loss that is no fixed function."""
+    memory = f" (its buffers {', '.join(buffers[:3])} changed, so layers have a memory)" if buffers else ""
+    return (
+        f"the same examples at the same parameters gave the losses {first:.6g} and {second:.6g}{memory}: something in "
+        "the model, the loss or the data set is random or remembers; switch it off, fix its seed, or measure the "
+        "evaluated function by norm_mode='running'"
+    )
+
+
+@contextlib.contextmanager
+def _named_refusals() -> Iterator[None]:
+    """Torch's own errors about derivatives, in a sentence with the way out."""
+    try:
+        yield
+    except RuntimeError as error:
+        text = str(error)
+        if "use_reentrant" in text or "heckpoint" in text:
+            raise ObjectiveError(REENTRANT) from error
+        if "derivative for" in text or "does not require grad" in text or "double backward" in text:
             raise ObjectiveError(
-                f"the data loader draws its examples by {type(loader.sampler).__name__}, so two gradients would not be "
-                f"over the same batches; give one with shuffle=False"
-            )
-        if loader.drop_last and len(dataset) % loader.batch_size:
-            raise ObjectiveError(
-                f"the data loader drops the last {len(dataset) % loader.batch_size} of {len(dataset)} examples; "
-                f"give one with drop_last=False"
-            )
-        self._dataset, self._collate, self._place = dataset, loader.collate_fn, place
-        self.n, self.chunk_size = len(dataset), loader.batch_size
-        if self.n == 0:
-            raise ValueError("the data loader has no examples")
-
-    def pieces(self, *, backwards: bool = False) -> Iterator[Piece]:
-        """All examples in batches whose lengths differ by at most one, first to last or last to first."""
-        parts = torch.arange(self.n).tensor_split(math.ceil(self.n / self.chunk_size))
-        for indices in reversed(parts) if backwards else parts:
-            yield self.draw(indices)
-
-    def draw(self, batch: Tensor) -> Piece:
-        """Some examples."""
-        inputs, targets = self._collate([self._dataset[index] for index in batch.tolist()])
-        return _placed(inputs, *self._place), _placed(targets, *self._place)
-
-
-def _placed(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
-    """Inputs or targets on a device, floating-point ones in a precision."""
-    return _mapped(value, lambda each: each.to(device, dtype if each.is_floating_point() else None))
-
-
-def _reordered(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """The same pieces with their examples in another order each."""
-    generator = torch.Generator().manual_seed(0)
-    for inputs, targets in pieces:
-        order = torch.randperm(len(targets), generator=generator).to(targets.device)
-        yield _mapped(inputs, partial(torch.index_select, dim=0, index=order)), targets.index_select(0, order)
-
-
-def _mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
-    """Change every tensor of a batch: alone, or inside lists, tuples and dicts."""
-    if isinstance(value, Tensor):
-        return change(value)
-    if isinstance(value, dict):
-        return {key: _mapped(each, change) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_mapped(each, change) for each in value]
-    return value
+                f"the model or the loss cannot be differentiated so often: {text.splitlines()[0]}"
+            ) from error
+        raise

@@ -10,12 +10,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
-from hw4.objective import Objective, flatten, loss_and_gradient
+from hw4.objective import Forward, Objective
 from hw4.readings import Block, SmoothnessReading
 from hw4.specs import NormMode
-from hw4.training import Loss, chunks
+from hw4.training import Loss
 
 NoiseFloor = Literal["reordered", "float64"]
 
@@ -30,28 +29,37 @@ def effective_smoothness(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Ten
     w and u are flat (p,), ``gradient`` maps (p,) to (p,). On f(w) = w'Hw/2 + b'w this is ||Hu|| / ||u||. Raises
     ValueError for shapes that differ and SmoothnessUndefinedError for a zero u or a gradient that is not finite.
     """
-    step, change = _secant(gradient, w, u, None)
+    _, step, change = _secant(gradient, w, u, None)
     return _norm(change) / _norm(step)
 
 
-def _secant(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Tensor, before: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The step from w to w + u as rounding left it, and the gradient's change over it; ``before`` is that at w."""
+def _secant(
+    gradient: Callable[[Tensor], Tensor],
+    w: Tensor,
+    u: Tensor,
+    before: Tensor | None,
+    reached: Callable[[Tensor], Tensor] = torch.Tensor.clone,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The point ``reached`` on the way to w + u, the step there as rounding left it, and the gradient's change over it.
+
+    ``before`` is the gradient at w, where it is known.
+    """
     if w.ndim != 1 or w.shape != u.shape:
         raise ValueError(f"w and u must be flat and equally long, got shapes {tuple(w.shape)} and {tuple(u.shape)}")
-    moved = w + u
+    moved = reached(w + u)
     step = moved - w  # the displacement that rounding left of u, which is the one the gradients see
     if _norm(step) == 0:
         raise SmoothnessUndefinedError(
             f"the update is zero (||u|| = {_norm(u):.3g} against ||w|| = {_norm(w):.3g}), so the quotient has no value"
         )
     if before is None:
-        before = gradient(w)
+        before = gradient(w).clone()  # a function may give the same memory each time
     if before.shape != w.shape:
         raise ValueError(f"the gradient must have the shape of w, {tuple(w.shape)}, got {tuple(before.shape)}")
     change = gradient(moved) - before
     if not (torch.isfinite(step).all() and torch.isfinite(change).all()):
         raise SmoothnessUndefinedError("a gradient or the update is not finite: the model has diverged")
-    return step, change
+    return moved, step, change
 
 
 def _norm(vector: Tensor) -> float:
@@ -65,16 +73,17 @@ def full_gradient(
     """Gradient of the mean loss over all examples with respect to all trained parameters, flat (p,).
 
     x is (n, ...), y (n, ...). The model is used in the mode it is in. In training mode a BatchNorm sees one chunk at
-    a time, so ``chunk_size`` is part of the objective; without batch statistics it changes rounding only.
+    a time, so ``chunk_size`` is part of the objective; without batch statistics it changes rounding only. The model,
+    its running statistics too, is left as it was. Raises ObjectiveError as :class:`hw4.objective.Objective` does.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return flatten(loss_and_gradient(model, parameters, chunks(x, y, chunk_size), len(y), loss)[1])
+    objective = Objective(model, x, y, loss=loss, norm_mode="as is", chunk_size=chunk_size)
+    return objective.gradient(objective.w)
 
 
 def measure_smoothness(
     model: nn.Module,
-    x: Tensor | DataLoader[Any],
-    y: Tensor | None = None,
+    x: Any,
+    y: Any = None,
     *,
     learning_rate: float,
     batch_size: int,
@@ -82,6 +91,7 @@ def measure_smoothness(
     norm_mode: NormMode = "batch",
     chunk_size: int = 100,
     loss: Loss = F.cross_entropy,
+    forward: Forward | None = None,
     noise_floor: NoiseFloor | None = None,
     dtype: torch.dtype | None = None,
 ) -> SmoothnessReading:
@@ -100,13 +110,16 @@ def measure_smoothness(
     Raises ObjectiveError for an objective that is no fixed function (dropout, a shuffling loader), ValueError for other
     unfit arguments, SmoothnessUndefinedError when the update is zero or a gradient is not finite.
     """
-    objective = Objective(model, x, y, loss=loss, norm_mode=norm_mode, chunk_size=chunk_size, dtype=dtype)
+    objective = Objective(
+        model, x, y, loss=loss, forward=forward, norm_mode=norm_mode, chunk_size=chunk_size, dtype=dtype
+    )
     (reading,) = measure_directions(
         objective, 1, learning_rate=learning_rate, batch_size=batch_size, generator=generator, noise_floor=noise_floor
     )
     return reading
 
 
+@torch.inference_mode(False)
 def measure_directions(
     objective: Objective,
     directions: int,
@@ -122,6 +135,8 @@ def measure_directions(
     """
     if noise_floor not in (None, "reordered", "float64"):
         raise ValueError(f"noise_floor must be None, 'reordered' or 'float64', got {noise_floor!r}")
+    if noise_floor == "float64" and objective.w.dtype == torch.float64:
+        raise ValueError("a float64 reading has no more exact one beside it; use noise_floor='reordered'")
     if directions < 1:
         raise ValueError(f"the number of directions must be at least 1, got {directions}")
     w = objective.w
@@ -132,9 +147,9 @@ def measure_directions(
         u = -learning_rate * objective.minibatch_gradient(w, batch_size, generator)
         if before is None:
             before = objective.gradient(w)
-        step, change = _secant(objective.gradient, w, u, before)
+        moved, step, change = _secant(objective.gradient, w, u, before, objective.reached)
         if double is not None:
-            exact = double.gradient((w + u).double()) - double.gradient(w.double())
+            exact = double.gradient(moved.double()) - double.gradient(w.double())
             noise = _norm(change.double() - exact)
         elif noise_floor and noise is None:
             # Two gradients of the same function at the same point, summed in different orders, differ by sqrt(2) times

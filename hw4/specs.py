@@ -11,7 +11,7 @@ from hw4.geometry import TEXT_FILTERS, TEXT_LENGTH, pooling_windows
 
 Dataset = Literal["fashion-mnist", "digits"]
 Downsample = Literal["pool", "stride"]
-NormMode = Literal["batch", "running"]
+NormMode = Literal["batch", "running", "as is"]
 QuestionSet = Literal["trec", "grammar"]
 DataChoice = Literal["auto", "embedded", "real"]
 

@@ -4,7 +4,6 @@ Sources: public code that draws the smoothness plot, the homework's solved noteb
 and records have failed. A fault is planted by monkeypatching, for as long as its test runs; no file is edited.
 """
 
-import copy
 import gzip
 import math
 import tempfile
@@ -21,8 +20,10 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
+import hw4.borrowed
 import hw4.curvature
 import hw4.data.vectors
+import hw4.examples
 import hw4.experiments
 import hw4.models
 import hw4.objective
@@ -124,12 +125,13 @@ def gradients_accumulate_between_the_two_evaluations(patch: Patch) -> None:
 
 def only(kept: slice) -> Callable[[Patch], None]:
     def plant(patch: Patch) -> None:
-        def part(original: Any, *arguments: Any) -> tuple[Tensor, list[Tensor]]:
-            value, gradients = original(*arguments)
-            keep = gradients[kept]
-            return value, [g if any(g is k for k in keep) else torch.zeros_like(g) for g in gradients]
+        def part(original: Any, self: Objective, w: Tensor, **settings: Any) -> tuple[float, Tensor]:
+            value, gradient = original(self, w, **settings)
+            parts = list(self.split(gradient))
+            keep = parts[kept]
+            return value, torch.cat([g if any(g is k for k in keep) else torch.zeros_like(g) for g in parts])
 
-        around(hw4.objective, "loss_and_gradient", patch, part)
+        around(Objective, "loss_and_gradient", patch, part)
 
     return plant
 
@@ -195,31 +197,23 @@ def parameters_are_moved_and_moved_back(patch: Patch) -> None:
 
 @fault("public code", test_smoothness.test_chunks_change_rounding_only_without_batch_statistics)
 def equal_weights_for_ragged_batches(patch: Patch) -> None:
-    def halved(original: Any, x: Tensor, y: Tensor, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        del original
-        return zip(torch.split(x, size), torch.split(y, size), strict=True)
+    def unweighted(self: Objective, value: Tensor, weight: float | None, count: int) -> Tensor:
+        del weight, count
+        return value / len(self._examples.plan)
 
-    def unweighted(model: nn.Module, parameters: Any, pieces: Any, n: int, loss: Any) -> tuple[Tensor, list[Tensor]]:
-        del n
-        parts = list(pieces)
-        losses = [loss(model(inputs), targets) / len(parts) for inputs, targets in parts]
-        gradients = [torch.autograd.grad(each, parameters) for each in losses]
-        return torch.stack(losses).sum(), [torch.stack(each).sum(0) for each in zip(*gradients, strict=True)]
-
-    around(hw4.smoothness, "chunks", patch, halved)
-    patch.setattr(hw4.smoothness, "loss_and_gradient", unweighted)
+    patch.setattr(Objective, "_share", unweighted)
 
 
 @fault("public code", test_smoothness.test_a_data_loader_gives_what_its_tensors_give)
 def the_loader_is_shuffled_between_the_evaluations(patch: Patch) -> None:
     generator = torch.Generator().manual_seed(0)
 
-    def shuffled(self: Any, *, backwards: bool = False) -> Iterator[Any]:
-        del backwards
+    def shuffled(self: Any, *, reordered: bool = False) -> Iterator[Any]:
+        del reordered
         for indices in torch.split(torch.randperm(self.n, generator=generator), self.chunk_size):
-            yield self.draw(indices)
+            yield self.take(indices.tolist()), len(indices)
 
-    patch.setattr(hw4.objective._Loader, "pieces", shuffled)
+    patch.setattr(hw4.examples.Examples, "pieces", shuffled)
 
 
 @fault(
@@ -230,7 +224,7 @@ def the_loader_is_shuffled_between_the_evaluations(patch: Patch) -> None:
     "RandomSampler",
 )
 def a_shuffling_loader_is_accepted(patch: Patch) -> None:
-    patch.setattr(hw4.objective, "SequentialSampler", object)
+    patch.setattr(hw4.examples, "_plan", lambda loader: [list(batch) for batch in loader.batch_sampler])
 
 
 @fault(
@@ -241,17 +235,19 @@ def a_shuffling_loader_is_accepted(patch: Patch) -> None:
     "dropout is on",
 )
 def dropout_goes_unnoticed(patch: Patch) -> None:
-    patch.setattr(Objective, "_check_fixed", lambda _: None)
+    patch.setattr(hw4.borrowed, "_refuse", lambda *_: None)
+    patch.setattr(Objective, "_check_mean", lambda _: None)
+    patch.setattr(Objective, "_check_after", lambda *_: None)
 
 
 @fault("public code", test_smoothness.test_exact_on_quadratics)
 def divided_by_another_steps_norm(patch: Patch) -> None:
     previous = [torch.ones(1)]
 
-    def late(original: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        step, change = original(*arguments)
+    def late(original: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+        moved, step, change = original(*arguments)
         divisor, previous[0] = previous[0], step
-        return divisor, change
+        return moved, divisor, change
 
     around(hw4.smoothness, "_secant", patch, late)
 
@@ -275,23 +271,18 @@ def divided_by_the_learning_rate_once_more(patch: Patch) -> None:
 
 @fault("public code", test_smoothness.test_the_model_is_left_bit_for_bit, None, 1, "batch")
 def running_statistics_are_left_changed(patch: Patch) -> None:
-    def sharing(model: nn.Module) -> nn.Module:
-        twin = copy.deepcopy(model)
-        for mine, theirs in zip(twin.modules(), model.modules(), strict=True):
-            mine._buffers.update(theirs._buffers)
-        return twin
+    def sharing(original: Any, tensor: Tensor, dtype: Any) -> Tensor:
+        return original(tensor, dtype) if isinstance(tensor, nn.Parameter) else tensor
 
-    class Shared:
-        deepcopy = staticmethod(sharing)
-
-    patch.setattr(hw4.objective, "copy", Shared)
+    around(hw4.borrowed, "_own", patch, sharing)
 
 
 def always(mode: bool) -> Callable[[Patch], None]:
     def plant(patch: Patch) -> None:
         def built(original: Any, self: Objective, *arguments: Any, **settings: Any) -> None:
             original(self, *arguments, **settings)
-            self.model.train(mode)
+            for attributes in self._borrowed._inner.values():
+                attributes["training"] = mode
 
         around(Objective, "__init__", patch, built)
 
@@ -310,8 +301,9 @@ def training_mode_goes_unnoticed(patch: Patch) -> None:
 
 @fault("public code", test_smoothness.test_a_step_lost_to_rounding_is_measured_as_taken)
 def the_step_asked_for_instead_of_the_step_taken(patch: Patch) -> None:
-    def asked(original: Any, gradient: Any, w: Tensor, u: Tensor, before: Any) -> tuple[Tensor, Tensor]:
-        return u, original(gradient, w, u, before)[1]
+    def asked(original: Any, gradient: Any, w: Tensor, u: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
+        moved, _, change = original(gradient, w, u, *others)
+        return moved, u, change
 
     around(hw4.smoothness, "_secant", patch, asked)
 

@@ -16,6 +16,8 @@ LAYERS = (
     "geometry",
     "specs",
     "readings",
+    "borrowed",
+    "examples",
     "data",
     "models",
     "training",

@@ -1,0 +1,230 @@
+"""Examples as users hold them, in tensors or behind a data loader, given out in pieces and drawn at random.
+
+Examples are counted by what is asked for, never by what comes out: a batch's tensors may have any shape.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, IterableDataset
+
+from hw4.borrowed import Randomness
+from hw4.errors import ObjectiveError
+
+Batch = Any
+"""What a data loader gives, or a pair of inputs and targets."""
+Place = tuple[torch.device, torch.dtype | None]
+"""Where floating-point examples go, and in which precision (None: their own)."""
+
+
+class Examples:
+    """All examples of an objective: ``n`` of them, in pieces of at most ``chunk_size``.
+
+    ``plan`` lists the indices of every piece, ``place`` says on which device and in which precision batches are given.
+    """
+
+    def __init__(
+        self,
+        plan: Sequence[Sequence[int]],
+        fetch: Callable[[Sequence[int]], Batch],
+        place: Place,
+        chunk_size: int | None = None,
+    ) -> None:
+        self.plan, self._fetch, self._place = plan, fetch, place
+        self.n = sum(map(len, plan))
+        self.chunk_size = chunk_size or max(map(len, plan), default=0)
+        if self.n == 0:
+            raise ValueError("inputs and targets must be equally many and at least one, got 0 and 0")
+
+    def take(self, indices: Sequence[int]) -> Batch:
+        """The batch of these examples."""
+        return placed(self._fetch(indices), *self._place)
+
+    def pieces(self, *, reordered: bool = False) -> Iterator[tuple[Batch, int]]:
+        """All pieces with their numbers of examples; ``reordered`` goes backwards and shuffles within each."""
+        generator = torch.Generator().manual_seed(0)
+        for indices in reversed(self.plan) if reordered else self.plan:
+            order = torch.randperm(len(indices), generator=generator, device="cpu").tolist() if reordered else None
+            yield self.take(indices if order is None else [indices[place] for place in order]), len(indices)
+
+
+def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
+    """Examples held in tensors, or in dicts, lists and tuples of tensors, that are equally long."""
+    if chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    lengths = [(what, len(each) if each.ndim else 0) for what, value in (("x", x), ("y", y)) for each in tensors(value)]
+    if not any(what == "x" for what, _ in lengths) or not any(what == "y" for what, _ in lengths):
+        raise ObjectiveError(f"expected tensors, got x of {type(x).__name__} and y of {type(y).__name__}")
+    n = lengths[0][1]
+    if any(length != n for _, length in lengths) or n == 0:
+        counts = " and ".join(str(length) for _, length in lengths)
+        raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
+    parts = torch.arange(n, device="cpu").tensor_split(math.ceil(n / chunk_size))
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        if isinstance(indices, range):  # a view
+            return tuple(mapped(each, lambda t: t[indices.start : indices.stop]) for each in (x, y))
+        chosen = torch.tensor(indices, device="cpu")
+        return tuple(mapped(each, lambda t: t.index_select(0, chosen.to(t.device))) for each in (x, y))
+
+    plan = [range(int(part[0]), int(part[-1]) + 1) for part in parts]
+    return Examples(plan, fetch, place, chunk_size)
+
+
+def of_loader(loader: Any, place: Place) -> Examples:
+    """Examples of a data loader, in its batches, by its own sampler and way of collating, read in this process."""
+    _refuse_loader(loader)
+    plan = _plan(loader)
+    name = _sampler(loader)
+    dataset, collate = loader.dataset, loader.collate_fn
+    counts = Counter(index for batch in plan for index in batch)
+    dropped = len(dataset) - len(counts)
+    if dropped > 0 and loader.drop_last:
+        raise ObjectiveError(
+            f"the data loader drops the last {dropped} of {len(dataset)} examples; give one with drop_last=False"
+        )
+    if dropped or max(counts.values(), default=1) > 1:
+        raise ObjectiveError(
+            f"the data loader's {name} gives {len(counts)} of {len(dataset)} examples, one of them "
+            f"{max(counts.values(), default=0)} times; give one that goes through a torch.utils.data.Subset once"
+        )
+
+    def fetch(indices: Sequence[int]) -> Batch:
+        many = getattr(dataset, "__getitems__", None)
+        return collate(many(list(indices)) if many else [dataset[index] for index in indices])
+
+    return Examples(plan, fetch, place)
+
+
+def _plan(loader: DataLoader[Any]) -> list[list[int]]:
+    """The indices of every batch; raises ObjectiveError when they are others the next time."""
+    assert loader.batch_sampler is not None
+    with Randomness([loader, loader.sampler]).watched():
+        plan, again = ([list(batch) for batch in loader.batch_sampler] for _ in range(2))
+    if plan != again:
+        raise ObjectiveError(
+            f"the data loader draws its examples by {_sampler(loader)}, so two gradients would not be over the same "
+            f"batches; give one with shuffle=False"
+        )
+    return plan
+
+
+def _sampler(loader: DataLoader[Any]) -> str:
+    """What draws a loader's examples, by its type."""
+    own = hasattr(loader.batch_sampler, "sampler")
+    return type(loader.sampler if own else loader.batch_sampler).__name__
+
+
+def _refuse_loader(loader: Any) -> None:
+    """Raise ObjectiveError for what is no data loader that can be read twice alike."""
+    kind = type(loader).__name__
+    if isinstance(loader, np.ndarray):
+        raise ObjectiveError("x is a numpy array; torch.as_tensor(x) makes a tensor of it")
+    if not isinstance(loader, DataLoader):
+        raise ObjectiveError(
+            f"x is of type {kind}, from which no example can be drawn by its number; give tensors, a torch Dataset or "
+            f"a torch DataLoader (a wrapper's own, where it has one)"
+        )
+    if type(loader).__iter__ is not DataLoader.__iter__:
+        raise ObjectiveError(
+            f"the data loader {kind} has a way of iterating of its own, so nothing tells how many examples its batches "
+            f"hold; give a plain torch DataLoader, whose dataset or collate_fn does the same"
+        )
+    if isinstance(loader.dataset, IterableDataset) or not hasattr(loader.dataset, "__getitem__"):
+        raise ObjectiveError(
+            f"the data loader's {type(loader.dataset).__name__} can only be iterated, so no minibatch can be drawn "
+            "from it; give a dataset with __getitem__ and __len__"
+        )
+    if loader.batch_sampler is None or not hasattr(loader.dataset, "__len__"):
+        raise ObjectiveError(
+            "the data loader must batch a dataset with indices and a length (batch_size=None leaves that to the "
+            "dataset, and nothing tells how many examples its batches hold); wrap the data in one"
+        )
+
+
+def of_anything(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
+    """Examples of whatever was given as x and y."""
+    if isinstance(x, DataLoader) or not list(tensors(x)):
+        if y is not None:
+            if isinstance(x, np.ndarray | list | tuple):
+                _refuse_arrays(x, y)
+            raise ValueError("a data loader holds the targets already: give x alone, or tensors x and y")
+        if isinstance(x, Dataset) and not isinstance(x, IterableDataset):
+            x = DataLoader(x, batch_size=chunk_size)
+        return of_loader(x, place)
+    if isinstance(x, list | tuple) and not isinstance(x, DataLoader) and y is None:
+        raise ObjectiveError(
+            "x is a list of batches, from which no example can be drawn by its number; give tensors, a torch Dataset "
+            "or a torch DataLoader"
+        )
+    if y is None:
+        raise ValueError("targets y are missing: give tensors x and y, or a data loader alone")
+    _refuse_arrays(x, y)
+    return of_tensors(x, y, chunk_size, place)
+
+
+def _refuse_arrays(x: Any, y: Any) -> None:
+    for name, value in (("x", x), ("y", y)):
+        if isinstance(value, np.ndarray):
+            raise ObjectiveError(f"{name} is a numpy array; torch.as_tensor({name}) makes a tensor of it")
+        if not list(tensors(value)):
+            raise ObjectiveError(
+                f"{name} is of type {type(value).__name__} and holds no tensor; torch.as_tensor makes one"
+            )
+
+
+def placed(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
+    """A batch on a device, its floating-point tensors in a precision."""
+
+    def place(each: Tensor) -> Tensor:
+        each = each.clone() if each.is_inference() else each.detach()
+        return each.to(device, dtype if each.is_floating_point() else None)
+
+    return mapped(value, place)
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """Change every tensor of a batch, alone or inside lists, tuples and mappings, which keep their type."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return _like(value, {key: mapped(each, change) for key, each in value.items()})
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return type(value)(*(mapped(each, change) for each in value))
+    if isinstance(value, list | tuple):
+        return type(value)(mapped(each, change) for each in value)
+    if hasattr(value, "to") and callable(value.to):
+        raise ObjectiveError(
+            f"a batch holds a {type(value).__name__}, whose tensors cannot be told apart; give its tensors in a dict "
+            "and put it together again in forward="
+        )
+    return value
+
+
+def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
+    """A mapping of the same type, where that takes a dict."""
+    if type(value) is dict:
+        return changed
+    try:
+        return type(value)(changed)  # type: ignore[call-arg]
+    except TypeError as error:
+        raise ObjectiveError(
+            f"a batch is a {type(value).__name__}, which cannot be made from a dict; return a dict in collate_fn"
+        ) from error
+
+
+def tensors(value: Any) -> Iterator[Tensor]:
+    """Every tensor of a batch."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from tensors(each)
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from tensors(each)
