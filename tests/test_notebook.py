@@ -120,6 +120,21 @@ def test_one_more_session_of_ours_lies_inside_and_a_planted_change_outside() -> 
     assert 40 <= sum(found.sessions_outside) <= 120
 
 
+def test_an_exploding_session_makes_its_intervals_mute_and_is_named() -> None:
+    audit = generated()
+    wild = [
+        run.model_copy(update={"test_loss": [100 * value for value in run.test_loss]}) if run.seed == 4 else run
+        for run in audit.repeated
+    ]
+    found = reproduce(audit.model_copy(update={"repeated": wild}))
+    assert found.exploded == [4]
+    said = answers(found)[1]
+    assert "(seed 4)" in said
+    assert "says nothing for 40 of 40 test losses" in said
+    assert len(found.without["Exercise 1, ConvNet"]["test_loss"]) == 10
+    assert reproduce(audit).exploded == []
+
+
 @pytest.mark.parametrize("lost", [0, 1, 7, 9, 10])
 def test_strides_are_tested_where_there_is_something_to_test(lost: int) -> None:
     found = reproduce(generated(lost=lost))

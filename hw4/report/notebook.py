@@ -37,6 +37,8 @@ METRICS: dict[Metric, tuple[str, str, str]] = {
 
 HALF_DIGIT = 0.0005
 """Numbers are printed to three decimals."""
+TELLING = 10
+"""An interval of a loss whose ends differ by more than this factor tells nothing."""
 SHARE_INSIDE = 0.9
 """Fewer inside is a finding: half the excess over what chance leaves outside."""
 
@@ -116,13 +118,16 @@ class Reproduction:
 
     ``numbers`` has, for each printed run, metric by metric, its iterations; ``left_out`` the same outside counts for
     each session of ours, held against the others. ``as_coded`` are the numbers held against runs on as many images as
-    the notebook's code draws.
+    the notebook's code draws. ``exploded`` are the seeds of sessions whose test loss is ten times the median session's
+    somewhere, by standardised test pixels that explode, and ``without`` the numbers held against the other sessions.
     """
 
     audit: NotebookAudit
     numbers: dict[str, dict[Metric, list[Judged]]]
     as_coded: dict[str, dict[Metric, list[Judged]]]
     left_out: dict[str, list[int]]
+    exploded: list[int]
+    without: dict[str, dict[Metric, list[Judged]]]
     strides: list[RepeatedStride]
 
     @property
@@ -145,13 +150,28 @@ def reproduce(audit: NotebookAudit) -> Reproduction:
     """Judge every printed number."""
     as_printed = [run for run in audit.repeated if run.n_train == audit.printed.n_train]
     as_coded = [run for run in audit.repeated if run.n_train != audit.printed.n_train]
+    exploded = _exploded(as_printed)
+    others = [run for run in as_printed if run.seed not in exploded]
     return Reproduction(
         audit,
         numbers={run.title: _judge_run(run, as_printed) for run in audit.printed.runs},
         as_coded={run.title: _judge_run(run, as_coded) for run in audit.printed.runs},
         left_out={run.title: _left_out(run, as_printed) for run in audit.printed.runs},
+        exploded=exploded,
+        without={run.title: _judge_run(run, others) for run in audit.printed.runs},
         strides=_judge_strides(audit),
     )
+
+
+def _exploded(runs: Sequence[RepeatedRun]) -> list[int]:
+    """Seeds of sessions whose test loss is so many times the median of its network and iteration somewhere."""
+    found = set[int]()
+    for variant in {run.variant for run in runs}:
+        mine = [run for run in runs if run.variant == variant]
+        for values in _values(mine, "test_loss"):
+            limit = TELLING * statistics.median(values)
+            found |= {run.seed for run, value in zip(mine, values, strict=True) if value > limit}
+    return sorted(found)
 
 
 def _all(numbers: dict[str, dict[Metric, list[Judged]]]) -> list[Judged]:
@@ -312,8 +332,12 @@ def _answer_curves(found: Reproduction) -> list[str]:
     others = found.sessions_outside
     if others:
         text += f"; of our own sessions, each held against the others, {min(others)} to {max(others)}"
-    verdict = "" if share >= SHARE_INSIDE else f" Fewer than {SHARE_INSIDE:.0%} inside is a finding: see the table."
+    few = found.total - found.inside <= (1 - CONFIDENCE) * found.total
+    verdict = " That is no more than chance leaves, so none of them asks for a cause of its own." if few else ""
+    if share < SHARE_INSIDE:
+        verdict = f" Fewer than {SHARE_INSIDE:.0%} inside is a finding: see the table."
     sentences = [f"{text}.{verdict}"]
+    sentences += _answer_exploded(found)
     coded = _all(found.as_coded)
     if coded:
         n_coded = min(run.n_train for run in found.audit.repeated)
@@ -324,6 +348,29 @@ def _answer_curves(found: Reproduction) -> list[str]:
     if found.audit.diverged:
         sentences.append(f"Of ours, these runs diverged and stand in no interval: {'; '.join(found.audit.diverged)}.")
     return sentences
+
+
+def _answer_exploded(found: Reproduction) -> list[str]:
+    """What the sessions whose test pixels explode do to the intervals of test losses."""
+    if not found.exploded:
+        return []
+    losses = [each for metrics in found.numbers.values() for each in metrics.get("test_loss", [])]
+    mute = sum(each.ours.high > TELLING * each.ours.low for each in losses)
+    runs = [run for run in found.audit.repeated if run.seed in found.exploded]
+    worst = max(value for run in runs for value in run.test_loss)
+    kept = _all(found.without)
+    text = (
+        f"In {len(found.exploded)} of our sessions (seed {', '.join(map(str, found.exploded))}) test pixels exploded "
+        f"under its standardisation, to a test loss of {worst:.3g}. Being inside therefore says nothing for {mute} of "
+        f"{len(losses)} test losses, whose intervals span more than a factor of {TELLING}"
+    )
+    if not kept:
+        return [f"{text}."]
+    inside = sum(each.inside for each in kept)
+    return [
+        f"{text}; held against the other sessions, a look taken after seeing this, {inside} of {len(kept)} numbers are "
+        f"inside."
+    ]
 
 
 def _answer_strides(found: Reproduction) -> list[str]:
@@ -362,8 +409,8 @@ def _answer_seconds(audit: NotebookAudit) -> str:
     return (
         f"Strided over pooled, its seconds for ten iterations are {audit.printed.seconds['stride']:.2f} over "
         f"{audit.printed.seconds['pool']:.2f}, {printed:.2f}: {'inside' if inside else 'outside'} what its layers and "
-        f"its evaluation take here, {show(ours, digits=2)}, but its machine is unknown, so this is no test of it. With "
-        f"hw4's layers and evaluation it is {show(fast, digits=2)}."
+        f"its evaluation take here, {show(ours, digits=2)}, but its machine and its threads are unknown, so this is no "
+        f"test of it. With hw4's layers and evaluation it is {show(fast, digits=2)}."
     )
 
 
