@@ -212,10 +212,11 @@ LAYERS = {
 
 def assemble(ladder: Sequence[ConvNetRecord], landscapes: Sequence[ConvNetRecord]) -> Claim:
     """Group the records; raises RecordError when an architecture is missing or they do not belong together."""
-    sources = [(r.data.checksum, r.environment.code) for r in ladder]
-    sources += [(r.data.checksum, r.environment.code) for r in landscapes]
-    if len(set(sources)) > 1:
-        raise RecordError("the records come from several data sets or versions of the code; make them with --fresh")
+    for records in (ladder, landscapes):
+        if len({record.environment.code for record in records}) > 1:
+            raise RecordError("the records come from several versions of the code; make them with --fresh")
+    if len({record.data.checksum for record in (*ladder, *landscapes)}) > 1:
+        raise RecordError("the records come from several data sets; make them with --fresh")
     lost = next(
         (record.key for record in landscapes if len(record.times) < record.spec.passes or record.last.view is None),
         None,
