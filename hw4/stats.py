@@ -55,8 +55,8 @@ def prediction_interval(values: Sequence[float], confidence: float = CONFIDENCE)
     return Interval(found.estimate, found.estimate - half_width, found.estimate + half_width, found.n)
 
 
-PERMUTATIONS = 200_000
-"""Two samples of ten have 184,756 partitions: all are taken; of larger samples so many are drawn."""
+PERMUTATIONS = 20_000
+"""So many partitions are taken at most: an adjusted p-value of 0.05 is then known to 0.003 (standard error 0.0015)."""
 
 
 def permutation_test(first: Sequence[float], second: Sequence[float]) -> float:
