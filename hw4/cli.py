@@ -288,7 +288,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     failed: dict[str, str] = {}
     errors: list[Exception] = []
 
-    def on_failure(spec: Spec, error: Exception) -> None:
+    def on_failure(spec: "Spec", error: Exception) -> None:
         errors.append(error)
         for title in _exercises_of(spec, convnets):
             failed.setdefault(title, _explain(error)[1])
