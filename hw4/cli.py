@@ -312,12 +312,7 @@ def _networks(
 ) -> tuple[ConvNetSpec, ...]:
     """The ConvNets of some exercises; one that is in none on smoothness goes without its cost."""
     nets = exercise_specs(exercises, seeds=seeds, data=data, subset=subset, **settings)
-    measured = {
-        name
-        for exercise in exercises
-        for name in EXERCISES[exercise].variants
-        if "smoothness" in EXERCISES[exercise].measures
-    }
+    measured = {name for each in EXERCISES.values() for name in each.variants if "smoothness" in each.measures}
     return tuple(net if net.variant in measured else net.model_copy(update={"directions": 0}) for net in nets)
 
 

@@ -405,4 +405,4 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != ".lock"]
     assert 1 <= len(files) < 10
     assert len(Store(tmp_path / "out" / "records", ConvNetRecord).load_all()) == len(files)
-    assert all(json.loads(path.read_text())["schema_version"] == 1 for path in files)
+    assert all(json.loads(path.read_text())["schema_version"] == 2 for path in files)
