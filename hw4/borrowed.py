@@ -6,7 +6,10 @@ for as long as we compute. So whatever refers to the model, a closure, a wrapper
 
 import contextlib
 import copy
+import functools
+import itertools
 import random
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +54,7 @@ class Borrowed:
         self._busy = False
         self.names = [name for name, _ in named]
         self.leaves = [replaced[p] for _, p in named]
+        self.originals = [p for _, p in named]
         with self.inside():
             if norm_mode != "as is":
                 model.train(norm_mode == "batch")
@@ -74,15 +78,19 @@ class Borrowed:
 
     @contextlib.contextmanager
     def without_batch_statistics(self) -> Iterator[None]:
-        """Inside, layers that are known to look at the whole batch evaluate instead."""
-        looking = [each for each in self.modules if isinstance(each, BATCH_STATISTICS) and each.training]
+        """Inside, layers that are known to look at the whole batch normalise by fixed numbers instead."""
+        looking = [each for each in self.modules if isinstance(each, BATCH_STATISTICS)]
+        kept = [(each, each.training, each.running_mean, each.running_var) for each in looking]
         for module in looking:
             module.training = False
+            if module.running_mean is None:  # then it looks at the batch in evaluation mode too
+                like = torch.zeros(module.num_features, dtype=self.leaves[0].dtype, device=self.leaves[0].device)
+                module.running_mean, module.running_var = like, like + 1
         try:
             yield
         finally:
-            for module in looking:
-                module.training = True
+            for module, training, mean, variance in kept:
+                module.training, module.running_mean, module.running_var = training, mean, variance
 
     def changed_buffers(self) -> list[str]:
         """Names of buffers that computing has changed and that are no running statistics of a BatchNorm."""
@@ -102,25 +110,7 @@ class Borrowed:
 
 def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode) -> None:
     """Raise ObjectiveError for modules and parameters that cannot be measured, by name."""
-    kinds = [
-        (name or "the model", module)
-        for name, module in model.named_modules()
-        if isinstance(module, BATCH_STATISTICS) or (isinstance(module, DROPOUT) and module.p > 0)
-    ]
-    odd = next(((name, module) for name, module in kinds if module.training != model.training), None)
-    if norm_mode != "as is" and odd is not None:
-        raise ObjectiveError(
-            f"{odd[0]} ({type(odd[1]).__name__}) is in {'training' if odd[1].training else 'evaluation'} mode and the "
-            f"model is not, so norm_mode={norm_mode!r} would measure another function than the one that is trained; "
-            f"norm_mode='as is' measures every layer in the mode it is in"
-        )
-    for name, module in kinds:
-        on = norm_mode == "batch" or (norm_mode == "as is" and module.training)
-        if on and isinstance(module, DROPOUT):
-            raise ObjectiveError(
-                f"dropout is on in {name} (p = {module.p:g}), so the loss is drawn anew each time; measure the "
-                f"evaluated function by norm_mode='running', or set p to 0"
-            )
+    _refuse_modes(model, norm_mode)
     if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ObjectiveError("a scripted module keeps its parameters where they cannot be moved; give the eager module")
     for name, parameter in model.named_parameters():
@@ -129,16 +119,77 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
         if parameter.requires_grad and parameter.is_complex():
             raise ObjectiveError(
                 f"the parameter {name} is complex, and smoothness is defined for real ones; hold its real and "
-                "imaginary parts as a real parameter (torch.view_as_real)"
+                f"imaginary parts as a real parameter (torch.view_as_real)"
+            )
+        if parameter.requires_grad and parameter._backward_hooks:
+            raise ObjectiveError(
+                f"the parameter {name} has a hook that may change its gradient, chunk by chunk; remove it for the "
+                f"measurement (the handle's remove())"
+            )
+    _refuse_shared_memory(model)
+
+
+def _refuse_modes(model: nn.Module, norm_mode: NormMode) -> None:
+    """Raise ObjectiveError for layers in another mode than the model, and for dropout that is on."""
+    for name, module in model.named_modules():
+        if norm_mode != "as is" and module.training != model.training:
+            raise ObjectiveError(
+                f"{name} ({type(module).__name__}) is in {'training' if module.training else 'evaluation'} mode and "
+                f"the model is not, so norm_mode={norm_mode!r} would measure another function than the one that is "
+                "trained; norm_mode='as is' measures every layer in the mode it is in"
+            )
+    for name, module in model.named_modules():
+        on = norm_mode == "batch" or (norm_mode == "as is" and module.training)
+        if on and isinstance(module, DROPOUT) and module.p > 0:
+            raise ObjectiveError(
+                f"dropout is on in {name or 'the model'} (p = {module.p:g}), so the loss is drawn anew each time; "
+                f"measure the evaluated function by norm_mode='running', or set p to 0"
+            )
+
+
+def _refuse_shared_memory(model: nn.Module) -> None:
+    """Raise ObjectiveError when a trained parameter and another tensor of the model are views of the same memory."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for prefix, module in model.named_modules():
+        own = {k: v for k, v in vars(module).items() if isinstance(v, Tensor)}
+        for name, tensor in (*module._parameters.items(), *module._buffers.items(), *own.items()):
+            if (
+                tensor is not None
+                and tensor.layout == torch.strided
+                and tensor.numel()
+                and tensor.device.type != "meta"
+            ):
+                found.setdefault(id(tensor), (f"{prefix}.{name}".strip("."), tensor))
+    spans = sorted((tensor.data_ptr(), name, tensor) for name, tensor in found.values() if tensor.grad_fn is None)
+    for (start, name, tensor), (after, other, second) in itertools.pairwise(spans):
+        size = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+        if after < start + size * tensor.element_size() and (tensor.requires_grad or second.requires_grad):
+            raise ObjectiveError(
+                f"{name} and {other} share memory without being one parameter, so moving one would leave the other "
+                f"behind; assign the parameter itself (a.weight = b.weight), or copy"
             )
 
 
 def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A tensor of our own with these values, of the same kind: a leaf where it is trained."""
     with torch.inference_mode(False), torch.no_grad():
-        own = tensor.detach().clone(memory_format=torch.preserve_format)
+        own = tensor.detach().clone()
         own = own.to(dtype) if dtype is not None and own.is_floating_point() else own
-    return nn.Parameter(own, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else own
+        if isinstance(tensor, nn.Parameter):
+            own = torch.Tensor._make_subclass(type(tensor), own, tensor.requires_grad)
+    own.__dict__.update(vars(tensor))
+    return own
+
+
+class _Memo(dict[int, Any]):
+    """What deepcopy has copied so far, on top of what is settled: forgotten when the copy fails half-way."""
+
+    def __init__(self, settled: Mapping[int, Any]) -> None:
+        super().__init__()
+        self.settled = settled
+
+    def get(self, key: int, default: Any = None) -> Any:
+        return super().get(key, self.settled.get(key, default))
 
 
 def _inside(module: nn.Module, replaced: Mapping[Tensor, Tensor], memo: dict[int, Any]) -> dict[str, Any]:
@@ -150,15 +201,31 @@ def _inside(module: nn.Module, replaced: Mapping[Tensor, Tensor], memo: dict[int
         elif name == "_modules":
             inner[name] = dict(value)
         else:
-            try:
-                inner[name] = value if isinstance(value, Generator) else copy.deepcopy(value, memo)
-            except Exception:  # a lock, an open file, a tensor with a history: shared
-                inner[name] = value
+            inner[name] = _copied(value, memo)
     return inner
 
 
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy, or the value itself where it has none (a lock, an open file), which then everybody shares."""
+    if isinstance(value, Generator | bool | int | float | str | type(None) | type):
+        return value
+    attempt = _Memo(memo)
+    try:
+        found = copy.deepcopy(value, attempt)
+    except Exception:
+        found = copy.copy(value) if isinstance(value, list | dict | set) else value
+        memo[id(value)] = found
+    else:
+        memo.update(attempt)
+    return found
+
+
 def _equal(first: Tensor, second: Tensor | None) -> bool:
-    return second is not None and first.shape == second.shape and bool((first == second).all())
+    if second is None or first.shape != second.shape or first.layout != second.layout:
+        return False
+    if first.layout != torch.strided:
+        first, second = first.to_dense(), second.to_dense()
+    return torch.equal(first, second) or bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
@@ -205,12 +272,44 @@ class Randomness:
         return states
 
 
+MOST = 20_000
+"""So many objects are looked through for generators at most."""
+
+
 def _kept_generators(holder: Any) -> Iterator[Any]:
-    """The random generators that an object keeps where they can be seen."""
-    values = list(vars(holder).values()) if hasattr(holder, "__dict__") else []
-    values += [cell.cell_contents for cell in getattr(holder, "__closure__", None) or () if cell.cell_contents]
-    values += [*getattr(holder, "args", ()), *getattr(holder, "keywords", {}).values(), *vars(type(holder)).values()]
-    return (value for value in values if isinstance(value, Generator))
+    """The random generators that can be reached from an object: attributes, elements, closures, globals it names."""
+    seen, todo = set[int](), [holder]
+    while todo and len(seen) < MOST:
+        value = todo.pop()
+        if id(value) in seen or isinstance(value, str | bytes | int | float | Tensor | np.ndarray | types.ModuleType):
+            continue
+        seen.add(id(value))
+        if isinstance(value, Generator):
+            yield value
+        else:
+            todo += _within(value)
+
+
+def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
+    """What an object holds, a level down."""
+    if isinstance(value, Mapping):
+        return list(itertools.islice(value.values(), 100))
+    if isinstance(value, list | tuple | set | frozenset):
+        return list(itertools.islice(value, 100))
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.values()]
+    if isinstance(value, types.MethodType):
+        return [value.__self__, value.__func__]
+    if isinstance(value, types.FunctionType):
+        found = [value.__globals__.get(name) for name in value.__code__.co_names]
+        for cell in value.__closure__ or ():
+            with contextlib.suppress(ValueError):  # a cell that is still empty
+                found.append(cell.cell_contents)
+        return [*found, *(value.__defaults__ or ())]
+    if isinstance(value, type) or type(value).__module__.partition(".")[0] in ("torch", "numpy", "builtins"):
+        return list(getattr(value, "__dict__", {}).values()) if not isinstance(value, type) else []
+    own = list(getattr(value, "__dict__", {}).values())
+    return [*own, *(each for each in vars(type(value)).values() if isinstance(each, types.FunctionType | Generator))]
 
 
 def _state(generator: Any) -> Any:

@@ -21,6 +21,7 @@ def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: i
     Hessian is not finite or no eigenvalue settles within ``most_products``.
     """
     w = objective.w
+    objective.gradient(w)  # with its checks: a Hessian alone would not show that the loss is no fixed function
     p, made = len(w), 0
 
     def product(v: np.ndarray) -> np.ndarray:
@@ -51,6 +52,7 @@ def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: i
         raise SmoothnessUndefinedError(
             f"no largest eigenvalue settled to {tolerance:g} within {made} Hessian-vector products; allow more of them"
         ) from error
+    objective.confirm()
     value, vector = float(values[0]), vectors[:, 0]
     residual = float(np.linalg.norm(product(vector) - value * vector))
     return Sharpness(value=value, residual=residual / abs(value) if value else residual, products=made)
@@ -83,6 +85,7 @@ def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
         for place, weight in zip((1 + places) / 2, weights / 2, strict=True):
             total += float(weight) * objective.hessian_product(w + float(place) * step, step).double()
         rules.append(total)
+    objective.confirm()
     coarse, fine = rules
     share = float((change - (coarse + fine) / 2).norm()) / size
     return KinkShare(share=share, quadrature_error=float((fine - coarse).norm()) / size / 2, nodes=nodes)
@@ -133,6 +136,7 @@ def range_view(objective: Objective, u: Tensor, *, factors: Sequence[float] = FA
         value, moved = objective.loss_and_gradient(point)
         losses.append(value)
         changes.append(float((moved - gradient).double().norm()))
+    objective.confirm()
     if not np.isfinite([loss, *losses, *changes]).all():
         raise SmoothnessUndefinedError("a loss or gradient along the update is not finite: the model has diverged")
     return RangeView(

@@ -3,7 +3,9 @@
 Examples are counted by what is asked for, never by what comes out: a batch's tensors may have any shape.
 """
 
+import copy
 import math
+import operator
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from hw4.borrowed import Randomness
@@ -62,12 +65,12 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
         raise ObjectiveError(f"expected tensors, got x of {type(x).__name__} and y of {type(y).__name__}")
     n = lengths[0][1]
     if any(length != n for _, length in lengths) or n == 0:
-        counts = " and ".join(str(length) for _, length in lengths)
+        counts = " and ".join(str(length) for _, length in lengths[:4])
         raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
     parts = torch.arange(n, device="cpu").tensor_split(math.ceil(n / chunk_size))
 
     def fetch(indices: Sequence[int]) -> Batch:
-        if isinstance(indices, range):  # a view
+        if isinstance(indices, range) and indices.step == 1:  # a view
             return tuple(mapped(each, lambda t: t[indices.start : indices.stop]) for each in (x, y))
         chosen = torch.tensor(indices, device="cpu")
         return tuple(mapped(each, lambda t: t.index_select(0, chosen.to(t.device))) for each in (x, y))
@@ -105,13 +108,30 @@ def _plan(loader: DataLoader[Any]) -> list[list[int]]:
     """The indices of every batch; raises ObjectiveError when they are others the next time."""
     assert loader.batch_sampler is not None
     with Randomness([loader, loader.sampler]).watched():
-        plan, again = ([list(batch) for batch in loader.batch_sampler] for _ in range(2))
+        plan, again = (_indices(loader) for _ in range(2))
     if plan != again:
         raise ObjectiveError(
             f"the data loader draws its examples by {_sampler(loader)}, so two gradients would not be over the same "
             f"batches; give one with shuffle=False"
         )
     return plan
+
+
+def _indices(loader: DataLoader[Any]) -> list[list[int]]:
+    """The indices of every batch, this time."""
+    assert loader.batch_sampler is not None
+    try:
+        found = [[operator.index(each) for each in batch] for batch in loader.batch_sampler]
+    except TypeError as error:
+        raise ObjectiveError(
+            f"the data loader's {_sampler(loader)} gives something else than whole numbers; number the examples"
+        ) from error
+    n = len(loader.dataset)  # type: ignore[arg-type]
+    if not all(found) or any(not 0 <= each < n for batch in found for each in batch):
+        raise ObjectiveError(
+            f"the data loader's {_sampler(loader)} gives an empty batch, or an index outside 0 to {n - 1}; mend it"
+        )
+    return found
 
 
 def _sampler(loader: DataLoader[Any]) -> str:
@@ -182,8 +202,9 @@ def placed(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     """A batch on a device, its floating-point tensors in a precision."""
 
     def place(each: Tensor) -> Tensor:
-        each = each.clone() if each.is_inference() else each.detach()
-        return each.to(device, dtype if each.is_floating_point() else None)
+        moved = each.detach().to(device, dtype if each.is_floating_point() else None)
+        # What a model does to its inputs in place must not reach the user's own.
+        return moved.clone() if moved.data_ptr() == each.data_ptr() or moved.is_inference() else moved
 
     return mapped(value, place)
 
@@ -194,6 +215,11 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(value)
     if isinstance(value, Mapping):
         return _like(value, {key: mapped(each, change) for key, each in value.items()})
+    if isinstance(value, PackedSequence):
+        data, indices = change(value.data), (value.sorted_indices, value.unsorted_indices)
+        return PackedSequence(
+            data, value.batch_sizes, *(each if each is None else each.to(data.device) for each in indices)
+        )
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(mapped(each, change) for each in value))
     if isinstance(value, list | tuple):
@@ -210,12 +236,14 @@ def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
     """A mapping of the same type, where that takes a dict."""
     if type(value) is dict:
         return changed
+    found = copy.copy(value)
     try:
-        return type(value)(changed)  # type: ignore[call-arg]
-    except TypeError as error:
+        found.update(changed)  # type: ignore[attr-defined]
+    except (TypeError, AttributeError) as error:
         raise ObjectiveError(
             f"a batch is a {type(value).__name__}, which cannot be made from a dict; return a dict in collate_fn"
         ) from error
+    return found
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

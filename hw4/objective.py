@@ -23,6 +23,10 @@ Forward = Callable[[nn.Module, Batch], Any]
 """A model and a batch as the data loader gives it to the batch's loss: its mean over the examples, or (sum, weight)."""
 
 
+FEW = 8
+"""So many batches are all checked; of more, the first, the last and two drawn from all over the data."""
+
+
 class Objective:
     """f(w) = mean loss over all examples, for a model at flat parameters w (p,).
 
@@ -59,10 +63,12 @@ class Objective:
     ) -> None:
         if norm_mode not in ("batch", "running", "as is"):
             raise ValueError(f"norm_mode must be 'batch', 'running' or 'as is', got {norm_mode!r}")
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise ValueError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
         if not isinstance(model, nn.Module):
             raise ObjectiveError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
         self.norm_mode: NormMode = norm_mode
-        self.loss, self.forward = loss, forward
+        self.loss, self.forward, self._dtype = loss, forward, dtype
         self._given = (model, x, y, chunk_size)
         self._model = model
         self._borrowed = Borrowed(model, [loss] if isinstance(loss, nn.Module) else [], norm_mode, dtype)
@@ -79,7 +85,8 @@ class Objective:
         self._random.moved.clear()  # a sampler may draw; its plan was compared with a second one
         self.n, self.chunk_size = self._examples.n, self._examples.chunk_size
         self._weight: float | None = None
-        self._checked = False
+        self._twice = False
+        self._first_pass: tuple[Tensor, list[float]] | None = None
         self._check_mean()
 
     # Evaluating --------------------------------------------------------------------------------------------------
@@ -100,9 +107,11 @@ class Objective:
     def _batch_loss(self, batch: Batch) -> tuple[Tensor, float | None]:
         """The loss of a batch, with its weight where the loss gives one."""
         if self.forward is not None:
-            found = self.forward(self._model, batch)
+            with _named_refusals(self._dtype):
+                found = self.forward(self._model, batch)
         elif isinstance(batch, list | tuple) and not hasattr(batch, "_fields") and len(batch) == 2:
-            found = self._moved_loss(self._model(batch[0]), batch[1])
+            with _named_refusals(self._dtype):
+                found = self._moved_loss(self._model(batch[0]), batch[1])
         else:
             what = f"{len(batch)} parts" if isinstance(batch, list | tuple) else f"a {type(batch).__name__}"
             raise ObjectiveError(
@@ -112,9 +121,11 @@ class Objective:
         weight = None
         if isinstance(found, tuple | list) and len(found) == 2:
             found, weight = found[0], _number(found[1])
-        if not isinstance(found, Tensor) or found.ndim:
-            shape = f"shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-            raise ObjectiveError(f"the loss must be one number, the batch's mean, or a pair (sum, weight), got {shape}")
+        if not isinstance(found, Tensor) or found.ndim or not found.is_floating_point():
+            what = f"shape {tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+            raise ObjectiveError(
+                f"the loss must be one real number, the batch's mean, or a pair (sum, weight), got {what}"
+            )
         return found, weight
 
     def _share(self, value: Tensor, weight: float | None, count: int) -> Tensor:
@@ -135,43 +146,74 @@ class Objective:
     # Checking ----------------------------------------------------------------------------------------------------
 
     def _check_mean(self) -> None:
-        """Raise ObjectiveError unless some batches' losses are what they were before, and the means of their parts'."""
+        """Raise ObjectiveError unless some batches' losses are what they were before, and the means of their parts'.
+
+        Looked at are the first and the last batch (all of a few), and two drawn from all over the data: what is no mean
+        shows where examples differ, which neighbours may not.
+        """
+        plan, n = self._examples.plan, self.n
+        size = min(n, max(16, *map(len, plan)))
+        scattered = [[(offset + place * n // size) % n for place in range(size)] for offset in (0, n // (2 * size))]
         try:
             with self._computing():
-                for place in sorted({0, len(self._examples.plan) - 1}):
-                    self._check_piece(place)
+                for indices in plan if len(plan) <= FEW else (plan[0], plan[-1]):
+                    self._check_fixed(indices)
+                    self._check_parts(indices)
+                for indices in scattered:
+                    self._check_parts(indices)
         except ObjectiveError:
             self._require_fixed("some")  # the cause, where that is it
             raise
         self._require_fixed("some")
 
-    def _check_piece(self, place: int) -> None:
-        indices = self._examples.plan[place]
-        value, weight = self._batch_loss(self._examples.take(indices))
-        again, _ = self._batch_loss(self._examples.take(indices))
+    def _check_fixed(self, indices: Sequence[int]) -> None:
+        """Raise ObjectiveError unless a batch's loss is the same twice, and of the model's parameters alone."""
+        value, again = (self._batch_loss(self._examples.take(indices))[0] for _ in range(2))
         self._require_owned(value, again)
-        whole = float(value.detach())
-        if not math.isfinite(whole):
-            self._require_finite_examples()
-            return  # a diverged model; whoever measures it says so
-        eps = torch.finfo(value.dtype).eps
-        if abs(whole - float(again.detach())) > 100 * eps * abs(whole):
-            raise ObjectiveError(_changing(whole, float(again.detach()), self._borrowed.changed_buffers()))
-        if weight is not None or len(self._examples.plan) == 1 or len(indices) < 2:
+        first, second = float(value.detach()), float(again.detach())
+        if not math.isfinite(first):
+            self._require_finite_examples()  # else it is a diverged model; whoever measures it says so
+        elif not abs(first - second) <= self._tolerance(value, 100) * abs(first):
+            raise ObjectiveError(_changing(first, second, self._borrowed.changed_buffers()))
+
+    def _check_parts(self, indices: Sequence[int]) -> None:
+        """Raise ObjectiveError unless a batch's loss is the mean of its parts', layers that look at it all aside."""
+        if len(self._examples.plan) == 1 or len(indices) < 2:
             return
-        cut = max(1, len(indices) // 3)
-        parts = (indices[:cut], indices[cut:])
+        # A third and two thirds, each from all over the batch, whose examples may be in an order of their own.
+        parts = (indices[::3], [each for place, each in enumerate(indices) if place % 3])
         with self._borrowed.without_batch_statistics():
-            means = [float(self._batch_loss(self._examples.take(each))[0].detach()) for each in (indices, *parts)]
-        expected = sum(len(part) * mean for part, mean in zip(parts, means[1:], strict=True)) / len(indices)
-        # The means are sums of so many terms, rounded in another order; what is no mean differs by far more.
-        if abs(means[0] - expected) > 1000 * eps * max(map(abs, means)):
+            found = [self._batch_loss(self._examples.take(each)) for each in (indices, *parts)]
+        losses, weights = [float(each.detach()) for each, _ in found], [each for _, each in found]
+        tolerance = self._tolerance(found[0][0], 1000)
+        if not all(map(math.isfinite, losses)):
+            return
+        if weights[0] is not None:
+            self._require_sums(losses, [each or 0.0 for each in weights], tolerance)
+            return
+        expected = sum(len(part) * mean for part, mean in zip(parts, losses[1:], strict=True)) / len(indices)
+        if abs(losses[0] - expected) > tolerance * max(map(abs, losses)):
             raise ObjectiveError(
-                f"the loss of {len(indices)} examples is {means[0]:.6g}, but the mean of its parts' is {expected:.6g}: "
-                "it is no mean over the examples (class weights, ignored targets, a sum, a loss of the batch as a "
-                "whole, a collate_fn that drops some), so its value would depend on the batches; return a pair (sum, "
-                f"weight) from the loss, or let one batch hold all examples (chunk_size={self.n})"
+                f"the loss of {len(indices)} examples is {losses[0]:.6g}, but the mean of its parts' is "
+                f"{expected:.6g}: it is no mean over the examples (class weights, ignored targets, a sum, a loss of "
+                "the batch as a whole, a collate_fn that drops some), so its value would depend on the batches; "
+                f"return a pair (sum, weight) from the loss, or let one batch hold all examples (chunk_size={self.n})"
             )
+
+    def _tolerance(self, value: Tensor, roundings: int) -> float:
+        """How far, relatively, two ways to sum one loss may differ by rounding: a few parts of low precisions only."""
+        eps = max(torch.finfo(each.dtype).eps for each in (value, *self.parameters))
+        return (roundings if eps < 1e-5 else 8) * eps
+
+    def _require_sums(self, sums: Sequence[float], weights: Sequence[float], tolerance: float) -> None:
+        """Raise ObjectiveError unless sum and weight of a batch are those of its parts added."""
+        for what, (whole, *parts) in (("sum", sums), ("weight", weights)):
+            if abs(whole - math.fsum(parts)) > tolerance * max(map(abs, (whole, *parts))):
+                raise ObjectiveError(
+                    f"the loss gives pairs whose first is taken for the sum over the batch and whose second for its "
+                    f"weight, but the {what} of a batch is {whole:.6g} and that of its parts {math.fsum(parts):.6g}; "
+                    f"return the mean alone, or (sum, weight)"
+                )
 
     def _require_owned(self, value: Tensor, again: Tensor) -> None:
         """Raise ObjectiveError when a loss, computed twice, depends on a tensor that is trained and is not moved.
@@ -183,12 +225,18 @@ class Objective:
             raise ObjectiveError(REENTRANT)
         ours = {id(p) for p in self.parameters}
         before = {id(leaf) for leaf in _leaves(value)}
+        theirs = {id(p) for p in self._borrowed.originals}
         for leaf in _leaves(again):
+            if id(leaf) in theirs:
+                raise ObjectiveError(
+                    "the loss holds on to a parameter that was taken out of the model beforehand, which cannot be "
+                    "moved with it; ask the model for it each time (model.parameters(), model.layer.weight)"
+                )
             if id(leaf) in before and id(leaf) not in ours:
                 raise ObjectiveError(
                     f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient and is no "
-                    "parameter of the model (a loss's own parameter, a second model, or a copy kept elsewhere); make "
-                    "it part of the model, or detach it"
+                    f"parameter of the model (a loss's own parameter, a second model, or a copy kept elsewhere); make "
+                    f"it part of the model, or detach it"
                 )
 
     def _require_finite_examples(self) -> None:
@@ -207,22 +255,28 @@ class Objective:
                 f"(dropout, layers skipped at random, augmentation); switch it off for the measurement"
             )
 
-    def _check_after(self, losses: Sequence[float]) -> None:
-        """After the first pass over all examples: some batches' losses are still what they were in it."""
-        if self._checked:
-            return
+    def _check_pass(self, w: Tensor, losses: Sequence[Tensor]) -> None:
+        """After a pass over all batches: no random number was drawn, and the first pass' losses are still the same."""
         self._require_fixed("all")
+        if self._first_pass is None:
+            self._first_pass = (w.clone(), [float(each) for each in losses])
+            self.confirm(places=sorted({0, len(losses) // 2, len(losses) - 1}))
+
+    def confirm(self, places: Sequence[int] = (0,)) -> None:
+        """Raise ObjectiveError unless some batches' losses are still what they were in the first pass."""
+        if self._first_pass is None:
+            return
+        w, losses = self._first_pass
         changed = self._borrowed.changed_buffers()
+        self._move_to(w)
         with self._computing():
-            for place in sorted({0, len(losses) // 2, len(losses) - 1}):
-                batch = self._examples.take(self._examples.plan[place])
-                value, weight = self._batch_loss(batch)
+            for place in places:
+                value, weight = self._batch_loss(self._examples.take(self._examples.plan[place]))
                 now = float(self._share(value, weight, len(self._examples.plan[place])).detach())
-                then = losses[place]
-                close = 0.0 if changed else 100 * torch.finfo(value.dtype).eps
-                if math.isfinite(then) and abs(now - then) > close * abs(then):
-                    raise ObjectiveError(_changing(then, now, changed))
-        self._checked = True
+                close = 0.0 if changed else self._tolerance(value, 100)
+                if math.isfinite(losses[place]) and not abs(now - losses[place]) <= close * abs(losses[place]):
+                    raise ObjectiveError(_changing(losses[place], now, changed))
+        self._require_fixed("all")
 
     # Derivatives -------------------------------------------------------------------------------------------------
 
@@ -271,7 +325,8 @@ class Objective:
                 objective = self._share(*self._batch_loss(batch), count)
                 self._add_gradients(total, objective)
                 losses.append(objective.detach())
-        self._check_after([float(each) for each in (reversed(losses) if reordered else losses)])
+        if not reordered:
+            self._check_pass(w, losses)
         return float(functools.reduce(torch.add, losses)), flatten(total)
 
     def _add_gradients(self, total: Sequence[Tensor], objective: Tensor) -> None:
@@ -291,6 +346,7 @@ class Objective:
         with self._computing():
             value, weight = self._batch_loss(self._examples.take(batch.tolist()))
             self._add_gradients(total, value if weight is None else value / weight)
+        self._require_fixed("a minibatch's")
         return flatten(total)
 
     @torch.inference_mode(False)
@@ -299,18 +355,24 @@ class Objective:
         self._move_to(w)
         total = [torch.zeros_like(p) for p in self.parameters]
         parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
+        losses = []
         # Attention's fused kernels have no second derivative; the plain one is the same function.
         with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
             for batch, count in self._examples.pieces():
                 objective = self._share(*self._batch_loss(batch), count)
+                losses.append(objective.detach())
                 if not objective.requires_grad:
                     continue
+                if not self._twice:
+                    _require_twice_differentiable(objective)
+                    self._twice = True
                 gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
                 slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
                 if slope.requires_grad:  # a loss without curvature has a gradient without history
                     products = torch.autograd.grad(slope, self.parameters, materialize_grads=True)
                     for accumulated, product in zip(total, products, strict=True):
                         accumulated.add_(product)
+        self._require_fixed("all")
         return flatten(total)
 
 
@@ -320,10 +382,27 @@ def flatten(vectors: Sequence[Tensor]) -> Tensor:
 
 
 def _number(weight: Any) -> float:
-    """A batch's weight; raises ObjectiveError when the parameters have a part in it."""
+    """A batch's weight; raises ObjectiveError when it is no number, or the parameters have a part in it."""
     if isinstance(weight, Tensor) and weight.requires_grad:
         raise ObjectiveError("the weight of a batch must not depend on the parameters; detach it")
-    return float(weight)
+    try:
+        return float(weight)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ObjectiveError(
+            f"the second of the pair that the loss returns must be the batch's weight, one number, got a "
+            f"{type(weight).__name__}; return the mean alone, or (sum, weight)"
+        ) from error
+
+
+def _require_twice_differentiable(value: Tensor) -> None:
+    """Raise ObjectiveError for a function whose gradient cannot be differentiated, which torch leaves out silently."""
+    for node in _nodes(value):
+        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+        if "once_differentiable" in getattr(getattr(backward, "__code__", None), "co_qualname", ""):
+            raise ObjectiveError(
+                f"{node.name()} is once_differentiable, so the model has no Hessian; write its backward in "
+                f"differentiable operations"
+            )
 
 
 def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
@@ -371,16 +450,33 @@ def _changing(first: float, second: float, buffers: Sequence[str]) -> str:
 
 
 @contextlib.contextmanager
-def _named_refusals() -> Iterator[None]:
-    """Torch's own errors about derivatives, in a sentence with the way out."""
+def _named_refusals(dtype: torch.dtype | None = None) -> Iterator[None]:
+    """Torch's own errors about derivatives and precisions, in a sentence with the way out."""
     try:
         yield
     except RuntimeError as error:
-        text = str(error)
-        if "use_reentrant" in text or "heckpoint" in text:
-            raise ObjectiveError(REENTRANT) from error
-        if "derivative for" in text or "does not require grad" in text or "double backward" in text:
-            raise ObjectiveError(
-                f"the model or the loss cannot be differentiated so often: {text.splitlines()[0]}"
-            ) from error
-        raise
+        if (sentence := _sentence(str(error), dtype)) is None:
+            raise
+        raise ObjectiveError(sentence) from error
+
+
+def _sentence(text: str, dtype: torch.dtype | None) -> str | None:
+    """What one of torch's errors means here, where that is known."""
+    first = text.splitlines()[0] if text else ""
+    if "use_reentrant" in text or "heckpoint" in text:
+        return REENTRANT
+    if "donated buffer" in text:
+        return "a compiled model has no second derivative; give the eager model (model._orig_mod)"
+    if "derivative for" in text or "double backward" in text:
+        return f"the model or the loss cannot be differentiated so often: {first}"
+    if "backward through the graph a second time" in text or "modified by an inplace operation" in text:
+        return (
+            "the model keeps something that it computed from its parameters (a cache of weights or features) and uses "
+            "it again; empty the cache, or switch it off for the measurement"
+        )
+    if dtype is not None and ("dtype" in text or "scalar type" in text):
+        return (
+            f"computing in {dtype} failed ({first}): tensors that a function keeps to itself stay as they are; hold "
+            "them as buffers of a module, or as arguments of functools.partial"
+        )
+    return None

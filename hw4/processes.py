@@ -93,7 +93,9 @@ def spread(
         if failed is not None:
             raise failed
     except BrokenProcessPool as error:
-        raise Hw4Error("a worker process died; what had finished is kept, and the same command goes on") from error
+        raise Hw4Error(
+            "a worker process died; what had finished is kept, and the same command goes on from there"
+        ) from error
     finally:
         if executor is None:
             pool.shutdown(cancel_futures=True)

@@ -137,6 +137,10 @@ def measure_directions(
         raise ValueError(f"noise_floor must be None, 'reordered' or 'float64', got {noise_floor!r}")
     if noise_floor == "float64" and objective.w.dtype == torch.float64:
         raise ValueError("a float64 reading has no more exact one beside it; use noise_floor='reordered'")
+    if not isinstance(generator, torch.Generator):
+        raise ValueError(  # noqa: TRY004  as everything that is refused
+            f"generator must be a torch.Generator, which minibatches are drawn from, got {generator!r}"
+        )
     if directions < 1:
         raise ValueError(f"the number of directions must be at least 1, got {directions}")
     w = objective.w
@@ -156,6 +160,7 @@ def measure_directions(
             # the error of one; so does a difference of gradients at two points from its own true value.
             noise = _norm(objective.gradient(w, reordered=True) - before)
         readings.append(_reading(objective, w, step, change, learning_rate=learning_rate, noise=noise))
+    objective.confirm()
     return readings
 
 

@@ -43,6 +43,7 @@ from hw4.report import strides
 from tests import (
     test_audit,
     test_claim,
+    test_contract,
     test_curvature,
     test_experiments,
     test_gate,
@@ -237,7 +238,8 @@ def a_shuffling_loader_is_accepted(patch: Patch) -> None:
 def dropout_goes_unnoticed(patch: Patch) -> None:
     patch.setattr(hw4.borrowed, "_refuse", lambda *_: None)
     patch.setattr(Objective, "_check_mean", lambda _: None)
-    patch.setattr(Objective, "_check_after", lambda *_: None)
+    patch.setattr(Objective, "_require_fixed", lambda *_: None)
+    patch.setattr(Objective, "confirm", lambda *_, **__: None)
 
 
 @fault("public code", test_smoothness.test_exact_on_quadratics)
@@ -362,6 +364,62 @@ def curvature_of_the_first_chunk_alone(patch: Patch) -> None:
 @fault("public code", test_curvature.test_on_smooth_twins_hessians_account_for_all_of_the_change, False)
 def the_hessian_at_the_start_instead_of_its_integral(patch: Patch) -> None:
     around(Objective, "hessian_product", patch, lambda original, self, _w, v: original(self, self.w, v))
+
+
+# --- other people's models ---------------------------------------------------------------------------------------
+
+
+def case(name: str) -> Callable[[], None]:
+    """The contract's case of this name."""
+    return lambda: test_contract.test_right_or_refused(test_contract.named_case(name))
+
+
+def unchecked(owner: Any, name: str) -> Callable[[Patch], None]:
+    """Plant: a check that is not made."""
+    return lambda patch: patch.setattr(owner, name, lambda *_, **__: None)
+
+
+@fault("public code", case("targets in a dict"))
+def examples_counted_by_the_length_of_their_targets(patch: Patch) -> None:
+    def counted(original: Any, self: Any, **settings: Any) -> Iterator[Any]:
+        return ((batch, len(batch[1])) for batch, _ in original(self, **settings))
+
+    around(hw4.examples.Examples, "pieces", patch, counted)
+
+
+@fault("public code", case("class weights, ordered by class"))
+def a_loss_that_is_no_mean_is_accepted(patch: Patch) -> None:
+    unchecked(Objective, "_check_parts")(patch)
+
+
+@fault("public code", case("a trained tensor outside the model"))
+def tensors_outside_the_model_go_unnoticed(patch: Patch) -> None:
+    unchecked(Objective, "_require_owned")(patch)
+
+
+@fault("public code", case("rare events"))
+def random_numbers_go_unnoticed(patch: Patch) -> None:
+    unchecked(Objective, "_require_fixed")(patch)
+
+
+@fault("public code", case("a warm-up"))
+def a_layer_that_remembers_goes_unnoticed(patch: Patch) -> None:
+    unchecked(Objective, "confirm")(patch)
+
+
+@fault("public code", case("frozen BatchNorm, mode overwritten"))
+def modes_are_overwritten(patch: Patch) -> None:
+    unchecked(hw4.borrowed, "_refuse_modes")(patch)
+
+
+@fault("public code", test_contract.test_the_step_is_the_one_that_mixed_precision_took)
+def the_step_before_its_rounding(patch: Patch) -> None:
+    patch.setattr(Objective, "reached", lambda _self, w: w)
+
+
+@fault("public code", case("inputs changed in place"))
+def the_users_inputs_are_handed_to_the_model(patch: Patch) -> None:
+    patch.setattr(hw4.examples, "placed", lambda batch, *_: batch)
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------
@@ -728,13 +786,13 @@ def a_records_name_is_not_compared(patch: Patch) -> None:
     "parser",
     in_folder(
         lambda folder: test_records.test_other_documents_are_refused_by_name(
-            folder, test_records.changed(lambda r: r.update(schema_version=2)), "schema version 2"
+            folder, test_records.changed(lambda r: r.update(schema_version=3)), "schema version 3"
         )
     ),
 )
 def records_of_another_version_are_read(patch: Patch) -> None:
     def anyway(original: Any, path: Path, kind: Any) -> Any:
-        path.write_text(path.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+        path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2'))
         return original(path, kind)
 
     around(test_records, "read_record", patch, anyway)

@@ -9,7 +9,7 @@ import copy
 import functools
 import random
 import threading
-from collections import UserDict, namedtuple
+from collections import UserDict, defaultdict, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +19,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 
 from hw4 import measure_smoothness
+from hw4.curvature import sharpness
+from hw4.objective import Objective, ObjectiveError
 
 N, RATE, BATCH = 60, 0.1, 16
 Full = Callable[[nn.Module, Any], Tensor]
@@ -530,24 +533,210 @@ CASES = [
 ]
 
 
+@dataclass
+class Settings:
+    """What layers share, with something in it that cannot be copied."""
+
+    scale: float = 1.0
+    lock: Any = None
+
+
+def scaled(self: Any, x: Tensor) -> Tensor:
+    return torch.tanh(self.settings.scale * self.body(x))
+
+
+def sharing_settings() -> nn.Module:
+    shared = Settings(3.0, threading.Lock())
+    first, second = (Own(scaled, settings=shared) for _ in range(2))
+    return nn.Sequential(first, nn.Linear(3, 6), second)
+
+
+def late(self: Any, x: Tensor) -> Tensor:
+    self.calls += 1
+    return self.body(x) + (0.5 * torch.randn(3) if self.calls > 40 else 0)
+
+
+def warming(self: Any, x: Tensor) -> Tensor:
+    self.calls += 1
+    return self.body(x) * (2 if self.calls > 36 else 1)
+
+
+class Augmented(Items):
+    """Some examples are noisy, by a generator of the data set's own."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda i: (X[i], Y[i]))
+        self.draws = np.random.default_rng(0)
+
+    def __getitem__(self, index: int) -> Any:
+        noise = self.draws.standard_normal(6).astype(np.float32) if 20 <= index < 30 else np.zeros(6, np.float32)
+        return X[index] + torch.from_numpy(noise), Y[index]
+
+
+def hooked() -> nn.Module:
+    model = net()
+    model[0].weight.register_hook(lambda gradient: 0 * gradient)
+    return model
+
+
+class Marked(nn.Parameter):
+    """A kind of parameter that a model tells from others."""
+
+
+def by_kind(self: Any, x: Tensor) -> Tensor:
+    return self.body(x) * (self.mark if isinstance(self.mark, Marked) else 1)
+
+
+def aliased() -> nn.Module:
+    model = Own(lambda self, x: self.body(x) + x @ self.alias[:3].T)
+    model.alias = model.body[0].weight.data
+    return model
+
+
+def adjacency(self: Any, x: Tensor) -> Tensor:
+    return self.body(x @ self.links.to_dense().to(x.dtype))
+
+
+class Sparse(Own):
+    """A model with a sparse buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(adjacency)
+        self.register_buffer("links", torch.eye(6).to_sparse())
+
+
+def holding(weights: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    def loss(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return F.cross_entropy(outputs, targets, weight=weights, reduction="sum"), weights[targets].sum()
+
+    return loss
+
+
+def holding_parameters() -> Case:
+    model = net()
+    kept = list(model.parameters())
+    return Case(
+        "parameters taken out beforehand",
+        lambda: model,
+        given={"loss": lambda o, t: F.cross_entropy(o, t) + sum((p**2).sum() for p in kept)},
+        refusal="taken out of the model beforehand",
+    )
+
+
+def chunked(model: nn.Module, batch: Tensor) -> Tensor:
+    """As chunks of 13 see it, for layers that look at the whole batch."""
+    parts = batch.tensor_split(5) if len(batch) == N else (batch,)
+    return torch.stack([entropy(model, part) * len(part) for part in parts]).sum() / len(batch)
+
+
+def untracked() -> nn.Module:
+    return net(nn.BatchNorm1d(12, track_running_stats=False))
+
+
+BY_CLASS = Y.argsort()
+MIDDLE = torch.where((torch.arange(N) >= 26) & (torch.arange(N) < 34), -100, Y)
+TARGETS = torch.randn(N, 3, dtype=torch.float64)
+CASES += [
+    *named_refusal(
+        MEAN,
+        Case(
+            "class weights, ordered by class",
+            data=lambda: (X[BY_CLASS], Y[BY_CLASS]),
+            given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": 12},
+        ),
+        Case("ignored targets in the middle", data=lambda: (X, MIDDLE), given={"chunk_size": 6}),
+        Case("class weights in batches of one", given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": 1}),
+        Case(
+            "a sum in bfloat16",
+            model=lambda: net().bfloat16(),
+            data=lambda: (X.bfloat16(), Y),
+            given={"loss": nn.CrossEntropyLoss(reduction="sum")},
+        ),
+    ),
+    *named_refusal(
+        "return the mean alone, or",
+        Case(
+            "loss and accuracy", given={"loss": lambda o, t: (F.cross_entropy(o, t), (o.argmax(1) == t).float().mean())}
+        ),
+        Case("mean and count", given={"loss": lambda o, t: (F.cross_entropy(o, t), len(t))}),
+        Case("loss and scores", given={"loss": lambda o, t: (F.cross_entropy(o, t), o.detach())}),
+    ),
+    Case("layers that share what cannot be copied", model=sharing_settings),
+    *named_refusal("hook that may change", Case("a gradient hook", model=hooked)),
+    *named_refusal(
+        RANDOM,
+        Case("augmentation deep inside", data=lambda: (DataLoader(ConcatDataset([Augmented()]), batch_size=10),)),
+        Case("randomness that comes late", model=lambda: Own(late, calls=0)),
+    ),
+    *named_refusal("remembers", Case("a warm-up", model=lambda: Own(warming, calls=0))),
+    *named_refusal(
+        "Subset", Case("examples drawn twice", data=lambda: loader(sampler=[torch.tensor(i % 30) for i in range(N)]))
+    ),
+    *named_refusal(
+        "whole numbers", Case("indices that are pairs", data=lambda: loader(sampler=[(i, 0) for i in range(N)]))
+    ),
+    *named_refusal(
+        "norm_mode='as is'",
+        Case(
+            "an InstanceNorm set to eval",
+            model=lambda: net(
+                nn.Unflatten(1, (4, 3)), nn.InstanceNorm1d(4, track_running_stats=True).eval(), nn.Flatten()
+            ),
+        ),
+    ),
+    Case("a kind of parameter", model=lambda: Own(by_kind, mark=Marked(torch.full((), 2.0)))),
+    *named_refusal("share memory", Case("an alias of a weight", model=aliased)),
+    Case("an attribute called args", model=lambda: Own(lambda self, x: self.body(x), args=None, keywords=[1])),
+    Case("a closure over a tensor", given={"loss": holding(WEIGHTS)}, loss=weighted_mean),
+    Case("a sparse buffer", model=Sparse),
+    Case(
+        "inputs changed in place",
+        data=lambda: (X.clone(), Y),
+        model=lambda: nn.Sequential(nn.ReLU(inplace=True), net()),
+        loss=lambda m, b: F.cross_entropy(m(X.double()[b].clone()), Y[b]),
+    ),
+    Case(
+        "targets in float64",
+        data=lambda: (X, TARGETS),
+        given={"loss": F.mse_loss, "chunk_size": 7},
+        loss=lambda m, b: F.mse_loss(m(X.double()[b]), TARGETS[b]),
+    ),
+    Case("BatchNorm in chunks", model=lambda: net(nn.BatchNorm1d(12)), loss=chunked),
+    Case("BatchNorm without running statistics", model=untracked, loss=chunked),
+    Case(
+        "a defaultdict",
+        model=lambda: Own(lambda self, x: self.body(x["a"])),
+        data=lambda: loader(
+            collate_fn=lambda p: (defaultdict(int, a=torch.stack([a for a, _ in p])), torch.stack([b for _, b in p]))
+        ),
+        loss=lambda m, b: F.cross_entropy(m({"a": X.double()[b]}), Y[b]),
+    ),
+    holding_parameters(),
+    *named_refusal("must be a torch.Generator", Case("no generator", given={"generator": None})),
+    *named_refusal("floating-point", Case("an integer precision", given={"dtype": torch.int64})),
+    *named_refusal(
+        "one real number", Case("a whole number as the loss", given={"loss": lambda o, t: (o.argmax(1) != t).sum()})
+    ),
+    *named_refusal(
+        "failed",
+        Case(
+            "float64 beside a tensor of float32",
+            given={"loss": lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS), "chunk_size": N, "dtype": torch.float64},
+        ),
+    ),
+]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_right_or_refused(case: Case) -> None:
     model, data, given = case.model(), case.data(), {"chunk_size": 13, **case.given}
-    given = (
-        given
-        if isinstance(data[0], Tensor | dict | TensorDataset)
-        else {k: v for k, v in given.items() if k != "chunk_size"}
-    )
-    state, drawn = (
-        {k: v.clone() for k, v in model.state_dict().items() if isinstance(v, Tensor)}
-        if case.name != "a lazy module"
-        else {},
-        torch.get_rng_state(),
-    )
+    lazy = nn.parameter.UninitializedParameter
+    state = {k: v.clone() for k, v in model.state_dict().items() if isinstance(v, Tensor) and not isinstance(v, lazy)}
+    drawn, inputs = torch.get_rng_state(), copy.deepcopy(data[0]) if isinstance(data[0], Tensor) else None
 
     def found() -> float:
-        return measure_smoothness(model, *data, **settings(), **given).smoothness
+        return measure_smoothness(model, *data, **{**settings(), **given}).smoothness
 
     if case.refusal:
         with pytest.raises(ValueError, match=case.refusal) as refused:
@@ -564,5 +753,77 @@ def test_right_or_refused(case: Case) -> None:
         # float32 against float64; in float64 there is rounding of the step alone.
         assert value == pytest.approx(expected, rel=1e-9 if given.get("dtype") == torch.float64 else 1e-5)
     for name, kept in state.items():
-        assert torch.equal(model.state_dict()[name], kept)
+        assert torch.equal(model.state_dict()[name].to_dense(), kept.to_dense())
     assert torch.equal(torch.get_rng_state(), drawn)
+    if inputs is not None:
+        assert torch.equal(data[0].nan_to_num(), inputs.nan_to_num())
+
+
+class Squared(torch.autograd.Function):
+    """x**2, with a backward that cannot be differentiated."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        """The square."""
+        context.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    @once_differentiable
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        """Its gradient."""
+        return 2 * context.saved_tensors[0] * gradients[0]
+
+
+def energetic(self: Any, x: Tensor) -> Tensor:
+    return self.body(x) + (3 * torch.randn(3) if torch.equal(x[0], X[24]) else 0)
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [(lambda self, x: Squared.apply(self.body(x)), "once_differentiable"), (energetic, RANDOM)],
+    ids=["once differentiable", "random in one chunk"],
+)
+def test_what_has_no_hessian_is_refused(function: Any, message: str) -> None:
+    objective = Objective(Own(function), X, Y, chunk_size=6)
+    with pytest.raises(ObjectiveError, match=message):
+        sharpness(objective)
+
+
+def test_attention_has_the_hessian_of_its_plain_form() -> None:
+    layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+    model = Own(lambda self, x: self.body(self.layer(x[:, None].expand(-1, 3, -1))[:, 0]), layer=layer)
+    objective = Objective(model, X, Y, dtype=torch.float64)
+    v = torch.randn(len(objective.w), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    v /= v.norm()
+    step = 1e-6  # a central difference of float64 gradients is exact to about step**2 and 1e-16 / step
+    ends = [objective.gradient(objective.w + sign * step * v) for sign in (1, -1)]
+    difference = (ends[0] - ends[1]) / (2 * step)
+    torch.testing.assert_close(objective.hessian_product(objective.w, v), difference, rtol=1e-5, atol=1e-7)
+
+
+def test_the_step_is_the_one_that_mixed_precision_took() -> None:
+    """By hand, in the model's own precisions: float32 parameters move by all of u, bfloat16 ones by what is left."""
+    torch.manual_seed(3)
+    model = Mixed()
+    reading = measure_smoothness(model, X, Y, chunk_size=N, **settings())
+    parameters = list(model.parameters())
+    batch = torch.randint(N, (1, BATCH), generator=torch.Generator().manual_seed(0))[0]
+    drawn = torch.autograd.grad(F.cross_entropy(model(X[batch]), Y[batch]), parameters)
+    before = torch.autograd.grad(F.cross_entropy(model(X), Y), parameters)
+    start = [p.detach().clone() for p in parameters]
+    with torch.no_grad():
+        for parameter, part in zip(parameters, drawn, strict=True):
+            parameter.copy_(parameter.float() - RATE * part.float())
+    after = torch.autograd.grad(F.cross_entropy(model(X), Y), parameters)
+    change, step = (
+        torch.cat([(a.float() - b.float()).flatten() for a, b in zip(ends, starts, strict=True)])
+        for ends, starts in ((after, before), ([p.detach() for p in parameters], start))
+    )
+    assert reading.smoothness == pytest.approx(float(change.norm() / step.norm()), rel=1e-5)
+    assert reading.update_norm == pytest.approx(float(step.norm()), rel=1e-5)
+
+
+def named_case(name: str) -> Case:
+    """A case of the table, for faults that are planted."""
+    return next(case for case in CASES if case.name == name)

@@ -90,8 +90,8 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path: Path
     folder = tmp_path / "records"
     folder.mkdir()
     broken = folder / f"{small_net(seed=1).key}.json"
-    broken.write_text('{"schema_version": 1}')
-    with pytest.raises(RecordError, match="has schema version 1, this hw4 reads version 2"):
+    broken.write_text('{"schema_version": 3}')
+    with pytest.raises(RecordError, match="has schema version 3, this hw4 reads versions 1 and 2"):
         make_all([in_folder(folder, small_net(), small_net(seed=1))])
     assert [path.name for path in folder.iterdir()] == [broken.name]
 

@@ -484,7 +484,7 @@ def test_dropout_is_no_obstacle_to_the_evaluated_function() -> None:
 def test_losses_that_are_no_mean_and_half_given_data_are_refused() -> None:
     model, x, y = small_problem(norm=False)
     with pytest.raises(
-        ObjectiveError, match=r"one number, the batch's mean, or a pair .sum, weight., got shape \(30,\)"
+        ObjectiveError, match=r"one real number, the batch's mean, or a pair .sum, weight., got shape \(30,\)"
     ):
         measured(model, x, y, loss=lambda out, target: F.cross_entropy(out, target, reduction="none"))
     with pytest.raises(ValueError, match="targets y are missing"):
