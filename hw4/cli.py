@@ -497,6 +497,8 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
             def on_audit(part: str) -> None:
                 bar.set_description(part, refresh=False)
                 bar.update()
+                if bar.disable:  # no terminal: a line for each part that ends
+                    say(f"  {part}")
 
             record = run_audit(
                 name,

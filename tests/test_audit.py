@@ -89,6 +89,7 @@ def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeyp
         standalone_mode=False,
     )
     assert result.exception is None, result.exception
+    assert "  exploding pixels\n" in result.output, "a line of progress where there is no terminal"
     folder = tmp_path / "reports" / "embedded"
     record = read_record(folder / "audit" / "audit.json", AuditRecord)
     assert {run.seed for run in record.runs} == {0, 1}
