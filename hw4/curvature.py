@@ -12,17 +12,27 @@ from hw4.readings import KinkShare, RangeView, Sharpness
 from hw4.smoothness import SmoothnessUndefinedError
 
 
-@torch.inference_mode(False)
 def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: int = 300) -> Sharpness:
-    """Largest (algebraic) eigenvalue of the Hessian at the model's parameters, by Lanczos' method.
+    """Largest (algebraic) eigenvalue of the Hessian at the model's parameters, see :func:`largest_eigenvalues`."""
+    return largest_eigenvalues(objective, 1, tolerance=tolerance, most_products=most_products)[0]
+
+
+@torch.inference_mode(False)
+def largest_eigenvalues(
+    objective: Objective, k: int, *, tolerance: float = 1e-3, most_products: int = 300
+) -> list[Sharpness]:
+    """The k largest (algebraic) eigenvalues of the Hessian at the model's parameters, by Lanczos' method, in order.
 
     ARPACK's implicitly restarted iteration (Lehoucq, Sorensen and Yang, 1998) by scipy, on exact Hessian-vector
-    products, started from a fixed random vector. ``tolerance`` is relative. Raises SmoothnessUndefinedError when the
-    Hessian is not finite or no eigenvalue settles within ``most_products``.
+    products, started from a fixed random vector. ``tolerance`` is relative. Raises ValueError for a k that is not
+    below the number of parameters (one parameter has one eigenvalue), SmoothnessUndefinedError when the Hessian is not
+    finite or no eigenvalue settles within ``most_products``.
     """
     w = objective.w
     objective.gradient(w)  # with its checks: a Hessian alone would not show that the loss is no fixed function
     p, made = len(w), 0
+    if not 1 <= k < max(p, 2):
+        raise ValueError(f"k must be at least 1 and below the number of parameters, {p}, got {k}")
 
     def product(v: np.ndarray) -> np.ndarray:
         nonlocal made
@@ -34,28 +44,24 @@ def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: i
 
     start = np.random.default_rng(0).standard_normal(p)
     if p == 1:
-        return Sharpness(value=float(product(np.ones(1))[0]), residual=0.0, products=made)
-    basis = min(p, 20 if tolerance < COARSE else 8)  # a large basis pays when many digits are wanted
+        return [Sharpness(value=float(product(np.ones(1))[0]), residual=0.0, products=made)]
+    basis = min(p, max(2 * k + 1, 20 if tolerance < COARSE else 8))  # a large one pays when many digits are wanted
+    operator = LinearOperator((p, p), matvec=product, dtype=np.float64)
+    rounds = max(1, most_products // basis)
     try:
-        values, vectors = eigsh(
-            LinearOperator((p, p), matvec=product, dtype=np.float64),
-            k=1,
-            which="LA",
-            v0=start,
-            tol=tolerance,
-            ncv=basis,
-            maxiter=max(1, most_products // basis),
-        )
+        values, vectors = eigsh(operator, k=k, which="LA", v0=start, tol=tolerance, ncv=basis, maxiter=rounds)
     except ArpackError as error:
         if not isinstance(error, ArpackNoConvergence) and not product(start).any():  # of a random vector: H is zero
-            return Sharpness(value=0.0, residual=0.0, products=made)
+            return [Sharpness(value=0.0, residual=0.0, products=made)] * k
         raise SmoothnessUndefinedError(
             f"no largest eigenvalue settled to {tolerance:g} within {made} Hessian-vector products; allow more of them"
         ) from error
+    found = []
+    for value, vector in sorted(zip(values.tolist(), vectors.T, strict=True), key=lambda pair: -pair[0]):
+        residual = float(np.linalg.norm(product(vector) - value * vector))
+        found.append(Sharpness(value=value, residual=residual / abs(value) if value else residual, products=made))
     objective.confirm()
-    value, vector = float(values[0]), vectors[:, 0]
-    residual = float(np.linalg.norm(product(vector) - value * vector))
-    return Sharpness(value=value, residual=residual / abs(value) if value else residual, products=made)
+    return found
 
 
 COARSE = 0.01

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -297,6 +297,20 @@ class Objective:
     def split(self, w: Tensor) -> Sequence[Tensor]:
         """Cut a flat vector into the parameters' parts, in their order."""
         return torch.split(w, self._sizes)
+
+    def flat(self, vector: Tensor | Mapping[str, Tensor]) -> Tensor:
+        """A displacement of the parameters as one flat vector (p,); raises ValueError when it does not fit them."""
+        if isinstance(vector, Mapping):
+            shapes = {name: p.shape for name, p in zip(self.names, self.parameters, strict=True)}
+            if {name: part.shape for name, part in vector.items()} != shapes:
+                raise ValueError(
+                    f"an update by name must have a tensor of its shape for each of {', '.join(self.names)}, got "
+                    f"{', '.join(vector)}"
+                )
+            vector = flatten([vector[name].detach().to(self.w) for name in self.names])
+        if vector.shape != self.w.shape:
+            raise ValueError(f"expected a flat update of {self.w.numel()} numbers, got shape {tuple(vector.shape)}")
+        return vector.detach().to(self.w)
 
     def reached(self, w: Tensor) -> Tensor:
         """The point (p,) that the parameters take when they are moved to w, each in its own precision."""

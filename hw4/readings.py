@@ -1,7 +1,7 @@
 """What the measuring functions give and records keep: one frozen dataclass for each measured thing, without torch."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -33,7 +33,8 @@ class SmoothnessReading:
     parameters. A value of the quotient means little without the ||u|| it was taken at: with ReLU or max-pooling it has
     no limit for small u. ``along_update`` = |u . dg| / ||u||^2 is its lower bound, the mean curvature along u;
     ``cosine`` is the angle's between u and dg. ``noise_floor`` is what rounding alone makes of the quotient, when it
-    was asked for. ``norm_mode`` and ``chunk_size`` (examples) say which objective was differentiated.
+    was asked for. ``norm_mode`` and ``chunk_size`` (examples) say which objective was differentiated. Without a
+    ``learning_rate`` u was given, by whatever optimiser.
     """
 
     smoothness: NonNegative
@@ -42,21 +43,26 @@ class SmoothnessReading:
     cosine: Annotated[float, Field(ge=-1, le=1)]
     along_update: NonNegative
     weight_norm: NonNegative
-    learning_rate: NonNegative
+    learning_rate: NonNegative | None
     noise_floor: NonNegative | None
     norm_mode: NormMode
     chunk_size: int
     blocks: tuple[Block, ...]
 
     @property
-    def scaled(self) -> float:
-        """Learning rate x smoothness: gradient descent on an L-smooth quadratic is stable below 2."""
-        return self.learning_rate * self.smoothness
+    def scaled(self) -> float | None:
+        """Learning rate x smoothness: gradient descent on an L-smooth quadratic is stable below 2; SGD's steps only."""
+        return None if self.learning_rate is None else self.learning_rate * self.smoothness
 
     @property
     def usable(self) -> bool:
         """Whether the reading is far enough above its noise floor, as far as one was measured."""
         return self.noise_floor is None or self.smoothness >= USABLE * self.noise_floor
+
+    def as_dict(self) -> dict[str, Any]:
+        """All of it in plain numbers, lists and dicts, for JSON, CSV and loggers; ``scaled`` and ``usable`` too."""
+        blocks = [asdict(block) for block in self.blocks]
+        return {**asdict(self), "blocks": blocks, "scaled": self.scaled, "usable": self.usable}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,19 +4,23 @@ For an objective f and a displacement u, Lhat(w; u) = ||grad f(w + u) - grad f(w
 definition, after Santurkar et al., "How Does Batch Normalization Help Optimization?" (2018).
 """
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hw4.errors import ObjectiveError
 from hw4.objective import Forward, Objective
 from hw4.readings import Block, SmoothnessReading
 from hw4.specs import NormMode
 from hw4.training import Loss
 
 NoiseFloor = Literal["reordered", "float64"]
+Update = Tensor | Mapping[str, Tensor]
+"""A displacement of the parameters, flat (p,) or by their names."""
 
 
 class SmoothnessUndefinedError(ValueError):
@@ -85,9 +89,10 @@ def measure_smoothness(
     x: Any,
     y: Any = None,
     *,
-    learning_rate: float,
-    batch_size: int,
-    generator: torch.Generator,
+    learning_rate: float | None = None,
+    batch_size: int | None = None,
+    generator: torch.Generator | None = None,
+    update: Update | None = None,
     norm_mode: NormMode = "batch",
     chunk_size: int = 100,
     loss: Loss = F.cross_entropy,
@@ -95,8 +100,9 @@ def measure_smoothness(
     noise_floor: NoiseFloor | None = None,
     dtype: torch.dtype | None = None,
 ) -> SmoothnessReading:
-    """Effective smoothness of the mean loss over (x, y) at the model's parameters, along one minibatch SGD update.
+    """Effective smoothness of the mean loss over (x, y) at the model's parameters, along one update.
 
+    The update is ``update`` (flat, or by parameter name, see :func:`optimizer_update`), or one of minibatch SGD:
     u = -learning_rate * gradient over ``batch_size`` examples drawn with replacement from ``generator``; both full
     gradients run over all n examples of x (n, ...) and y (n, ...), in chunks, or over the batches of a data loader x.
     ``norm_mode="batch"`` differentiates the function that is trained, normalised by batch statistics; ``"running"`` the
@@ -113,10 +119,47 @@ def measure_smoothness(
     objective = Objective(
         model, x, y, loss=loss, forward=forward, norm_mode=norm_mode, chunk_size=chunk_size, dtype=dtype
     )
+    if update is not None:
+        if (learning_rate, batch_size, generator) != (None, None, None):
+            raise ValueError("give an update, or learning_rate, batch_size and generator to draw SGD's, not both")
+        return measure_update(objective, update, noise_floor=noise_floor)
+    if learning_rate is None or batch_size is None:
+        raise ValueError("learning_rate, batch_size and generator are needed to draw SGD's update; or give an update")
     (reading,) = measure_directions(
         objective, 1, learning_rate=learning_rate, batch_size=batch_size, generator=generator, noise_floor=noise_floor
     )
     return reading
+
+
+@torch.inference_mode(False)
+def measure_update(objective: Objective, update: Update, *, noise_floor: NoiseFloor | None = None) -> SmoothnessReading:
+    """The reading along an update (p,) of whatever optimiser, flat or by parameter name."""
+    (reading,) = _readings(objective, [objective.flat(update)], None, noise_floor)
+    return reading
+
+
+def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The displacement, by parameter name, that ``optimizer.step()`` would make on the gradients in ``.grad``.
+
+    Model and optimiser are left as they are: the step is made by a copy of the optimiser on copies of its parameters.
+    Raises ObjectiveError when no parameter of the model that the optimiser has has a gradient.
+    """
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not any(id(p) in held and p.grad is not None for p in mine.values()):
+        raise ObjectiveError(
+            "no parameter of the model has a gradient that this optimiser would use; call backward() first"
+        )
+    twins: dict[int, Tensor] = {}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            twins[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
+            twins[id(p)].grad = None if p.grad is None else p.grad.detach().clone()
+    memo: dict[int, Any] = dict(twins)
+    copy.deepcopy(optimizer, memo).step()
+    return {
+        name: twins[id(p)].detach() - p.detach() if id(p) in held else torch.zeros_like(p) for name, p in mine.items()
+    }
 
 
 @torch.inference_mode(False)
@@ -126,29 +169,38 @@ def measure_directions(
     *,
     learning_rate: float,
     batch_size: int,
-    generator: torch.Generator,
+    generator: torch.Generator | None,
     noise_floor: NoiseFloor | None = None,
 ) -> list[SmoothnessReading]:
     """Readings at one point along several minibatch updates, each as by :func:`measure_smoothness`.
 
     They share the full gradient at the point and a reordered one, so d directions cost d + 1 or d + 2 full gradients.
     """
-    if noise_floor not in (None, "reordered", "float64"):
-        raise ValueError(f"noise_floor must be None, 'reordered' or 'float64', got {noise_floor!r}")
-    if noise_floor == "float64" and objective.w.dtype == torch.float64:
-        raise ValueError("a float64 reading has no more exact one beside it; use noise_floor='reordered'")
     if not isinstance(generator, torch.Generator):
         raise ValueError(  # noqa: TRY004  as everything that is refused
             f"generator must be a torch.Generator, which minibatches are drawn from, got {generator!r}"
         )
     if directions < 1:
         raise ValueError(f"the number of directions must be at least 1, got {directions}")
+    drawn = (
+        -learning_rate * objective.minibatch_gradient(objective.w, batch_size, generator) for _ in range(directions)
+    )
+    return _readings(objective, drawn, learning_rate, noise_floor)
+
+
+def _readings(
+    objective: Objective, updates: Iterable[Tensor], learning_rate: float | None, noise_floor: NoiseFloor | None
+) -> list[SmoothnessReading]:
+    """Readings along updates (p,), which share the full gradient at the point and what rounding makes of it."""
+    if noise_floor not in (None, "reordered", "float64"):
+        raise ValueError(f"noise_floor must be None, 'reordered' or 'float64', got {noise_floor!r}")
+    if noise_floor == "float64" and objective.w.dtype == torch.float64:
+        raise ValueError("a float64 reading has no more exact one beside it; use noise_floor='reordered'")
     w = objective.w
     double = objective.in_double() if noise_floor == "float64" else None
     before = noise = None
     readings = []
-    for _ in range(directions):
-        u = -learning_rate * objective.minibatch_gradient(w, batch_size, generator)
+    for u in updates:
         if before is None:
             before = objective.gradient(w)
         moved, step, change = _secant(objective.gradient, w, u, before, objective.reached)
@@ -165,7 +217,7 @@ def measure_directions(
 
 
 def _reading(
-    objective: Objective, w: Tensor, step: Tensor, change: Tensor, *, learning_rate: float, noise: float | None
+    objective: Objective, w: Tensor, step: Tensor, change: Tensor, *, learning_rate: float | None, noise: float | None
 ) -> SmoothnessReading:
     """The reading of a step (p,) from w (p,) along which the gradient changed so (p,); ``noise`` is the change's."""
     update_norm, change_norm = _norm(step), _norm(change)

@@ -268,7 +268,7 @@ def displacement_over_a_whole_pass(patch: Patch) -> None:
 
 @fault("notebook", definition, False, "batch")
 def divided_by_the_learning_rate_once_more(patch: Patch) -> None:
-    with_smoothness(lambda reading: reading.smoothness / reading.learning_rate)(patch)
+    with_smoothness(lambda reading: reading.smoothness / (reading.learning_rate or 1))(patch)
 
 
 @fault("public code", test_smoothness.test_the_model_is_left_bit_for_bit, None, 1, "batch")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from hw4.curvature import kink_share, range_view, sharpness
+from hw4.curvature import kink_share, largest_eigenvalues, range_view, sharpness
 from hw4.objective import Objective
 from hw4.smoothness import SmoothnessUndefinedError
 
@@ -175,3 +175,24 @@ def test_what_has_no_value_says_so() -> None:
         range_view(line, torch.ones_like(w), factors=(1.0, 0.0))
     with pytest.raises(ValueError, match="nodes must be at least 1"):
         kink_share(line, torch.ones_like(w), nodes=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
+def test_the_largest_eigenvalues_are_the_dense_hessians_by_torch_func() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3)).double()
+    x, y = torch.randn(30, 4, dtype=torch.float64), torch.randint(3, (30,))
+    names, shapes = zip(*((name, p.shape) for name, p in model.named_parameters()), strict=True)
+    sizes = [math.prod(shape) for shape in shapes]
+
+    def loss(w: Tensor) -> Tensor:
+        parts = {n: part.view(shape) for n, part, shape in zip(names, torch.split(w, sizes), shapes, strict=True)}
+        return F.cross_entropy(torch.func.functional_call(model, parts, (x,)), y)
+
+    w = torch.cat([p.detach().flatten() for p in model.parameters()])
+    expected = torch.linalg.eigvalsh(torch.func.hessian(loss)(w)).flip(0)[:4].tolist()
+    found = largest_eigenvalues(Objective(model, x, y, chunk_size=7), 4, tolerance=1e-9)
+    assert [each.value for each in found] == pytest.approx(expected, rel=1e-8)
+    assert all(each.residual < 1e-6 for each in found)
+    with pytest.raises(ValueError, match="below the number of parameters"):
+        largest_eigenvalues(Objective(model, x, y), 10_000)

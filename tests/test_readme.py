@@ -101,14 +101,19 @@ def test_linked_files_exist() -> None:
             )
 
 
-def test_the_page_for_other_models_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    first, second = re.findall(
+def test_the_page_for_other_models_runs(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, epochs, second = re.findall(
         r"```python\n(.*?)```", (ROOT / "docs" / "measure-your-model.md").read_text(), flags=re.S
     )
     scope: dict[str, object] = {}
+    monkeypatch.chdir(tmp_path)
     exec(first, scope)  # the page's own code
     assert len(first.strip().splitlines()) <= 15
     assert "usable: True" in capsys.readouterr().out
+    exec(epochs, scope)
+    assert len(Path("smoothness.csv").read_text().splitlines()) == 4, "a header and three epochs"
     exec(second, scope)
     assert re.fullmatch(r"sharpness [\d.]+, kinks 0.0%, .* steps [\d.]+\n", capsys.readouterr().out)
 

@@ -1,9 +1,11 @@
 """The estimator on closed forms, its invariances, and measure_smoothness against a naive reference."""
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
+from dataclasses import fields, replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from hw4.smoothness import (
     full_gradient,
     measure_directions,
     measure_smoothness,
+    optimizer_update,
 )
 from hw4.training import chunks
 
@@ -498,3 +501,60 @@ def test_on_a_gpu_it_is_the_same_function() -> None:
     model, x, y = small_problem(norm=True)
     found = reading(model.cuda(), x, y)
     assert found == pytest.approx(reading(model.cpu(), x, y), rel=1e-8)
+
+
+def test_an_update_given_is_measured_as_the_same_update_drawn() -> None:
+    model, x, y = small_problem(norm=True)
+    drawn = measured(model, x, y, noise_floor="reordered")
+    objective = Objective(model, x, y)
+    u = -0.1 * objective.minibatch_gradient(objective.w, 8, torch.Generator().manual_seed(4))
+    parts = dict(zip(objective.names, objective.split(u), strict=True))
+    by_name = {name: parts[name].view(p.shape) for name, p in model.named_parameters()}
+    for update in (u, by_name):
+        found = measure_smoothness(model, x, y, update=update, noise_floor="reordered")
+        assert found == replace(drawn, learning_rate=None)
+        assert found.scaled is None
+    assert json.loads(json.dumps(drawn.as_dict()))["smoothness"] == drawn.smoothness
+    assert drawn.as_dict().keys() >= {field.name for field in fields(SmoothnessReading)}
+    with pytest.raises(ValueError, match="not both"):
+        measure_smoothness(model, x, y, update=u, learning_rate=0.1)
+    with pytest.raises(ValueError, match="or give an update"):
+        measure_smoothness(model, x, y)
+    with pytest.raises(ValueError, match="flat update of"):
+        measure_smoothness(model, x, y, update=u[:-1])
+    with pytest.raises(ValueError, match="must have a tensor of its shape"):
+        measure_smoothness(model, x, y, update={"nothing": u})
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda ps: torch.optim.Adam(ps, lr=1e-2),
+        lambda ps: torch.optim.SGD(ps, lr=0.1, momentum=0.9, nesterov=True),
+        lambda ps: torch.optim.AdamW(ps, lr=1e-2, weight_decay=0.1),
+    ],
+    ids=["Adam", "momentum", "AdamW"],
+)
+def test_an_optimisers_update_is_its_next_step_and_nothing_is_changed(make: Any) -> None:
+    model, x, y = small_problem(norm=False)
+    optimizer = make(model.parameters())
+    for _ in range(3):  # so that it has a state
+        optimizer.zero_grad()
+        F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    optimizer.zero_grad()
+    F.cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+    before, kept = state(model), json.dumps(optimizer.state_dict(), default=lambda t: t.tolist())
+    update = optimizer_update(model, optimizer)
+    assert state(model) == before
+    assert json.dumps(optimizer.state_dict(), default=lambda t: t.tolist()) == kept
+    start = {name: p.detach().clone() for name, p in model.named_parameters()}
+    reading = measure_smoothness(model, x, y, update=update)
+    optimizer.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(update[name], p.detach() - start[name], rtol=0, atol=0)
+    norm = math.sqrt(sum(float((part.double() ** 2).sum()) for part in update.values()))
+    assert reading.update_norm == pytest.approx(norm, rel=1e-6)
+    optimizer.zero_grad()
+    with pytest.raises(ObjectiveError, match="call backward"):
+        optimizer_update(model, optimizer)
