@@ -259,7 +259,7 @@ class Objective:
         """After a pass over all batches: no random number was drawn, and the first pass' losses are still the same."""
         self._require_fixed("all")
         if self._first_pass is None:
-            self._first_pass = (w.clone(), [float(each) for each in losses])
+            self._first_pass = (w if w is self.w else w.clone(), [float(each) for each in losses])
             self.confirm(places=sorted({0, len(losses) // 2, len(losses) - 1}))
 
     def confirm(self, places: Sequence[int] = (0,)) -> None:
@@ -314,6 +314,8 @@ class Objective:
 
     def reached(self, w: Tensor) -> Tensor:
         """The point (p,) that the parameters take when they are moved to w, each in its own precision."""
+        if all(parameter.dtype == w.dtype for parameter in self.parameters):
+            return w
         parts = zip(self.parameters, self.split(w), strict=True)
         return flatten([part.to(parameter.dtype).to(w.dtype) for parameter, part in parts])
 
@@ -332,16 +334,21 @@ class Objective:
     def loss_and_gradient(self, w: Tensor, *, reordered: bool = False) -> tuple[float, Tensor]:
         """f(w) and its gradient (p,)."""
         self._move_to(w)
-        total = [torch.zeros_like(p) for p in self.parameters]
+        total, parts_of_total = self._accumulators()
         losses = []
         with self._computing():
             for batch, count in self._examples.pieces(reordered=reordered):
                 objective = self._share(*self._batch_loss(batch), count)
-                self._add_gradients(total, objective)
+                self._add_gradients(parts_of_total, objective)
                 losses.append(objective.detach())
         if not reordered:
             self._check_pass(w, losses)
-        return float(functools.reduce(torch.add, losses)), flatten(total)
+        return float(functools.reduce(torch.add, losses)), total
+
+    def _accumulators(self) -> tuple[Tensor, list[Tensor]]:
+        """Zeros (p,) to add to, and the same memory in the shapes of the parameters."""
+        total = torch.zeros_like(self.w)
+        return total, [part.view(p.shape) for part, p in zip(self.split(total), self.parameters, strict=True)]
 
     def _add_gradients(self, total: Sequence[Tensor], objective: Tensor) -> None:
         if not objective.requires_grad:
@@ -356,18 +363,18 @@ class Objective:
         """Gradient (p,) at w of the mean loss over ``batch_size`` examples drawn with replacement."""
         self._move_to(w)
         (batch,) = draw_batches(self.n, updates=1, batch_size=batch_size, generator=generator)
-        total = [torch.zeros_like(p) for p in self.parameters]
+        total, parts_of_total = self._accumulators()
         with self._computing():
             value, weight = self._batch_loss(self._examples.take(batch.tolist()))
-            self._add_gradients(total, value if weight is None else value / weight)
+            self._add_gradients(parts_of_total, value if weight is None else value / weight)
         self._require_fixed("a minibatch's")
-        return flatten(total)
+        return total
 
     @torch.inference_mode(False)
     def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
         """H v (p,), H the Hessian of f at w, by differentiating grad f . v."""
         self._move_to(w)
-        total = [torch.zeros_like(p) for p in self.parameters]
+        total, parts_of_total = self._accumulators()
         parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
         losses = []
         # Attention's fused kernels have no second derivative; the plain one is the same function.
@@ -384,10 +391,10 @@ class Objective:
                 slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
                 if slope.requires_grad:  # a loss without curvature has a gradient without history
                     products = torch.autograd.grad(slope, self.parameters, materialize_grads=True)
-                    for accumulated, product in zip(total, products, strict=True):
+                    for accumulated, product in zip(parts_of_total, products, strict=True):
                         accumulated.add_(product)
         self._require_fixed("all")
-        return flatten(total)
+        return total
 
 
 def flatten(vectors: Sequence[Tensor]) -> Tensor:

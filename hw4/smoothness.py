@@ -5,6 +5,7 @@ definition, after Santurkar et al., "How Does Batch Normalization Help Optimizat
 """
 
 import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
@@ -43,25 +44,28 @@ def _secant(
     u: Tensor,
     before: Tensor | None,
     reached: Callable[[Tensor], Tensor] = torch.Tensor.clone,
+    *,
+    fresh: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The point ``reached`` on the way to w + u, the step there as rounding left it, and the gradient's change over it.
 
-    ``before`` is the gradient at w, where it is known.
+    ``before`` is the gradient at w, where it is known. A function that gives ``fresh`` memory each time, which may be
+    written to as u may then, spares copies.
     """
     if w.ndim != 1 or w.shape != u.shape:
         raise ValueError(f"w and u must be flat and equally long, got shapes {tuple(w.shape)} and {tuple(u.shape)}")
-    moved = reached(w + u)
+    moved = reached(u.add_(w) if fresh else w + u)
     step = moved - w  # the displacement that rounding left of u, which is the one the gradients see
     if _norm(step) == 0:
         raise SmoothnessUndefinedError(
-            f"the update is zero (||u|| = {_norm(u):.3g} against ||w|| = {_norm(w):.3g}), so the quotient has no value"
+            f"the update is zero, or so small that rounding swallows it beside ||w|| = {_norm(w):.3g}: there is no quotient"
         )
     if before is None:
         before = gradient(w).clone()  # a function may give the same memory each time
     if before.shape != w.shape:
         raise ValueError(f"the gradient must have the shape of w, {tuple(w.shape)}, got {tuple(before.shape)}")
-    change = gradient(moved) - before
-    if not (torch.isfinite(step).all() and torch.isfinite(change).all()):
+    change = gradient(moved).sub_(before) if fresh else gradient(moved) - before
+    if not (math.isfinite(_norm(step)) and math.isfinite(_norm(change))):
         raise SmoothnessUndefinedError("a gradient or the update is not finite: the model has diverged")
     return moved, step, change
 
@@ -69,6 +73,12 @@ def _secant(
 def _norm(vector: Tensor) -> float:
     """Euclidean norm, summed in float64."""
     return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+
+
+def _dot(first: Tensor, second: Tensor) -> float:
+    """Scalar product, summed in float64, of which no copy as long as the vectors is made."""
+    pairs = zip(torch.split(first, 2**20), torch.split(second, 2**20), strict=True)
+    return math.fsum(float(a.double() @ b.double()) for a, b in pairs)
 
 
 def full_gradient(
@@ -134,7 +144,7 @@ def measure_smoothness(
 @torch.inference_mode(False)
 def measure_update(objective: Objective, update: Update, *, noise_floor: NoiseFloor | None = None) -> SmoothnessReading:
     """The reading along an update (p,) of whatever optimiser, flat or by parameter name."""
-    (reading,) = _readings(objective, [objective.flat(update)], None, noise_floor)
+    (reading,) = _readings(objective, [objective.flat(update).clone()], None, noise_floor)
     return reading
 
 
@@ -183,7 +193,7 @@ def measure_directions(
     if directions < 1:
         raise ValueError(f"the number of directions must be at least 1, got {directions}")
     drawn = (
-        -learning_rate * objective.minibatch_gradient(objective.w, batch_size, generator) for _ in range(directions)
+        objective.minibatch_gradient(objective.w, batch_size, generator).mul_(-learning_rate) for _ in range(directions)
     )
     return _readings(objective, drawn, learning_rate, noise_floor)
 
@@ -203,14 +213,15 @@ def _readings(
     for u in updates:
         if before is None:
             before = objective.gradient(w)
-        moved, step, change = _secant(objective.gradient, w, u, before, objective.reached)
+        moved, step, change = _secant(objective.gradient, w, u, before, objective.reached, fresh=True)
+        del u
         if double is not None:
             exact = double.gradient(moved.double()) - double.gradient(w.double())
             noise = _norm(change.double() - exact)
         elif noise_floor and noise is None:
             # Two gradients of the same function at the same point, summed in different orders, differ by sqrt(2) times
             # the error of one; so does a difference of gradients at two points from its own true value.
-            noise = _norm(objective.gradient(w, reordered=True) - before)
+            noise = _norm(objective.gradient(w, reordered=True).sub_(before))
         readings.append(_reading(objective, w, step, change, learning_rate=learning_rate, noise=noise))
     objective.confirm()
     return readings
@@ -221,7 +232,7 @@ def _reading(
 ) -> SmoothnessReading:
     """The reading of a step (p,) from w (p,) along which the gradient changed so (p,); ``noise`` is the change's."""
     update_norm, change_norm = _norm(step), _norm(change)
-    along = float(step.double() @ change.double())
+    along = _dot(step, change)
     return SmoothnessReading(
         smoothness=change_norm / update_norm,
         update_norm=update_norm,
