@@ -58,7 +58,8 @@ def _secant(
     step = moved - w  # the displacement that rounding left of u, which is the one the gradients see
     if _norm(step) == 0:
         raise SmoothnessUndefinedError(
-            f"the update is zero, or so small that rounding swallows it beside ||w|| = {_norm(w):.3g}: there is no quotient"
+            f"the update is zero, or so small that rounding swallows it beside ||w|| = {_norm(w):.3g}, so the quotient "
+            f"has no value"
         )
     if before is None:
         before = gradient(w).clone()  # a function may give the same memory each time
