@@ -105,11 +105,14 @@ def _training(variant: Variant, size: Size) -> Workload:
     settings: dict[str, Any] = {"learning_rate": LEARNING_RATE, "batch_size": BATCH}
     seen = max(1, round(n / BATCH)) * BATCH
     return Workload(
-        "training pass", "images",
+        "training pass",
+        "images",
         lambda: train_pass(today, x, y, generator=_generator(), **settings),
         lambda: reference(frozen, x, y, generator=_generator(), **settings),
-        seen, seen * convnet_multiply_adds(today, gradient=True), _parameters(today),
-    )  # fmt: skip
+        seen,
+        seen * convnet_multiply_adds(today, gradient=True),
+        _parameters(today),
+    )
 
 
 def _gradient(size: Size) -> Workload:
@@ -118,9 +121,14 @@ def _gradient(size: Size) -> Workload:
     x, y = noise(n, 1, 28, 28, classes=CLASSES)
     reference = plain_gradient if size == "whole" else frozen_gradient
     return Workload(
-        "full gradient", "images", lambda: full_gradient(today, x, y), lambda: reference(frozen, x, y),
-        n, n * convnet_multiply_adds(today, gradient=True), _parameters(today),
-    )  # fmt: skip
+        "full gradient",
+        "images",
+        lambda: full_gradient(today, x, y),
+        lambda: reference(frozen, x, y),
+        n,
+        n * convnet_multiply_adds(today, gradient=True),
+        _parameters(today),
+    )
 
 
 def _evaluation(size: Size) -> Workload:
@@ -128,11 +136,14 @@ def _evaluation(size: Size) -> Workload:
     sets = [noise(n, 1, 28, 28, classes=CLASSES) for n in ((IMAGES, TEST_IMAGES) if size == "whole" else (50,))]
     n = sum(len(x) for x, _ in sets)
     return Workload(
-        "loss and accuracy", "images",
+        "loss and accuracy",
+        "images",
         lambda: [evaluate(today, x, y) for x, y in sets],
         (lambda: plain_scores(frozen, sets)) if size == "whole" else lambda: frozen_scores(frozen, *sets[0]),
-        n, n * convnet_multiply_adds(today, gradient=False), _parameters(today),
-    )  # fmt: skip
+        n,
+        n * convnet_multiply_adds(today, gradient=False),
+        _parameters(today),
+    )
 
 
 def _reading(size: Size) -> Workload:
@@ -142,11 +153,14 @@ def _reading(size: Size) -> Workload:
     reference: Callable[..., object] = plain_reading if size == "whole" else frozen_reading
     settings: dict[str, Any] = {"learning_rate": 0.04, "batch_size": batch}
     return Workload(
-        "one smoothness reading", "images",
+        "one smoothness reading",
+        "images",
         lambda: measure_smoothness(today, x, y, generator=_generator(), **settings),
         lambda: reference(frozen, x, y, generator=_generator(), **settings),
-        2 * n + batch, (2 * n + batch) * convnet_multiply_adds(today, gradient=True), _parameters(today),
-    )  # fmt: skip
+        2 * n + batch,
+        (2 * n + batch) * convnet_multiply_adds(today, gradient=True),
+        _parameters(today),
+    )
 
 
 def _text(stride: int, size: Size) -> Workload:
@@ -161,9 +175,15 @@ def _text(stride: int, size: Size) -> Workload:
     def target() -> None:
         for ensemble in ensembles:
             train_ensemble(
-                ensemble, x, y, learning_rate=LEARNING_RATE, momentum=0.8, batch_size=BATCH, epochs=1,
+                ensemble,
+                x,
+                y,
+                learning_rate=LEARNING_RATE,
+                momentum=0.8,
+                batch_size=BATCH,
+                epochs=1,
                 generators=[_generator() for _ in range(ensemble.trials)],
-            )  # fmt: skip
+            )
 
     model = TextCNN(stride)
     convolution = conv_output_length(TEXT_LENGTH, TEXT_KERNEL, stride, TEXT_PADDING) * model.conv.weight.numel()
@@ -171,9 +191,14 @@ def _text(stride: int, size: Size) -> Workload:
     questions = n * sum(sizes)
     reference = _plain_text(stride, sum(sizes), x, y) if size == "whole" else _frozen_text(stride, sum(sizes), x, y)
     return Workload(
-        "round through 900 questions, 10 trials", "questions", target, reference,
-        questions, questions * multiply_adds, sum(sizes) * _parameters(model),
-    )  # fmt: skip
+        "round through 900 questions, 10 trials",
+        "questions",
+        target,
+        reference,
+        questions,
+        questions * multiply_adds,
+        sum(sizes) * _parameters(model),
+    )
 
 
 def _plain_text(stride: int, trials: int, x: Tensor, y: Tensor) -> Callable[[], None]:

@@ -92,6 +92,11 @@ class Borrowed:
             for module, training, mean, variance in kept:
                 module.training, module.running_mean, module.running_var = training, mean, variance
 
+    @property
+    def looks_at_batches(self) -> bool:
+        """Whether a layer is known to look at the whole batch."""
+        return any(isinstance(each, BATCH_STATISTICS) for each in self.modules)
+
     def changed_buffers(self) -> list[str]:
         """Names of buffers that computing has changed and that are no running statistics of a BatchNorm."""
         now = self._buffers()

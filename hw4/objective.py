@@ -23,10 +23,6 @@ Forward = Callable[[nn.Module, Batch], Any]
 """A model and a batch as the data loader gives it to the batch's loss: its mean over the examples, or (sum, weight)."""
 
 
-FEW = 8
-"""So many batches are all checked; of more, the first, the last and two drawn from all over the data."""
-
-
 class Objective:
     """f(w) = mean loss over all examples, for a model at flat parameters w (p,).
 
@@ -86,6 +82,7 @@ class Objective:
         self.n, self.chunk_size = self._examples.n, self._examples.chunk_size
         self._weight: float | None = None
         self._twice = False
+        self._seen: dict[int, float] = {}
         self._first_pass: tuple[Tensor, list[float]] | None = None
         self._check_mean()
 
@@ -146,44 +143,39 @@ class Objective:
     # Checking ----------------------------------------------------------------------------------------------------
 
     def _check_mean(self) -> None:
-        """Raise ObjectiveError unless some batches' losses are what they were before, and the means of their parts'.
+        """Raise ObjectiveError unless some batches' losses are of the model's parameters and the means of their parts'.
 
-        Looked at are the first and the last batch (all of a few), and two drawn from all over the data: what is no mean
-        shows where examples differ, which neighbours may not.
+        Looked at are the first and the last batch, and two drawn from all over the data: what is no mean shows where
+        examples differ, which neighbours may not. The first two are looked at again in the first pass.
         """
         plan, n = self._examples.plan, self.n
         size = min(n, max(16, *map(len, plan)))
-        scattered = [[(offset + place * n // size) % n for place in range(size)] for offset in (0, n // (2 * size))]
         try:
             with self._computing():
-                for indices in plan if len(plan) <= FEW else (plan[0], plan[-1]):
-                    self._check_fixed(indices)
-                    self._check_parts(indices)
-                for indices in scattered:
-                    self._check_parts(indices)
+                for place in sorted({0, len(plan) - 1}):
+                    value, weight = self._batch_loss(self._examples.take(plan[place]))
+                    self._require_owned(value, plan[place])
+                    self._seen[place] = float(self._share(value, weight, len(plan[place])).detach())
+                    if not math.isfinite(self._seen[place]):
+                        self._require_finite_examples()  # else a diverged model; whoever measures it says so
+                    self._check_parts(plan[place], (value, weight))
+                for offset in (0, n // (2 * size)) if len(plan) > 1 else ():
+                    self._check_parts([(offset + place * n // size) % n for place in range(size)])
         except ObjectiveError:
             self._require_fixed("some")  # the cause, where that is it
             raise
         self._require_fixed("some")
 
-    def _check_fixed(self, indices: Sequence[int]) -> None:
-        """Raise ObjectiveError unless a batch's loss is the same twice, and of the model's parameters alone."""
-        value, again = (self._batch_loss(self._examples.take(indices))[0] for _ in range(2))
-        self._require_owned(value, again)
-        first, second = float(value.detach()), float(again.detach())
-        if not math.isfinite(first):
-            self._require_finite_examples()  # else it is a diverged model; whoever measures it says so
-        elif not abs(first - second) <= self._tolerance(value, 100) * abs(first):
-            raise ObjectiveError(_changing(first, second, self._borrowed.changed_buffers()))
-
-    def _check_parts(self, indices: Sequence[int]) -> None:
+    def _check_parts(self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None) -> None:
         """Raise ObjectiveError unless a batch's loss is the mean of its parts', layers that look at it all aside."""
         if len(self._examples.plan) == 1 or len(indices) < 2:
             return
         # A third and two thirds, each from all over the batch, whose examples may be in an order of their own.
         parts = (indices[::3], [each for place, each in enumerate(indices) if place % 3])
         with self._borrowed.without_batch_statistics():
-            found = [self._batch_loss(self._examples.take(each)) for each in (indices, *parts)]
+            whole = None if self._borrowed.looks_at_batches else known
+            found = [whole or self._batch_loss(self._examples.take(indices))]
+            found += [self._batch_loss(self._examples.take(each)) for each in parts]
         losses, weights = [float(each.detach()) for each, _ in found], [each for _, each in found]
         tolerance = self._tolerance(found[0][0], 1000)
         if not all(map(math.isfinite, losses)):
@@ -193,6 +185,10 @@ class Objective:
             return
         expected = sum(len(part) * mean for part, mean in zip(parts, losses[1:], strict=True)) / len(indices)
         if abs(losses[0] - expected) > tolerance * max(map(abs, losses)):
+            with self._borrowed.without_batch_statistics():
+                again = float(self._batch_loss(self._examples.take(indices))[0].detach())
+            if again != losses[0]:
+                raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers()))
             raise ObjectiveError(
                 f"the loss of {len(indices)} examples is {losses[0]:.6g}, but the mean of its parts' is "
                 f"{expected:.6g}: it is no mean over the examples (class weights, ignored targets, a sum, a loss of "
@@ -215,16 +211,19 @@ class Objective:
                     f"return the mean alone, or (sum, weight)"
                 )
 
-    def _require_owned(self, value: Tensor, again: Tensor) -> None:
-        """Raise ObjectiveError when a loss, computed twice, depends on a tensor that is trained and is not moved.
+    def _require_owned(self, value: Tensor, indices: Sequence[int]) -> None:
+        """Raise ObjectiveError when the loss of these examples depends on a tensor that is trained and is not moved.
 
         What is made while it is computed, such as inputs that forces are derivatives with respect to, is another tensor
-        each time.
+        when it is computed again.
         """
         if any("CheckpointFunction" in node.name() for node in _nodes(value)):
             raise ObjectiveError(REENTRANT)
         ours = {id(p) for p in self.parameters}
         before = {id(leaf) for leaf in _leaves(value)}
+        if before <= ours:
+            return
+        again, _ = self._batch_loss(self._examples.take(indices))
         theirs = {id(p) for p in self._borrowed.originals}
         for leaf in _leaves(again):
             if id(leaf) in theirs:
@@ -260,23 +259,30 @@ class Objective:
         self._require_fixed("all")
         if self._first_pass is None:
             self._first_pass = (w if w is self.w else w.clone(), [float(each) for each in losses])
-            self.confirm(places=sorted({0, len(losses) // 2, len(losses) - 1}))
+            if w is self.w:  # where the losses seen so far were computed
+                self._require_unchanged({place: self._first_pass[1][place] for place in self._seen})
 
-    def confirm(self, places: Sequence[int] = (0,)) -> None:
-        """Raise ObjectiveError unless some batches' losses are still what they were in the first pass."""
+    def confirm(self) -> None:
+        """Raise ObjectiveError unless the first batch's loss is still what it was in the first pass."""
         if self._first_pass is None:
             return
         w, losses = self._first_pass
-        changed = self._borrowed.changed_buffers()
         self._move_to(w)
         with self._computing():
-            for place in places:
-                value, weight = self._batch_loss(self._examples.take(self._examples.plan[place]))
-                now = float(self._share(value, weight, len(self._examples.plan[place])).detach())
-                close = 0.0 if changed else self._tolerance(value, 100)
-                if math.isfinite(losses[place]) and not abs(now - losses[place]) <= close * abs(losses[place]):
-                    raise ObjectiveError(_changing(losses[place], now, changed))
+            found = self._batch_loss(self._examples.take(self._examples.plan[0]))
+            self._seen = {0: float(self._share(*found, len(self._examples.plan[0])).detach())}
         self._require_fixed("all")
+        self._require_unchanged({0: losses[0]})
+
+    def _require_unchanged(self, parts: Mapping[int, float]) -> None:
+        """Raise ObjectiveError unless batches' parts in the mean are those that the losses seen so far have."""
+        changed = self._borrowed.changed_buffers()
+        eps = max(torch.finfo(each.dtype).eps for each in self.parameters)
+        close = 0.0 if changed else (100 if eps < 1e-5 else 8) * eps
+        for place, then in parts.items():
+            now = self._seen[place]
+            if math.isfinite(then) and not abs(now - then) <= close * abs(then):
+                raise ObjectiveError(_changing(then, now, changed))
 
     # Derivatives -------------------------------------------------------------------------------------------------
 
