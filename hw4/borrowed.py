@@ -245,7 +245,7 @@ class Randomness:
 
     def __init__(self, holders: Sequence[Any] = ()) -> None:
         self.moved: list[str] = []
-        self._own = list({id(each): each for holder in holders for each in _kept_generators(holder)}.values())
+        self._own = list(_kept_generators(holders))
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -281,9 +281,9 @@ MOST = 20_000
 """So many objects are looked through for generators at most."""
 
 
-def _kept_generators(holder: Any) -> Iterator[Any]:
-    """The random generators that can be reached from an object: attributes, elements, closures, globals it names."""
-    seen, todo = set[int](), [holder]
+def _kept_generators(holders: Sequence[Any]) -> Iterator[Any]:
+    """The random generators that can be reached from objects: attributes, elements, closures, globals they name."""
+    seen, todo = set[int](), list(holders)
     while todo and len(seen) < MOST:
         value = todo.pop()
         if id(value) in seen or isinstance(value, str | bytes | int | float | Tensor | np.ndarray | types.ModuleType):
@@ -339,6 +339,8 @@ def _same(first: Any, second: Any) -> bool:
         return bool(np.array_equal(first, second))
     if isinstance(first, dict):
         return all(_same(value, second[key]) for key, value in first.items())
+    if isinstance(first, tuple) and not any(isinstance(each, Tensor | np.ndarray) for each in first):
+        return bool(first == second)  # of Python's random: 625 numbers
     if isinstance(first, list | tuple):
         return len(first) == len(second) and all(map(_same, first, second))
     return bool(first == second)
