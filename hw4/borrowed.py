@@ -26,10 +26,10 @@ DROPOUT = (nn.modules.dropout._DropoutNd,)
 
 
 class Borrowed:
-    """Modules whose parameters that require a gradient are replaced by leaves of ours, floating buffers by copies.
+    """Modules whose parameters and buffers are replaced by copies of ours, in ``dtype`` when one is given.
 
-    ``names`` and ``leaves`` are the first module's trained parameters, each once; those of the others (a loss that is a
-    module) are only converted to ``dtype``. ``norm_mode`` sets the mode of the first module: "batch" trains, "running"
+    ``names`` and ``leaves`` are the model's trained parameters, each once, ``originals`` the user's own; ``others`` are
+    modules used beside it, such as a loss. ``norm_mode`` sets the mode of the model: "batch" trains, "running"
     evaluates, "as is" leaves every layer in the mode it is in. Raises ObjectiveError for what cannot be measured.
     """
 
@@ -43,8 +43,10 @@ class Borrowed:
                 if tensor is not None and tensor not in replaced:
                     replaced[tensor] = _own(tensor, dtype)
         memo: dict[int, Any] = {id(module): module for module in self.modules}
-        memo |= {id(tensor): own for tensor, own in replaced.items()}
-        self._inner = {module: _inside(module, replaced, memo) for module in self.modules}
+        memo |= {id(tensor): own for tensor, own in replaced.items()}  # so that copies of attributes hold ours
+        self._inner = {
+            module: {name: _copied(value, memo) for name, value in vars(module).items()} for module in self.modules
+        }
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise ObjectiveError(
@@ -197,19 +199,6 @@ class _Memo(dict[int, Any]):
         return super().get(key, self.settled.get(key, default))
 
 
-def _inside(module: nn.Module, replaced: Mapping[Tensor, Tensor], memo: dict[int, Any]) -> dict[str, Any]:
-    """A module's attributes for as long as we compute: its tensors replaced, everything else copied that can be."""
-    inner: dict[str, Any] = {}
-    for name, value in vars(module).items():
-        if name in ("_parameters", "_buffers"):
-            inner[name] = {key: None if each is None else replaced[each] for key, each in value.items()}
-        elif name == "_modules":
-            inner[name] = dict(value)
-        else:
-            inner[name] = _copied(value, memo)
-    return inner
-
-
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """A copy, or the value itself where it has none (a lock, an open file), which then everybody shares."""
     if isinstance(value, Generator | bool | int | float | str | type(None) | type):
@@ -270,7 +259,7 @@ class Randomness:
             "numpy": np.random.get_state(),  # noqa: NPY002
             "Python's random": random.getstate(),
         }
-        if torch.cuda.is_available():
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
             states["torch.cuda"] = torch.cuda.get_rng_state_all()
         for place, generator in enumerate(self._own):
             states[f"a {type(generator).__name__} of its own ({place + 1})"] = _state(generator)

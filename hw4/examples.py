@@ -177,7 +177,7 @@ def of_anything(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
         if isinstance(x, Dataset) and not isinstance(x, IterableDataset):
             x = DataLoader(x, batch_size=chunk_size)
         return of_loader(x, place)
-    if isinstance(x, list | tuple) and not isinstance(x, DataLoader) and y is None:
+    if isinstance(x, list | tuple) and y is None:
         raise ObjectiveError(
             "x is a list of batches, from which no example can be drawn by its number; give tensors, a torch Dataset "
             "or a torch DataLoader"

@@ -177,7 +177,7 @@ class Objective:
             found = [whole or self._batch_loss(self._examples.take(indices))]
             found += [self._batch_loss(self._examples.take(each)) for each in parts]
         losses, weights = [float(each.detach()) for each, _ in found], [each for _, each in found]
-        tolerance = self._tolerance(found[0][0], 1000)
+        tolerance = self._tolerance(1000, found[0][0])
         if not all(map(math.isfinite, losses)):
             return
         if weights[0] is not None:
@@ -196,9 +196,9 @@ class Objective:
                 f"return a pair (sum, weight) from the loss, or let one batch hold all examples (chunk_size={self.n})"
             )
 
-    def _tolerance(self, value: Tensor, roundings: int) -> float:
-        """How far, relatively, two ways to sum one loss may differ by rounding: a few parts of low precisions only."""
-        eps = max(torch.finfo(each.dtype).eps for each in (value, *self.parameters))
+    def _tolerance(self, roundings: int, *losses: Tensor) -> float:
+        """How far, relatively, two ways to sum one loss may differ by rounding: few of a low precision's roundings."""
+        eps = max(torch.finfo(each.dtype).eps for each in (*losses, *self.parameters))
         return (roundings if eps < 1e-5 else 8) * eps
 
     def _require_sums(self, sums: Sequence[float], weights: Sequence[float], tolerance: float) -> None:
@@ -277,8 +277,7 @@ class Objective:
     def _require_unchanged(self, parts: Mapping[int, float]) -> None:
         """Raise ObjectiveError unless batches' parts in the mean are those that the losses seen so far have."""
         changed = self._borrowed.changed_buffers()
-        eps = max(torch.finfo(each.dtype).eps for each in self.parameters)
-        close = 0.0 if changed else (100 if eps < 1e-5 else 8) * eps
+        close = 0.0 if changed else self._tolerance(100)
         for place, then in parts.items():
             now = self._seen[place]
             if math.isfinite(then) and not abs(now - then) <= close * abs(then):
@@ -382,12 +381,10 @@ class Objective:
         self._move_to(w)
         total, parts_of_total = self._accumulators()
         parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
-        losses = []
         # Attention's fused kernels have no second derivative; the plain one is the same function.
         with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
             for batch, count in self._examples.pieces():
                 objective = self._share(*self._batch_loss(batch), count)
-                losses.append(objective.detach())
                 if not objective.requires_grad:
                     continue
                 if not self._twice:

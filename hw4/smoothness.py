@@ -116,16 +116,17 @@ def measure_smoothness(
     The update is ``update`` (flat, or by parameter name, see :func:`optimizer_update`), or one of minibatch SGD:
     u = -learning_rate * gradient over ``batch_size`` examples drawn with replacement from ``generator``; both full
     gradients run over all n examples of x (n, ...) and y (n, ...), in chunks, or over the batches of a data loader x.
-    ``norm_mode="batch"`` differentiates the function that is trained, normalised by batch statistics; ``"running"`` the
-    one that is evaluated, normalised by running statistics. They are different functions. The model itself is not
-    touched: everything happens on a copy, in ``dtype`` when one is given (``torch.float64`` to be rid of rounding).
+    ``norm_mode="batch"`` differentiates the function that is trained, normalised by batch statistics, ``"running"`` the
+    one that is evaluated, normalised by running statistics, ``"as is"`` that of every layer in the mode it is in: three
+    different functions. What else can be given, and how the model is left as it was, says
+    :class:`hw4.objective.Objective`; ``dtype=torch.float64`` is rid of rounding.
 
     ``noise_floor`` asks for the reading's error. ``"reordered"`` costs one full gradient more: the same numbers are
     summed in another order. It does not see ReLUs and pooling windows that rounding tips over, which matter where u is
     tiny; ``"float64"`` does, for two full gradients in double precision: it is the norm of the actual error of dg.
 
-    Raises ObjectiveError for an objective that is no fixed function (dropout, a shuffling loader), ValueError for other
-    unfit arguments, SmoothnessUndefinedError when the update is zero or a gradient is not finite.
+    Raises ObjectiveError for what is no fixed mean over the examples or cannot be measured, ValueError for other unfit
+    arguments, SmoothnessUndefinedError when the update is zero or a gradient is not finite.
     """
     objective = Objective(
         model, x, y, loss=loss, forward=forward, norm_mode=norm_mode, chunk_size=chunk_size, dtype=dtype
