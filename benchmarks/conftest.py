@@ -2,6 +2,7 @@
 
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,10 +14,10 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.gate_timing import cpu_class
 from benchmarks.workloads import WORKLOADS, Workload
 from hw4.data.choose import choose_data
 from hw4.files import RECORDS
+from hw4.machine import processor_class
 from hw4.records import Store, TextCNNRecord, environment
 from hw4.report.page import load_report
 from hw4.runs import make_all
@@ -111,13 +112,27 @@ def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, peak: f
     return run
 
 
+def _asked(config: pytest.Config, *names: str) -> bool:
+    """Whether only these files of the folder are asked for: the sweep, or the gate, which have rules of their own."""
+    files = {Path(argument.partition("::")[0]).name for argument in config.args}
+    return bool(files) and files <= set(names)
+
+
+def _timing(config: pytest.Config) -> bool:
+    """Whether benchmarks are to be timed: not the sweep, not the gate, and not without pytest-benchmark."""
+    others = _asked(config, "sweep.py") or _asked(config, "gate_timing.py", "gate_accuracy.py")
+    return config.pluginmanager.hasplugin("benchmark") and not others and not config.option.collectonly
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Keep saved runs in one place, whatever the current folder, and make a comparison with none an ordinary run."""
     option = config.option
+    if not config.pluginmanager.hasplugin("benchmark"):
+        return
     if option.benchmark_storage.endswith("./.benchmarks"):
         option.benchmark_storage = f"file://{SAVED}"
-    if _sweeping(config):
+    if not _timing(config):
         return
     _refuse_what_times_nothing(config)
     if option.benchmark_compare_fail:
@@ -132,8 +147,19 @@ def pytest_configure(config: pytest.Config) -> None:
                 raise pytest.UsageError(f"no saved run begins with {option.benchmark_compare!r} in {SAVED}")
             print(f"No saved run to compare with in {SAVED} yet; this one is saved for the next.")
             option.benchmark_compare = None
-    if not option.benchmark_save:
+    if not option.benchmark_save and _can_write(SAVED):
         option.benchmark_autosave = option.benchmark_autosave or _autosave_name()
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be kept in a folder; where they cannot, as in a read-only checkout, that is said."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError as error:
+        print(f"This run is not saved: {folder} cannot be written to ({error.strerror}).")
+        return False
 
 
 def _refuse_what_times_nothing(config: pytest.Config) -> None:
@@ -141,7 +167,7 @@ def _refuse_what_times_nothing(config: pytest.Config) -> None:
     option = config.option
     reasons = {
         "pytest-xdist is active, and its workers disturb one another; leave out -n": hasattr(config, "workerinput")
-        or option.dist != "no",
+        or getattr(option, "dist", "no") != "no",
         "--benchmark-disable times nothing; leave it out": option.benchmark_disable,
         "--benchmark-skip times nothing; leave it out": option.benchmark_skip,
         f"torch has {torch.get_num_threads()} threads, where one is needed": torch.get_num_threads() != 1,
@@ -155,16 +181,12 @@ def _autosave_name() -> str:
     return time.strftime("%Y%m%d_%H%M%S", time.gmtime())
 
 
-def _sweeping(config: pytest.Config) -> bool:
-    """Whether this is the stride sweep, which is spread over workers and times nothing."""
-    return "sweep.py" in [Path(argument.partition("::")[0]).name for argument in config.args]
-
-
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
     """What must be equal for two runs' times to be compared."""
     return {
         "node": platform.node(),
-        "cpu": cpu_class(),
+        "cpu": processor_class(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "timer": TIMER.__name__,
@@ -172,12 +194,13 @@ def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
     }
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
     """Say where a run was made, as records do, for its report."""
     output_json["environment"] = environment(threads=torch.get_num_threads(), dtype="float32").model_dump()
 
 
-@pytest.hookimpl(tryfirst=True)
+@pytest.hookimpl(tryfirst=True, optionalhook=True)
 def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
     """Refuse to compare times of different machines; the ratios to plain code compare all the same."""
     saved = compared_benchmark["machine_info"]
@@ -191,7 +214,9 @@ def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options of ``benchmarks/sweep.py``."""
+    """Add the options of ``benchmarks/sweep.py`` and ``benchmarks/gate_accuracy.py``."""
+    gate = parser.getgroup("gate")
+    gate.addoption("--gate-data", choices=("embedded", "real"), default="embedded", help="what hw4's accuracies are of")
     group = parser.getgroup("sweep", "stride sweep (benchmarks/sweep.py)")
     group.addoption("--sweep-data", choices=("auto", "embedded", "real"), default="auto", help="questions to train on")
     group.addoption(
@@ -202,6 +227,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--sweep-epochs", metavar="N", type=int, default=50, help="rounds through the questions")
     group.addoption("--sweep-learning-rate", metavar="X", type=float, default=0.1, help="learning rate of SGD")
     group.addoption("--sweep-momentum", metavar="X", type=float, default=0.8, help="momentum of SGD")
+
+
+@pytest.fixture
+def gate_data(request: pytest.FixtureRequest) -> str:
+    """The data that the gate's accuracies are of."""
+    return str(request.config.getoption("--gate-data"))
 
 
 def sweep_data(config: pytest.Config) -> QuestionSet:
@@ -233,9 +264,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config = session.config
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
-    if _sweeping(config):
+    if _asked(config, "sweep.py"):
         _draw_chart(config, exitstatus)
-    elif exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and _everything_asked(config):
+    elif _timing(config) and exitstatus in (0, pytest.ExitCode.NO_TESTS_COLLECTED) and _everything_asked(config):
         timed: list[str] = config.stash.get(_TIMED, [])
         absent = sorted(set(WORKLOADS) - set(timed))
         if absent:
@@ -247,7 +278,8 @@ def _everything_asked(config: pytest.Config) -> bool:
     """Whether the whole folder was asked for, and nothing left out on purpose."""
     option = config.option
     folders = [Path(argument).resolve() for argument in config.args if "::" not in argument]
-    chosen = option.keyword or option.markexpr or option.deselect or option.lf or option.ignore or option.ignore_glob
+    left_out = ("keyword", "markexpr", "deselect", "lf", "ignore", "ignore_glob")  # plugins may be switched off
+    chosen = any(getattr(option, name, None) for name in left_out)
     return Path(__file__).parent in folders and not chosen
 
 

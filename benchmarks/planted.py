@@ -1,8 +1,12 @@
-"""Faults to plant: mistakes that training survives, so that only its numbers tell. A gate worth having catches each."""
+"""Faults to plant: mistakes that training survives, so that only its numbers tell. A gate worth having catches each.
+
+And no fault, but rounding: what another processor does to a run.
+"""
 
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -14,9 +18,10 @@ from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
 
 SHUFFLED_SHARE = 0.05
 LEARNING_RATE_FACTOR = 0.8
+ROUNDING = 1e-7
 
 
-def shuffled_labels() -> None:
+def shuffled_labels(patch: pytest.MonkeyPatch) -> None:
     """The labels of 5% of the training questions change places with one another."""
     load = hw4.data.vectors.load_questions
 
@@ -28,13 +33,13 @@ def shuffled_labels() -> None:
         questions.y_train[chosen] = questions.y_train[chosen.roll(1)]
         return questions
 
-    hw4.data.vectors.load_questions = shuffled
+    patch.setattr(hw4.data.vectors, "load_questions", shuffled)
 
 
-def no_bias() -> None:
+def no_bias(patch: pytest.MonkeyPatch) -> None:
     """Convolutions and linear layers have no bias: it is zero and stays so."""
-    _after(ConvNet, "__init__", lambda model: _without_bias([*model.convs, model.linear]))
-    _after(TextCNN, "__init__", lambda model: _without_bias([model.conv, model.linear]))
+    _after(patch, ConvNet, "__init__", lambda model: _without_bias([*model.convs, model.linear]))
+    _after(patch, TextCNN, "__init__", lambda model: _without_bias([model.conv, model.linear]))
     gradients = TextCNNEnsemble.loss_gradients
 
     def without(self: TextCNNEnsemble, fields: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -42,7 +47,7 @@ def no_bias() -> None:
         d_conv[:, -1] = 0
         return d_conv, d_weight, torch.zeros_like(d_bias)
 
-    TextCNNEnsemble.loss_gradients = without  # type: ignore[method-assign]
+    patch.setattr(TextCNNEnsemble, "loss_gradients", without)
 
 
 def _without_bias(layers: list[Any]) -> None:
@@ -52,23 +57,23 @@ def _without_bias(layers: list[Any]) -> None:
         layer.bias.requires_grad_(requires_grad=False)
 
 
-def wrong_padding() -> None:
+def wrong_padding(patch: pytest.MonkeyPatch) -> None:
     """Images wrap around at their edges instead of ending in zeros; vectors have both their zeros on the left."""
 
     def wrap(model: ConvNet) -> None:
         for conv in model.convs:
             conv.padding_mode = "circular"  # type: ignore[assignment]
 
-    _after(ConvNet, "__init__", wrap)
+    _after(patch, ConvNet, "__init__", wrap)
     fields = TextCNNEnsemble.receptive_fields
 
     def shifted(self: TextCNNEnsemble, x: Tensor) -> Tensor:
         return fields(self, torch.cat([torch.zeros_like(x[..., :1]), x[..., :-1]], dim=-1))
 
-    TextCNNEnsemble.receptive_fields = shifted  # type: ignore[method-assign]
+    patch.setattr(TextCNNEnsemble, "receptive_fields", shifted)
 
 
-def smaller_learning_rate() -> None:
+def smaller_learning_rate(patch: pytest.MonkeyPatch) -> None:
     """Training uses 0.8 times the learning rate it is told."""
     for module, name in ((hw4.experiments, "train_pass"), (hw4.sweep, "train_ensemble")):
         train = getattr(module, name)
@@ -76,10 +81,10 @@ def smaller_learning_rate() -> None:
         def slower(*arguments: Any, learning_rate: float, train: Any = train, **keywords: Any) -> Any:
             return train(*arguments, learning_rate=LEARNING_RATE_FACTOR * learning_rate, **keywords)
 
-        setattr(module, name, slower)
+        patch.setattr(module, name, slower)
 
 
-def batchnorm_in_eval_mode() -> None:
+def batchnorm_in_eval_mode(patch: pytest.MonkeyPatch) -> None:
     """BatchNorm stays in evaluation mode while training, normalising by statistics that never move."""
     train = ConvNet.train
 
@@ -88,10 +93,28 @@ def batchnorm_in_eval_mode() -> None:
         self.norms.eval()
         return self
 
-    ConvNet.train = frozen  # type: ignore[method-assign,assignment]
+    patch.setattr(ConvNet, "train", frozen)
 
 
-def _after(kind: type, name: str, then: Callable[[Any], None]) -> None:
+def nudged_weights(patch: pytest.MonkeyPatch, seed: int) -> None:
+    """Initial weights move by about float32's unit roundoff, in a direction that the seed decides."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def nudged(make: Callable[..., Any]) -> Callable[..., Any]:
+        def made(*arguments: Any, **keywords: Any) -> Any:
+            model = make(*arguments, **keywords)
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter.mul_(1 + ROUNDING * torch.randn(parameter.shape, generator=generator))
+            return model
+
+        return made
+
+    patch.setattr(hw4.experiments, "build_convnet", nudged(hw4.experiments.build_convnet))
+    patch.setattr(TextCNNEnsemble, "from_models", nudged(TextCNNEnsemble.from_models))
+
+
+def _after(patch: pytest.MonkeyPatch, kind: type, name: str, then: Callable[[Any], None]) -> None:
     """Do something after every call of a method."""
     method = getattr(kind, name)
 
@@ -99,10 +122,10 @@ def _after(kind: type, name: str, then: Callable[[Any], None]) -> None:
         method(self, *arguments, **keywords)
         then(self)
 
-    setattr(kind, name, wrapped)
+    patch.setattr(kind, name, wrapped)
 
 
-FAULTS: dict[str, Callable[[], None]] = {
+FAULTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "shuffled-labels": shuffled_labels,
     "no-bias": no_bias,
     "wrong-padding": wrong_padding,

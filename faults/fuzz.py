@@ -20,8 +20,8 @@ with atheris.instrument_imports(include=["hw4"]):
     from hw4.data import locate
     from hw4.data.questions import parse_questions
     from hw4.errors import DataError, RecordError
-    from hw4.gate.baseline import read_baseline
-    from hw4.gate.verdicts import UnmeasurableError
+    from hw4.gate import UnmeasurableError
+    from hw4.plugin import read_baseline
     from hw4.records import AuditRecord, ConvNetRecord, TextCNNRecord, read_record
     from hw4.report.benchmarks import read_run
     from hw4.report.gate import read_gate

@@ -1,6 +1,7 @@
 """The command line: options, progress, exit codes. Heavy modules load after the thread count is set."""
 
 import contextlib
+import io
 import json
 import os
 import sys
@@ -9,7 +10,7 @@ from concurrent.futures import Executor
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
 from tqdm import tqdm
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from hw4.runs import Record
     from hw4.studies import Spec, Study
 
-FAILED, USAGE, UNMEASURABLE, DIVERGED, INTERRUPTED = 1, 2, 3, 4, 130
+FAILED, USAGE, UNMEASURABLE, DIVERGED, UNFINISHED, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 CONNECT_SECONDS = 10
 
@@ -64,7 +65,8 @@ app = typer.Typer(
     help="Train the homework's networks, measure the smoothness of their loss, and report what the runs show.",
     epilog=f"Real data is looked for in $HW4_DATA, then in the user's cache. Exit codes: 0 done; {FAILED} failed; "
     f"{USAGE} wrong usage; {UNMEASURABLE} the gate cannot say; {DIVERGED} done, but a ConvNet diverged (recorded and "
-    f"reported as such); {INTERRUPTED} interrupted. Examples: 'hw4 run', 'hw4 gate --against main'.",
+    f"reported as such); {UNFINISHED} the gate could not run or write; {INTERRUPTED} interrupted. Examples: 'hw4 run', "
+    f"'hw4 gate --against main'.",
 )
 
 
@@ -107,7 +109,15 @@ def _root(
 
 
 def _sayer(as_json: bool) -> Say:
-    return partial(print, flush=True, file=sys.stderr if as_json else sys.stdout)
+    return partial(_print, sys.stderr if as_json else sys.stdout)
+
+
+def _print(file: TextIO, sentence: str) -> None:
+    """Print a line; a reader that has gone ('| head -1') is no failure of the command, whose work goes on."""
+    try:
+        print(sentence, flush=True, file=file)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 def _one_thread(processes: int | None) -> int:
@@ -535,9 +545,10 @@ def report_command(
 @app.command(
     "gate",
     epilog=f"Exit codes: 0 not slower and not worse; {FAILED} a regression, changed numbers, or results too good to "
-    f"pass silently; {UNMEASURABLE} nothing can be said (a noisy machine, no comparable baseline), and why. "
-    f"Examples: 'hw4 gate --against main' judges a branch without any baseline; 'hw4 gate --update' takes what is now "
-    f"as the baseline.",
+    f"pass silently; {UNMEASURABLE} nothing can be said (a noisy machine, no comparable baseline), and why; "
+    f"{UNFINISHED} it could not run or write. Examples: 'hw4 gate --against main' judges a branch without any "
+    f"baseline; 'hw4 gate --update' takes what is now as the baseline. To gate code of your own, see pytest's 'gate' "
+    f"fixture, which comes with hw4.",
 )
 def gate_command(  # noqa: PLR0917  typer makes options of them
     against: Annotated[
@@ -550,38 +561,26 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     as_json: Json = False,
     _debug: Debug = False,
 ) -> int:
-    """Judge whether the code became slower or worse, by a gate that tests itself on every run."""
+    """Judge whether hw4's own code became slower or worse, by a gate that tests itself on every run."""
+    if against is not None and not against.strip():
+        raise SpecError("--against needs a revision, and was given nothing; is a variable empty?")
     if against and update:
         raise SpecError("--update takes what is measured now, so it does not go with --against; give one of them")
-    from hw4.gate import run, verdicts
-    from hw4.gate.baseline import write_baseline
-    from hw4.records import environment
+    from hw4.own_gate import judge_hw4
 
-    say, where = _sayer(as_json), environment(threads=1, dtype="float32")
-    parts: list[verdicts.Part] = [known for known in ("timing", "accuracy") if part in (known, "all")]
-    if update:
-        commit = where.commit if not where.dirty else None
-        try:
-            baseline, findings = run.propose_baseline(parts, data=data, commit=commit, say=say)
-        except verdicts.UnmeasurableError as error:
-            print(f"hw4: {error}", file=sys.stderr)
-            return UNMEASURABLE
-        say(verdicts.table(findings))
-        write_baseline(run.BASELINE, baseline)
-        say(f"Baseline: {run.BASELINE}; commit it with the change that it belongs to.")
-        return 0
-    findings = run.run_gate(parts, data=data, against=against, say=say)
-    verdict = verdicts.overall(findings)
-    facts: Mapping[str, object] = {"against": against, "environment": where.model_dump()}
-    out.mkdir(parents=True, exist_ok=True)
-    document = verdicts.as_json(findings, facts)
-    write_atomically(out / "gate.json", document)
-    write_atomically(out / "gate.xml", verdicts.as_junit(findings))
-    say(verdicts.table(findings))
-    say(f"Verdict: {verdict}. Details: {out / 'gate.json'}, {out / 'gate.xml'}")
+    say = _sayer(as_json)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        judged = judge_hw4(out, part=part, data=data, against=against, update=update, say=say)
+    except OSError as error:
+        print(f"hw4: {error.filename or out}: {error.strerror}; nothing was judged", file=sys.stderr)
+        return UNFINISHED
+    except Hw4Error as error:
+        print(f"hw4: {error}", file=sys.stderr)
+        return UNFINISHED
     if as_json:
-        print(document.decode(), end="")
-    return verdicts.EXIT_CODES[verdict]
+        _print(sys.stdout, json.dumps(judged, indent=1))
+    return int(judged["exit_code"])
 
 
 @app.command(
@@ -618,6 +617,8 @@ def fetch_command(
 def main() -> None:
     """Run the command line; every expected error becomes one sentence on stderr, unless ``--debug`` is given."""
     spare_garbage()
+    for stream in (sys.stdout, sys.stderr):  # a terminal of ASCII shows a path of other letters all the same
+        cast("io.TextIOWrapper", stream).reconfigure(errors="backslashreplace")
     try:
         code, sentence = app(prog_name="hw4", standalone_mode=False), ""
     except (Hw4Error, OSError, typer.TyperException) as error:

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from functools import cache
@@ -17,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from hw4.errors import RecordError, first_problem
 from hw4.files import write_atomically
+from hw4.machine import GitError, git, processor_name
 from hw4.readings import KinkShare, NonNegative, RangeView, Share, Sharpness, SmoothnessReading
 from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
 
@@ -201,7 +201,7 @@ def environment(
     return Environment(
         versions={"python": platform.python_version(), **{name: _version(name) for name in packages}},
         platform=platform.platform(),
-        cpu=_cpu(),
+        cpu=processor_name(),
         logical_cpus=os.cpu_count() or 1,
         threads=threads,
         dtype=dtype,
@@ -271,29 +271,11 @@ def _commit() -> tuple[str | None, bool | None]:
         return None, None
     try:
         head, status = (
-            subprocess.run(
-                ["git", "-C", str(PACKAGE.parent), *arguments], capture_output=True, text=True, check=True, timeout=10
-            ).stdout.strip()
-            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+            git(PACKAGE.parent, *words, seconds=10) for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
-    except (OSError, subprocess.SubprocessError):
+    except GitError:
         return None, None
-    return head, bool(status)
-
-
-@cache
-def _cpu() -> str:
-    """The processor's name, with what decides how sums are rounded: its family, model and widest vector unit."""
-    try:
-        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
-    except OSError:
-        lines = []
-    facts = {name.strip(): value.strip() for name, _, value in lines}
-    if "model name" not in facts:
-        return platform.processor() or platform.machine()
-    flags = facts.get("flags", "").split()
-    unit = next((f", {name}" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
-    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')}{unit})"
+    return head.decode().strip(), bool(status.strip())
 
 
 class Store(Generic[R]):

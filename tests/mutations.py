@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import scipy.stats
 import torch
 import torch.nn.functional as F
 from scipy import stats
@@ -32,10 +33,10 @@ import hw4.smoothness
 import hw4.stats
 import hw4.sweep
 import hw4.training
+from hw4 import gate
 from hw4.data import locate
 from hw4.data.images import load_images
 from hw4.data.vectors import load_questions
-from hw4.gate import accuracy, run, timing, verdicts
 from hw4.objective import Objective
 from hw4.readings import SmoothnessReading
 from hw4.records import PassRow
@@ -615,87 +616,66 @@ def the_audit_repeats_the_right_way(patch: Patch) -> None:
 
 @fault("gate", test_gate.test_the_same_code_that_differs_is_caught)
 def the_gate_trusts_its_own_arms(patch: Patch) -> None:
-    patch.setattr(timing.Estimate, "faster", property(lambda _: False))
-    around(timing, "estimate", patch, lambda original, values: original(values))
-    patch.setattr(timing.Sample, "self_check", property(lambda _: ""))
+    patch.setattr(gate.Sample, "self_check", property(lambda _: ""))
 
 
 @fault(
     "gate",
     test_gate.test_a_measurement_that_fails_its_own_check_says_nothing,
-    test_gate.Machine(0, deaf=True, luck=0.02),
+    test_gate.Machine(0, loud=True, luck=0.02),
     "planted slowdown",
 )
-def the_planted_slowdown_need_not_be_seen(patch: Patch) -> None:
-    patch.setattr(timing.Sample, "self_check", property(lambda _: ""))
+def the_planted_slowdown_may_be_of_any_size(patch: Patch) -> None:
+    patch.setattr(gate, "SIZE_CONFIDENCE", 1 - 1e-16)
 
 
-def one_verdict(found: list[tuple[verdicts.Part, verdicts.Verdict]]) -> Callable[[], object]:
+@fault("gate", test_gate.test_the_interval_is_students, 12)
+def a_dozen_visits_are_as_good_as_infinitely_many(patch: Patch) -> None:
+    patch.setattr(gate.Estimate, "quantile", lambda _, confidence: float(scipy.stats.norm.ppf(confidence)))
+
+
+@fault("gate", test_gate.test_what_is_not_finite_says_nothing, math.nan)
+def what_is_no_number_passes(patch: Patch) -> None:
+    patch.setattr(math, "isfinite", lambda _: True)
+
+
+def one_verdict(found: list[tuple[gate.Part, gate.Verdict]]) -> Callable[[], object]:
     """The test of overall verdicts, where nothing can be said."""
-    return in_folder(lambda folder: with_patch(test_gate.test_one_verdict_over_all, found, "UNMEASURABLE", 3, folder))
+    return lambda: test_gate.test_one_verdict_over_all(found, "UNMEASURABLE", 3)
 
 
 @fault("gate", one_verdict([("timing", "PASS"), ("timing", "UNMEASURABLE")]))
 def what_cannot_be_measured_passes(patch: Patch) -> None:
-    kept = verdicts.overall
+    kept = gate.overall
 
     def open_(found: Any) -> Any:
         verdict = kept(found)
         return "PASS" if verdict == "UNMEASURABLE" else verdict
 
-    patch.setattr(verdicts, "overall", open_)
     patch.setattr(test_gate, "overall", open_)
 
 
 @fault("gate", one_verdict([]))
 def no_benchmarks_at_all_pass(patch: Patch) -> None:
-    kept = verdicts.overall
+    kept = gate.overall
     patch.setattr(test_gate, "overall", lambda found: kept(found) if found else "PASS")
 
 
 @fault("gate", test_gate.test_unchanged_code_passes_and_slower_code_does_not)
 def the_gate_sleeps(patch: Patch) -> None:
-    patch.setattr(timing, "MARGIN", 1.2)
+    patch.setattr(gate, "MARGIN", 1.2)
 
 
 @fault("gate", test_gate.test_unchanged_code_passes_and_slower_code_does_not)
 def the_gate_cries_wolf(patch: Patch) -> None:
-    patch.setattr(timing, "MARGIN", 1.0)
-    patch.setattr(timing, "Z", 0.5)
-
-
-@fault(
-    "gate",
-    test_gate.test_a_process_that_measures_wrongly_is_refused,
-    {"timer": "perf_counter"},
-    "timer = 'perf_counter'",
-)
-def any_timer_will_do(patch: Patch) -> None:
-    patch.setattr(run, "TIMER", "perf_counter")
-
-
-@fault(
-    "gate",
-    test_gate.test_a_baseline_that_does_not_compare_is_refused,
-    {"cpu": "Vendor 1 3 AVX"},
-    "no baseline for this processor",
-)
-def a_baseline_of_another_processor_will_do(patch: Patch) -> None:
-    patch.setattr(run, "check_baseline", lambda stored, _facts: next(iter(stored.values())))
-
-
-@fault("gate", test_gate.test_a_baseline_that_does_not_compare_is_refused, {"benchmarks": ["a"]}, "no longer has 'b'")
-def a_missing_benchmark_goes_unnoticed(patch: Patch) -> None:
-    def lenient(original: Any, stored: Any, facts: Any) -> Any:
-        return original(stored, facts.model_copy(update={"benchmarks": ["a", "b"]}))
-
-    around(run, "check_baseline", patch, lenient)
+    patch.setattr(gate, "MARGIN", 1.0)
+    patch.setattr(gate, "CONFIDENCE", 0.7)
 
 
 @fault("gate", test_gate.test_rounding_alone_hardly_ever_alarms)
 def many_tests_without_a_correction(patch: Patch) -> None:
-    patch.setattr(accuracy, "holm", list)
-    patch.setattr(accuracy, "LEVEL", 0.05)
+    patch.setattr(gate, "ACCURACY_MARGIN", 0.0)
+    patch.setattr(gate, "LEVEL", 0.5)
 
 
 @fault(
@@ -706,33 +686,40 @@ def many_tests_without_a_correction(patch: Patch) -> None:
     "SUSPICIOUS",
 )
 def too_good_results_pass(patch: Patch) -> None:
-    def modest(original: Any, *arguments: Any) -> Any:
-        return replace(original(*arguments), better=1.0)
-
-    around(accuracy, "shift", patch, modest)
+    kept = gate.Shift.p_value
+    patch.setattr(gate.Shift, "p_value", lambda self, sign, planted=0.0: kept(self, sign, planted) if sign > 0 else 1.0)
 
 
 @fault("gate", test_gate.test_outcomes_are_judged, test_gate.outcomes([None] * 6, digest="other"), False, "REGRESSION")
 def lost_runs_are_dropped(patch: Patch) -> None:
-    patch.setattr(accuracy, "DIVERGED_MARGIN", 100)
+    around(test_gate, "Rules", patch, lambda original, **settings: original(**{**settings, "diverged": 100}))
 
 
 @fault("gate", test_gate.test_outcomes_are_judged, test_gate.outcomes(test_gate.GOOD, digest="other"), True, "CHANGED")
 def other_bits_are_no_change(patch: Patch) -> None:
-    around(accuracy, "judge", patch, lambda original, *a, **_: original(*a, exact=False))
+    around(test_gate, "Rules", patch, lambda original, **settings: original(**{**settings, "exact": False}))
 
 
 @fault(
     "gate",
-    lambda: with_patch(
-        test_gate.test_the_accuracy_gate_tests_itself,
-        test_gate.outcomes(test_gate.GOOD),
-        test_gate.outcomes(test_gate.GOOD),
-        "was not seen",
-    ),
+    test_gate.test_absence_of_evidence_is_never_a_pass,
+    test_gate.outcomes([0.955] * 3),
+    test_gate.outcomes([0.6] * 3, digest="other"),
+    "3 seeds",
 )
-def a_planted_accuracy_fault_need_not_be_seen(patch: Patch) -> None:
-    patch.setattr(run, "self_check", lambda *_, **__: "")
+def any_number_of_seeds_will_do(patch: Patch) -> None:
+    patch.setattr(gate, "LEAST_SEEDS", 1)
+
+
+@fault(
+    "gate",
+    test_gate.test_absence_of_evidence_is_never_a_pass,
+    test_gate.outcomes(test_gate.GOOD),
+    test_gate.outcomes([0.99, 0.82, 0.99, 0.82, 0.99, 0.85], digest="other"),
+    "the least change of accuracy",
+)
+def blind_tests_pass(patch: Patch) -> None:
+    patch.setattr(gate, "_blind", lambda *_: "")
 
 
 # --- parsers and records -----------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from torch import nn
 from hw4.errors import RecordError
 from hw4.experiments import build_convnet
 from hw4.files import RECORDS
-from hw4.gate.verdicts import Finding, as_json
+from hw4.gate import Finding, as_json
 from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, Store, environment
 from hw4.report import exercises
@@ -355,7 +355,7 @@ def gate_left(folder: Path, found: list[Finding]) -> Path:
     path = folder / "gate" / "gate.json"
     path.parent.mkdir(parents=True)
     where = environment(threads=1, dtype="float32").model_dump()
-    path.write_bytes(as_json(found, {"against": None, "environment": where}))
+    path.write_bytes(as_json(found, {"compared": "the baseline", "environment": where}))
     return path
 
 
@@ -384,7 +384,7 @@ def test_a_folder_and_its_neighbours_make_one_page(tmp_path: Path) -> None:
     ]
     text = report.write(folder).read_text()
     for needed in (
-        "REGRESSION, against the committed baseline, from 1 finding.",
+        "REGRESSION, compared with the baseline, from 1 finding.",
         "timing: a &lt;step&gt;",
         "find out why",
     ):

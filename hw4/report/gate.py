@@ -1,38 +1,23 @@
 """The last gate's table and words, from the ``gate.json`` it left."""
 
 from pathlib import Path
-from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from hw4.errors import RecordError, first_problem
+from hw4.gate import Finding
 from hw4.records import Environment
 from hw4.report.entry import Entry
 
 
-class _Document(BaseModel):
+class JudgedCode(BaseModel):
+    """A gate's verdict with its findings, where it was reached, and what it compared with."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
-
-
-class JudgedFinding(_Document):
-    """A row of the gate's table."""
-
-    part: Literal["timing", "accuracy"]
-    what: str
-    before: str
-    now: str
-    change: str
     verdict: str
-    advice: str
-
-
-class JudgedCode(_Document):
-    """A gate's verdict with its findings, and where it was reached; ``against`` is a revision, or the baseline."""
-
-    verdict: str
-    against: str | None
+    compared: str
     environment: Environment
-    findings: list[JudgedFinding]
+    findings: list[Finding]
 
 
 HEADER = ("what", "before", "now", "change", "verdict")
@@ -55,10 +40,9 @@ def rows(judged: JudgedCode) -> list[tuple[str, ...]]:
 
 def answers(judged: JudgedCode) -> list[str]:
     """The verdict, and what to do about every finding that asks for it."""
-    against = f"against {judged.against}" if judged.against else "against the committed baseline"
     counted = f"{len(judged.findings)} finding{'s' if len(judged.findings) != 1 else ''}"
     return [
-        f"{judged.verdict}, {against}, from {counted}.",
+        f"{judged.verdict}, compared with {judged.compared}, from {counted}.",
         *(f"{f.part}, {f.what}: {f.advice}." for f in judged.findings if f.advice),
     ]
 

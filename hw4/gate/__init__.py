@@ -1,1 +1,0 @@
-"""Did a commit make training slower or worse? Measured beside a frozen reference, by a gate that tests itself."""

@@ -1,0 +1,97 @@
+"""This machine and this checkout: what the processor is, one thread per process, and git without its caller's ways."""
+
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""To be set before numpy or torch loads: two threads beside a busy neighbour wait for each other."""
+
+
+@cache
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of the first processor; nothing elsewhere."""
+    try:
+        lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
+    except OSError:
+        lines = []
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
+def processor_name() -> str:
+    """The processor's name, with what decides how sums are rounded: its family, model and widest vector unit."""
+    facts = _cpuinfo()
+    if "model name" not in facts:
+        return platform.processor() or platform.machine()
+    flags = facts.get("flags", "").split()
+    unit = next((f", {name}" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
+    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')}{unit})"
+
+
+def processor_class() -> str:
+    """Vendor, family, model and widest vector unit: processors of one class run the same code at the same speed."""
+    facts = _cpuinfo()
+    known = [facts[name] for name in ("vendor_id", "cpu family", "model") if name in facts]
+    flags = facts.get("flags", "").split()
+    unit = [name for flag, name in (("avx512f", "AVX512"), ("avx2", "AVX2")) if flag in flags][:1]
+    return " ".join([*(known or [platform.processor() or platform.machine()]), *unit])
+
+
+class GitError(Exception):
+    """What git itself called fatal."""
+
+
+def git(folder: Path, *arguments: str, stdin: bytes = b"", seconds: float = 120) -> bytes:
+    """What git prints for a command in a folder; raises GitError with git's own word for what went wrong.
+
+    Git tells the hooks that it runs which index and which repository is being worked on, in variables; a command that
+    inherits them works on those, wherever it is called. So none of them is handed on.
+    """
+    local = set(_run("rev-parse", "--local-env-vars", env=dict(os.environ)).decode().split())
+    environment = {name: value for name, value in os.environ.items() if name not in local}
+    return _run("-C", str(folder), *arguments, env={**environment, "LC_ALL": "C"}, stdin=stdin, seconds=seconds)
+
+
+def _run(*arguments: str, env: dict[str, str], stdin: bytes = b"", seconds: float = 120) -> bytes:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], input=stdin, env=env, capture_output=True, check=False, timeout=seconds
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        raise GitError(f"git could not be run: {error}") from error
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip().splitlines()
+        fatal = [line for line in said if line.startswith(("fatal:", "error:"))]
+        raise GitError((fatal or said or ["git failed without a word"])[0])
+    return done.stdout
+
+
+def write_revision(folder: Path, revision: str, into: Path) -> str:
+    """Write the files of a revision of a folder's repository below another folder; returns the commit.
+
+    They are read from git's objects one by one: no work tree, index or configuration of the repository is touched,
+    and no attribute (export-ignore, line ends) changes a file. Submodules are left out. Raises GitError.
+    """
+    commit = git(folder, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    entries = []
+    for entry in filter(None, git(folder, "ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")):
+        facts, _, name = entry.partition(b"\t")
+        mode, kind, blob = facts.split()
+        if kind == b"blob":
+            entries.append((mode, blob, into / os.fsdecode(name)))
+    objects = git(folder, "cat-file", "--batch", stdin=b"".join(blob + b"\n" for _, blob, _ in entries))
+    start = 0
+    for mode, _, path in entries:
+        end = objects.index(b"\n", start)
+        size = int(objects[start:end].split()[-1])
+        contents = objects[end + 1 : end + 1 + size]
+        start = end + size + 2
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if mode == b"120000":
+            path.symlink_to(os.fsdecode(contents))
+        else:
+            path.write_bytes(contents)
+            path.chmod(0o755 if mode == b"100755" else 0o644)
+    return commit

@@ -1,0 +1,596 @@
+"""The processes that measure: pytest itself, run on the same tests, which stops at every gate and does as it is told.
+
+A measurer is a new Python of one thread that collects the gated tests of a source tree and runs them up to where they
+call the gate. There it answers requests, a line of JSON each: time these slices, train with this seed. So whatever a
+test sets up is set up there as pytest does it, several measurers can be visited in turn, and those of another revision
+in alternation with today's. They end when the process that started them does, whatever ends it.
+"""
+
+import functools
+import gc
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pytest
+
+from hw4.gate import Outcome, Slice, UnmeasurableError
+from hw4.machine import ONE_THREAD, GitError, git, processor_class, write_revision
+
+SOCKET = "HW4_GATE_SOCKET"
+PROCESSES = 3
+"""Processes that a measurement visits in turn: each has its own luck with its memory's layout, up to 1% of a time."""
+ANSWER_SECONDS = 180
+"""Longest wait for a measurer to reach a test: it imports, collects and sets up as pytest does."""
+SHORTEST_SECONDS = 0.001
+"""Shorter calls than this are lost in what it takes to read the clock, and are repeated until they last as long."""
+DROPPED = (
+    *("ATEN_", "COVERAGE_", "COV_CORE_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "NUMEXPR_"),
+    *("OMP_", "ONEDNN_", "OPENBLAS_", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "PYTHON", "TORCH"),
+)
+"""Variables that change what is measured, by how they begin: a measurer does not inherit them."""
+SETTINGS = {
+    **ONE_THREAD,
+    # Fresh pages from the system cost more, and less evenly, than anything else in a slice: keep what was freed, and
+    # use large pages where there are any.
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONUTF8": "1",
+}
+LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba")
+Clock = Literal["processor", "wall"]
+CLOCKS: dict[str, Callable[[], float]] = {"processor": time.process_time, "wall": time.perf_counter}
+
+
+def environment() -> dict[str, Any]:
+    """What must be equal for two times to compare: class of processor, Python, the libraries that compute."""
+    found = {}
+    for name in LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return {"cpu": processor_class(), "python": platform.python_version(), "libraries": found}
+
+
+# --- in the process that judges --------------------------------------------------------------------------------------
+
+
+class Tree:
+    """A source tree to measure: today's, or a revision's files written beside it."""
+
+    def __init__(self, root: Path, base: Path, name: str = "") -> None:
+        self.root, self.base, self.name = root, base, name
+
+    def place(self, path: Path) -> Path:
+        """Where a path of today's tree lies in this one; paths outside of it stay."""
+        return self.base / path.resolve().relative_to(self.root) if _is_own(path, self.root) else path
+
+    def search_path(self) -> str:
+        """Where its modules are looked for: where this process looks, but in this tree first."""
+        entries = [Path(entry).absolute() for entry in sys.path]
+        own = [self.place(entry) for entry in entries if _is_own(entry, self.root)]
+        source = [place for place in (self.base, self.base / "src") if self.base != self.root and place.is_dir()]
+        installed = tuple({sys.prefix, sys.base_prefix})
+        others = [each for each in entries if not _is_own(each, self.root) and not str(each).startswith(installed)]
+        return os.pathsep.join(dict.fromkeys(map(str, [*own, *source, *others])))
+
+
+def _is_own(path: Path, root: Path) -> bool:
+    """Whether a path belongs to a source tree, and not to a virtual environment inside of it."""
+    path, installed = path.resolve(), Path(sys.prefix).resolve()
+    inside = installed.is_relative_to(root) and path.is_relative_to(installed)
+    return path.is_relative_to(root) and not inside and "site-packages" not in path.parts
+
+
+@contextmanager
+def revision(folder: Path, name: str) -> Iterator[Tree]:
+    """A revision of the repository that a folder lies in, written to a temporary folder, which goes whatever happens.
+
+    Raises UnmeasurableError when there is no such revision.
+    """
+    try:
+        root = Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).rstrip("\n")).resolve()
+    except GitError as error:
+        raise UnmeasurableError(f"there is no git repository to take {name!r} from ({error})") from error
+    base = os.path.realpath(tempfile.mkdtemp(prefix="gate-"))
+    # A process of its own removes the folder, for one that is killed cannot.
+    sweep = "import shutil, sys; sys.stdin.read(); [shutil.rmtree(sys.argv[1], True) for _ in range(3)]"
+    sweeper = subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", sweep, base], stdin=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        try:
+            write_revision(root, name, Path(base))
+        except GitError as error:
+            raise UnmeasurableError(
+                f"{name!r} cannot be read ({error}); name a commit, tag or branch that this clone has, and fetch "
+                f"history if it is shallow"
+            ) from error
+        yield Tree(root, Path(base), name)
+    finally:
+        sweeper.communicate()
+
+
+class Measurer:
+    """One process that measures; ``tests`` are the ids of gated tests, in the order in which they are asked for."""
+
+    def __init__(self, tree: Tree, config: pytest.Config, tests: Sequence[str]) -> None:
+        self._tests, self._tree = list(tests), tree
+        files = dict.fromkeys(tree.place(config.rootpath / test.partition("::")[0]) for test in tests)
+        ours, theirs = socket.socketpair()
+        environment = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
+        settings = {**SETTINGS, "PYTHONPATH": tree.search_path(), SOCKET: str(theirs.fileno())}
+        folder = tree.place(config.invocation_params.dir)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-P",
+                "-m",
+                "pytest",
+                *_options(tree, config),
+                *(str(file) for file in files if file.exists()),
+            ],
+            stdin=subprocess.PIPE,
+            stdout=self._said,
+            stderr=subprocess.STDOUT,
+            pass_fds=[theirs.fileno()],
+            cwd=folder if folder.is_dir() else tree.base,
+            start_new_session=True,  # so that it can be ended together with the processes it starts
+            env={**environment, **settings},
+        )
+        theirs.close()
+        self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
+        carried = {name: value for name, value in vars(config.option).items() if _is_plain(value)}
+        own = [str(tree.root), str(tree.base)]
+        self._missing: set[str] | None = None
+        self._say({"tests": self._tests, "options": carried, "trees": own})
+
+    def close(self) -> None:
+        """End it and all that it started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+        with suppress(OSError):  # what was still to be sent to it
+            self._lines.close()
+        self._socket.close()
+        self._said.close()
+
+    def fileno(self) -> int:
+        """For waiting until it answers."""
+        return self._socket.fileno()
+
+    def _say(self, request: object) -> None:
+        with suppress(BrokenPipeError, ConnectionResetError):  # found out when no answer comes
+            self._lines.write(json.dumps(request) + "\n")
+            self._lines.flush()
+
+    def _hear(self, seconds: float) -> dict[str, Any]:
+        self._socket.settimeout(seconds)
+        try:
+            line = self._lines.readline()
+        except (OSError, ValueError):  # late, or gone
+            line = ""
+        if not line:
+            self._said.seek(0)
+            said = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+            raise UnmeasurableError(
+                f"the process that measures ended early, or gave no answer within {seconds:.0f} seconds: "
+                f"{said[-1] if said else 'it said nothing'}"
+            )
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def ask(self, request: Mapping[str, object], seconds: float) -> dict[str, Any]:
+        """Send a request and wait for its answer; raises UnmeasurableError when none comes, or with what went wrong."""
+        self._say(request)
+        return self.answer(seconds)
+
+    def answer(self, seconds: float) -> dict[str, Any]:
+        """Wait for an answer to what was sent."""
+        answer = self._hear(seconds)
+        if "error" in answer:
+            raise UnmeasurableError(answer["error"])
+        return answer
+
+    def send(self, request: Mapping[str, object]) -> None:
+        """Send a request whose answer is read later."""
+        self._say(request)
+
+    def reach(self, test: str, call: int) -> dict[str, Any] | None:
+        """Go on until a test calls the gate for the n-th time; what it says there, or None where it has no such test.
+
+        Raises UnmeasurableError when the test does not get there.
+        """
+        while True:
+            if self._missing is not None and test in self._missing:
+                return None
+            heard = self._hear(ANSWER_SECONDS)
+            if "collected" in heard:
+                self._missing = {each for each in self._tests if each not in heard["collected"]}
+                broken = [why for file, why in heard["broken"].items() if test.startswith(file)]
+                if test in self._missing and broken:
+                    raise UnmeasurableError(f"{self._where()}{broken[0]}")
+            elif "at" in heard:
+                if (heard["at"], heard["call"]) == (test, call):
+                    return heard
+                if self._tests.index(heard["at"]) > self._tests.index(test):
+                    raise UnmeasurableError(f"{self._where()}the test does not come to its gate")
+                self._say({"skip": True})
+            elif heard.get("ended") == test:
+                raise UnmeasurableError(f"{self._where()}the test ends before its gate: {heard['why']}")
+
+    def _where(self) -> str:
+        return f"at {self._tree.name}, " if self._tree.name else ""
+
+
+def _options(tree: Tree, config: pytest.Config) -> list[str]:
+    """Options that make pytest collect in another process what it collects in this one, and report nothing."""
+    option = config.option
+    options = ["-q", "--capture=no", "--continue-on-collection-errors", "-o", "addopts="]
+    options += ["--rootdir", str(tree.place(config.rootpath)), f"--import-mode={option.importmode}"]
+    if config.inipath is not None and tree.place(config.inipath).exists():
+        options += ["-c", str(tree.place(config.inipath))]
+    blocked = [
+        f"no:{name}" for name in ("cacheprovider", "junitxml", "xdist", "randomly", "timeout", "cov", "pytest_cov")
+    ]
+    for plugin in dict.fromkeys([*(option.plugins or ()), *blocked]):
+        options += ["-p", plugin]
+    for setting in option.override_ini or ():
+        options += ["-o", setting]
+    for setting in option.pythonwarnings or ():
+        options += ["-W", setting]
+    return options
+
+
+def _is_plain(value: object) -> bool:
+    """Whether a value survives JSON as it is."""
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+class Team:
+    """Several measurers of one tree, each test's visits going round among them."""
+
+    def __init__(self, tree: Tree, config: pytest.Config, tests: Sequence[str], processes: int = PROCESSES) -> None:
+        self.tree, self._turn = tree, 0
+        with ExitStack() as stack:
+            self.members = []
+            for _ in range(processes):  # all start at once
+                member = Measurer(tree, config, tests)
+                stack.callback(member.close)
+                self.members.append(member)
+            self._stack = stack.pop_all()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End every process."""
+        self._stack.close()
+
+    def reach(self, test: str, call: int) -> dict[str, Any] | None:
+        """Bring all to a gate; what they say there, or None where this tree has no such test.
+
+        Raises UnmeasurableError when they do not agree, or are not as they must be.
+        """
+        first, *others = (member.reach(test, call) for member in self.members)
+        if any(other != first for other in others):
+            raise UnmeasurableError("the processes that measure differ from one another; nothing may change meanwhile")
+        if first is not None and first["wrong"]:
+            raise UnmeasurableError(first["wrong"])
+        return first
+
+    def ask_all(self, request: Mapping[str, object], seconds: float) -> list[dict[str, Any]]:
+        """Ask every process the same, one after the other."""
+        return [member.ask(request, seconds) for member in self.members]
+
+    def visit(self, slices: list[Slice]) -> tuple[list[float], float]:
+        """Time slices in the process whose turn it is: seconds, and the share of waiting in today's."""
+        self._turn += 1
+        answer = self.members[self._turn % len(self.members)].ask({"slices": slices}, ANSWER_SECONDS)
+        return answer["seconds"], answer["waiting"]
+
+    def leave(self) -> None:
+        """Let all go on with their tests."""
+        for member in self.members:
+            member.send({"done": True})
+
+    def train(self, chunks: Sequence[Sequence[int]], *, fault: bool, seconds: float) -> dict[str, Outcome]:
+        """Outcomes by seed, each chunk of seeds trained by whichever process is free."""
+        free, todo, found = list(self.members), list(chunks), dict[str, Outcome]()
+        with selectors.DefaultSelector() as busy:
+            while todo or busy.get_map():
+                while todo and free:
+                    member = free.pop()
+                    member.send({"seeds": list(todo.pop(0)), "fault": fault})
+                    busy.register(member, selectors.EVENT_READ)
+                ready = busy.select(seconds)
+                if not ready:
+                    raise UnmeasurableError(f"no training ended within {seconds:.0f} seconds")
+                for key, _ in ready:
+                    member = key.fileobj  # type: ignore[assignment]
+                    busy.unregister(member)
+                    free.append(member)
+                    found |= {seed: Outcome(**run) for seed, run in member.answer(seconds)["outcomes"].items()}
+        return found
+
+
+# --- in a process that measures --------------------------------------------------------------------------------------
+
+
+class Serving:
+    """pytest's plugin in a process that measures: it runs the tests that it is told of, and answers at their gates."""
+
+    def __init__(self, number: str) -> None:
+        self._lines = socket.socket(fileno=int(number)).makefile("rw", encoding="utf-8")
+        self._broken: dict[str, str] = {}
+        self._calls: dict[str, int] = {}
+        threading.Thread(target=_end_with_the_judge, daemon=True).start()
+        first = self._hear()
+        self._tests: list[str] = first["tests"]
+        self.options: dict[str, object] = first["options"]
+        self._root, self._base = map(Path, first["trees"])
+
+    def _say(self, message: object) -> None:
+        self._lines.write(json.dumps(message) + "\n")
+        self._lines.flush()
+
+    def _hear(self) -> dict[str, Any]:
+        line = self._lines.readline()
+        if not line:
+            os._exit(1)
+        request: dict[str, Any] = json.loads(line)
+        return request
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Keep why a file could not be collected."""
+        if report.failed:
+            self._broken[report.nodeid] = _last_line(str(report.longrepr))
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Run the tests that are asked for, in that order."""
+        known = {item.nodeid: item for item in items}
+        items[:] = [known[test] for test in self._tests if test in known]
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Say what is there."""
+        self._say({"collected": [item.nodeid for item in session.items], "broken": self._broken})
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Say how a test ended."""
+        if report.when == "call" or not report.passed:
+            self._say({"ended": report.nodeid, "why": _last_line(report.longreprtext) or report.outcome})
+
+    def _arrive(self, test: str, **facts: object) -> None:
+        call = self._calls[test] = self._calls.get(test, 0) + 1
+        self._say({"at": test, "call": call, "wrong": self._wrong(), **facts})
+
+    def _wrong(self) -> str:
+        """Why nothing that is measured here would mean anything, in words, or nothing."""
+        if sys.gettrace() is not None or sys.getprofile() is not None:
+            return "a debugger, profiler or coverage slows the process that measures; run the gate without"
+        threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 1
+        if threads != 1:
+            return f"torch was given {threads} threads by the test or its conftest; one is needed"
+        if self._base == self._root:
+            return ""
+        for name, module in list(sys.modules.items()):
+            file, top = getattr(module, "__file__", None), name.partition(".")[0]
+            if not file or Path(file).resolve().is_relative_to(self._base):
+                continue
+            if _is_own(Path(file), self._root):
+                return f"{name} was loaded from today's files, {file}: import it by its name, without a fixed path"
+            homes = [place / top for place in (self._base, self._base / "src")]
+            if any((home / "__init__.py").exists() or home.with_suffix(".py").exists() for home in homes):
+                return (
+                    f"{name} was loaded from {file}, not from the revision's files; 'pip install --editable' mends that"
+                )
+        return ""
+
+    def time(self, test: str, step: Callable[[], object], beside: Callable[[], object], clock: Clock) -> None:
+        """Time slices of a step and its reference as asked, until told to go on."""
+        self._arrive(test, kind="timing", ruler=ruler(beside, self._base), clock=clock)
+        works, repeats = {"reference": beside, "step": step}, dict[str, int]()
+        gc.collect()
+        gc.freeze()
+        gc.disable()  # a collection costs as much as a slice, and falls on whichever comes
+        try:
+            while "slices" in (request := self._next()) or "prepare" in request:
+                if not repeats:
+                    repeats = {name: _repeats(work, clock) for name, work in works.items()}
+                if "prepare" in request:
+                    seconds = {name: _timed(work, repeats[name], 0.0, clock) for name, work in works.items()}
+                    self._say({name: repeats[name] * each[0] for name, each in seconds.items()})
+                    continue
+                beside()
+                step()
+                taken = [
+                    _timed(beside, repeats["reference"], 0.0, clock)
+                    if isinstance(piece, str)
+                    else _timed(step, repeats["step"], piece, clock)
+                    for piece in request["slices"]
+                ]
+                self._say({"seconds": [each[0] for each in taken], "waiting": _waiting(request["slices"], taken)})
+        finally:
+            gc.enable()
+            gc.unfreeze()
+
+    def outcomes(
+        self, test: str, train: Callable[..., Any], fault: Callable[..., Any] | None, *, together: bool
+    ) -> None:
+        """Train with seeds as asked, until told to go on."""
+        self._arrive(test, kind="accuracy", ruler="", clock="")
+        while "seeds" in (request := self._next()):
+            work = fault if request["fault"] and fault is not None else train
+            try:
+                results = work(request["seeds"]) if together else {seed: work(seed) for seed in request["seeds"]}
+                runs = {str(seed): vars(as_outcome(results[seed])) for seed in request["seeds"]}
+            except Exception as error:
+                self._say(
+                    {"error": f"training with seed {request['seeds'][0]} ended in {type(error).__name__}: {error}"}
+                )
+            else:
+                self._say({"outcomes": runs})
+
+    def _next(self) -> dict[str, Any]:
+        request = self._hear()
+        if "skip" in request:
+            pytest.skip("not asked for")
+        return request
+
+
+def _end_with_the_judge() -> None:
+    """End, with every process started here, when the process that started this one is gone."""
+    while os.read(0, 1):  # the judge writes nothing, so this is its end
+        pass
+    if os.getpgrp() == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")] or text.splitlines()
+    return lines[0 if len(lines) > 1 else -1].strip() if lines else ""
+
+
+def _timed(work: Callable[[], object], repeats: int, slower: float, clock: Clock) -> tuple[float, float]:
+    """Seconds of one call, by the clock and on the wall, of so many, made longer by a share that is spun away."""
+    read = CLOCKS[clock]
+    wall, start = time.perf_counter(), read()
+    for _ in range(repeats):
+        work()
+    taken = read() - start
+    while slower and read() - start < taken * (1 + slower):
+        pass
+    taken = read() - start if slower else taken
+    return taken / repeats, (time.perf_counter() - wall) / repeats
+
+
+def _repeats(work: Callable[[], object], clock: Clock) -> int:
+    """How often to call something in a row, so that it lasts long enough to be timed."""
+    work()
+    repeats = 1
+    while (seconds := _timed(work, repeats, 0.0, clock)[0] * repeats) < SHORTEST_SECONDS and repeats < 1_000_000:
+        repeats *= 2 if seconds > SHORTEST_SECONDS / 10 else 8
+    return repeats
+
+
+def _waiting(slices: Sequence[Slice], taken: Sequence[tuple[float, float]]) -> float:
+    """The share of today's calls that their clock does not see, beyond that of the reference's calls beside them."""
+
+    def seen(reference: bool) -> float:
+        chosen = [each for piece, each in zip(slices, taken, strict=True) if isinstance(piece, str) == reference]
+        wall = math.fsum(wall for _, wall in chosen)
+        return math.fsum(clock for clock, _ in chosen) / wall if wall else 1.0
+
+    return max(0.0, 1 - seen(reference=False) / max(seen(reference=True), 1e-9))
+
+
+def as_outcome(result: object) -> Outcome:
+    """What ``train`` gave, checked: a mapping with an accuracy, a loss or both, and anything else whose bits count.
+
+    Raises ValueError for anything else. Numbers that are not finite, and None, are those of a diverged run.
+    """
+    if not isinstance(result, Mapping) or not {"accuracy", "loss"} & set(result):
+        raise ValueError(f"train(seed) returned {result!r:.60}; a dict with 'accuracy', 'loss' or both is expected")
+    values = {name: None if result[name] is None else float(result[name]) for name in result if name != "bits"}
+    unknown = sorted(set(values) - {"accuracy", "loss"})
+    if unknown:
+        raise ValueError(f"train(seed) returned {unknown[0]!r}; known are 'accuracy', 'loss' and 'bits'")
+    accuracy, loss = values.get("accuracy"), values.get("loss")
+    diverged = any(value is None or not math.isfinite(value) for value in values.values())
+    if not diverged and accuracy is not None and not 0 <= accuracy <= 1:
+        raise ValueError(f"train(seed) returned an accuracy of {accuracy:g}; a share from 0 to 1 is expected")
+    bits = json.dumps([accuracy, loss, result.get("bits")], default=repr)
+    digest = hashlib.sha256(bits.encode()).hexdigest()[:16]
+    return Outcome(None if diverged else accuracy, None if diverged else loss, diverged, digest)
+
+
+def ruler(reference: object, base: Path) -> str:
+    """Fingerprint of a frozen reference: its code, that of all of the tree's that it calls, and the sizes it is given.
+
+    Followed are closures, defaults, partials, methods and globals that the code names; of arrays counts their shape and
+    type. What other libraries do is their version's.
+    """
+    digest, seen = hashlib.sha256(), set[int]()
+
+    def add(value: object) -> None:
+        if isinstance(value, types.ModuleType):
+            digest.update(value.__name__.encode())
+        elif isinstance(value, types.MethodType):
+            add(value.__func__)
+            add(type(value.__self__))
+        elif isinstance(value, functools.partial):
+            add([value.func, *value.args, *value.keywords.values()])
+        elif isinstance(value, types.FunctionType | type):
+            if id(value) in seen:
+                return
+            seen.add(id(value))
+            digest.update(value.__qualname__.encode())
+            if _is_source(value, base):
+                add_code(value) if isinstance(value, types.FunctionType) else add(
+                    [each for each in vars(value).values() if isinstance(each, types.FunctionType)]
+                )
+        elif isinstance(value, list | tuple):
+            for each in value[:100]:
+                add(each)
+        elif isinstance(value, dict):
+            add(list(value.items()))
+        elif hasattr(value, "shape") and hasattr(value, "dtype"):
+            digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
+        elif value is None or isinstance(value, str | bytes | int | float | complex):
+            digest.update(repr(value).encode())
+        else:
+            add(type(value))
+
+    def add_code(function: types.FunctionType) -> None:
+        add([function.__defaults__, function.__kwdefaults__])
+        codes = [function.__code__]
+        for code in codes:
+            digest.update(code.co_code)
+            for constant in code.co_consts:
+                if isinstance(constant, types.CodeType):
+                    codes.append(constant)
+                elif constant is not function.__doc__:
+                    digest.update(
+                        repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode()
+                    )
+            for name in code.co_names:
+                digest.update(name.encode())
+                add(function.__globals__.get(name))
+        for cell in function.__closure__ or ():
+            with suppress(ValueError):  # an empty cell
+                add(cell.cell_contents)
+
+    add(reference)
+    return digest.hexdigest()[:16]
+
+
+def _is_source(value: types.FunctionType | type, base: Path) -> bool:
+    """Whether a function or class is defined in the tree itself."""
+    module = sys.modules.get(value.__module__ or "")
+    file = getattr(module, "__file__", None)
+    return bool(file) and _is_own(Path(str(file)), base)

@@ -1,0 +1,78 @@
+"""hw4's gate for hw4: pytest over the gated tests in ``benchmarks``, told as a command tells it."""
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+from hw4.errors import Hw4Error
+from hw4.files import write_atomically
+from hw4.gate import Finding, overall, table
+from hw4.machine import ONE_THREAD
+from hw4.records import environment
+
+ROOT = Path(__file__).parents[1]
+TESTS = {"timing": ROOT / "benchmarks" / "gate_timing.py", "accuracy": ROOT / "benchmarks" / "gate_accuracy.py"}
+Part = Literal["timing", "accuracy", "all"]
+
+
+def judge_hw4(
+    out: Path, *, part: Part, data: str, against: str | None, update: bool, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """Judge hw4's own code, or renew its baseline; writes ``gate.json`` and ``gate.xml`` and returns the former.
+
+    Raises OSError where the folder cannot be written to, before anything is measured, and Hw4Error where the gate
+    cannot run.
+    """
+    with tempfile.TemporaryFile(dir=out):
+        pass
+    if not all(test.exists() for test in TESTS.values()):
+        raise Hw4Error(
+            f"'hw4 gate' judges hw4 itself and needs a checkout of it, with benchmarks beside {ROOT / 'hw4'}; for code "
+            f"of your own use pytest's 'gate' fixture"
+        )
+    if importlib.util.find_spec("pytest") is None:
+        raise Hw4Error("'hw4 gate' runs pytest, which is not installed; install it with 'pip install hw4[test]'")
+    where = environment(threads=1, dtype="float32").model_dump()  # before anything is written
+    chosen = [str(test) for name, test in TESTS.items() if part in (name, "all")]
+    say(f"Measuring {' and '.join(TESTS) if part == 'all' else part}{' for a baseline' * update} ...")
+    with tempfile.TemporaryDirectory() as folder:
+        document, junit = Path(folder, "gate.json"), Path(folder, "gate.xml")
+        options = [f"--gate-json={document}", f"--junitxml={junit}", "--gate-take=hw4 gate --update"]
+        options += ["--gate-update"] * update + [f"--gate-against={against}"] * bool(against) + [f"--gate-data={data}"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *chosen, "-q", "--tb=short", "-p", "no:cacheprovider", *options],
+            cwd=ROOT,
+            env={**{name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}, **ONE_THREAD},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if not document.exists():
+            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+            problem = next((line for line in said if line.startswith(("ERROR", "E "))), said[-1] if said else "nothing")
+            raise Hw4Error(
+                f"the gate did not come to a verdict; pytest said: {problem.removeprefix('ERROR: ').strip()}"
+            )
+        judged: dict[str, Any] = {**json.loads(document.read_bytes()), "environment": where}
+        xml = junit.read_bytes()
+    findings = [Finding(**finding) for finding in judged["findings"]]
+    if update:  # what changes is taken, unless it could not be measured
+        judged["exit_code"] = 3 if any(each.verdict == "UNMEASURABLE" for each in findings) else 0
+        say(table(findings))
+        say(
+            "No baseline was written." if judged["exit_code"] else "Baseline: benchmarks/gate-baseline.json; commit it."
+        )
+        return judged
+    write_atomically(out / "gate.json", json.dumps(judged, indent=1).encode() + b"\n")
+    write_atomically(out / "gate.xml", xml)
+    say(table(findings))
+    say(f"Verdict: {overall(findings)}, compared with {judged['compared']}.")
+    say(f"Details: {out / 'gate.json'}, {out / 'gate.xml'}")
+    return judged

@@ -1,0 +1,663 @@
+"""pytest's ``gate`` fixture: a test says in a few lines what must not become slower or worse, and this judges it.
+
+    def test_step(gate):
+        gate.time(step, beside=frozen_step)
+
+    def test_training(gate):
+        gate.outcomes(train, seeds=range(8))
+
+Plain ``pytest`` compares with the baseline beside the tests, ``pytest --gate-update`` makes it, ``pytest --gate-against
+REV`` compares with another revision and needs none. What measures are processes of their own; see ``hw4.measurers``.
+"""
+
+import argparse
+import json
+import math
+import os
+import random
+import shlex
+import tempfile
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hw4.files import write_atomically
+from hw4.gate import (
+    ACCURACY_MARGIN,
+    FAILING,
+    LEAST_VISITS,
+    LOSS_MARGIN,
+    ROUNDS,
+    Estimate,
+    Finding,
+    Outcome,
+    Part,
+    Rules,
+    Runs,
+    Sample,
+    UnmeasurableError,
+    as_json,
+    combined,
+    judge_outcomes,
+    judge_times,
+    overall,
+    refusal,
+    table,
+    unlike,
+    words,
+)
+from hw4.machine import GitError, git
+from hw4.measurers import ANSWER_SECONDS, PROCESSES, SOCKET, Clock, Serving, Team, Tree, environment, revision
+
+BASELINE = "gate-baseline.json"
+SCHEMA_VERSION = 2
+EXIT_UNMEASURABLE = 6
+"""pytest's exit status when nothing is worse but something could not be judged; 0 to 5 are pytest's own."""
+BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2
+"""A baseline is measured by so many teams of processes, and so often by each."""
+_MODE = pytest.StashKey["Judging | Serving"]()
+_KNOWN = pytest.StashKey[set[str]]()
+
+
+class Gate:
+    """What the ``gate`` fixture gives: two ways to say what is gated."""
+
+    def __init__(self, mode: "Judging | Serving", item: pytest.Item) -> None:
+        self._mode, self._item = mode, item
+
+    def time(
+        self,
+        step: Callable[[], object],
+        *,
+        beside: Callable[[], object],
+        clock: Clock = "processor",
+        name: str = "",
+    ) -> None:
+        """Gate the time of a call of ``step``, as a ratio to one of ``beside``.
+
+        ``beside`` is a frozen reference: code that does the same kind of work in about the same time and is never
+        edited; calls of one millisecond to a tenth of a second are best. ``clock`` is "processor", which neighbours on
+        a shared machine disturb least but which does not see waiting (sleep, disk, network, child processes), or
+        "wall", which does. ``name`` stands in the table and the baseline instead of the test's.
+        """
+        if clock not in ("processor", "wall"):
+            raise ValueError(f"clock is {clock!r}; 'processor' or 'wall' is expected")
+        for role, work in (("step", step), ("beside", beside)):
+            if not callable(work):
+                raise TypeError(f"{role} is {work!r:.60}; a function without arguments is expected")
+        if isinstance(self._mode, Serving):
+            self._mode.time(self._item.nodeid, step, beside, clock)
+        else:
+            self._mode.judge(self._item, "timing", self._mode.time, name)
+
+    def outcomes(
+        self,
+        train: Callable[..., Any],
+        seeds: Iterable[int],
+        *,
+        accuracy_margin: float = ACCURACY_MARGIN,
+        loss_margin: float = LOSS_MARGIN,
+        diverged_margin: int = 1,
+        sees: float = 0.05,
+        exact: bool = False,
+        fault: Callable[..., Any] | None = None,
+        together: int = 1,
+        seconds: float = 900,
+        name: str = "",
+    ) -> None:
+        """Gate how training ends, paired by seed.
+
+        Args:
+            train: called with a seed; returns a dict with "accuracy" (a share, 0 to 1), "loss" (above 0), or both, and
+                with "bits" if more than these shall be equal. Numbers that are not finite are those of a diverged run.
+            seeds: at least 4 of them; 8 or more see more.
+            accuracy_margin: loss of accuracy that passes.
+            loss_margin: relative growth of the loss that passes.
+            diverged_margin: so many more diverged runs pass.
+            sees: a loss of accuracy, and twice that share of the loss, that must be seen; where seeds differ too much
+                for that the test is UNMEASURABLE.
+            exact: whether training is deterministic, so that other bits on the same machine are a change.
+            fault: trains with a mistake that must not pass, on every run; it takes as long as ``train``.
+            together: so many seeds are given to ``train`` at once, as a list; it returns a dict by seed.
+            seconds: longest wait for a training.
+            name: stands in the table and the baseline instead of the test's.
+        """
+        chosen = [int(seed) for seed in seeds]
+        if len(set(chosen)) != len(chosen):
+            raise ValueError(f"seeds are {chosen}; each may be given once")
+        rules = Rules(accuracy=accuracy_margin, loss=loss_margin, diverged=diverged_margin, sees=sees, exact=exact)
+        if isinstance(self._mode, Serving):
+            self._mode.outcomes(self._item.nodeid, train, fault, together=together > 1)
+        else:
+            chunks = [chosen[start : start + together] for start in range(0, len(chosen), together)]
+            settings: dict[str, Any] = {"rules": rules, "fault": fault is not None, "seconds": seconds}
+            self._mode.judge(self._item, "accuracy", partial(self._mode.outcomes, chunks=chunks, **settings), name)
+
+
+@pytest.fixture
+def gate(request: pytest.FixtureRequest) -> Gate:
+    """Gate the time of a step beside a frozen reference, or the outcomes of training by seed: see hw4.plugin."""
+    return Gate(request.config.stash[_MODE], request.node)
+
+
+@dataclass
+class Judged:
+    """What a call of the gate gave: the finding, what a renewed baseline keeps of it, and what it was compared with."""
+
+    finding: Finding
+    entry: dict[str, Any] = field(default_factory=dict)
+    compared: str = ""
+    key: str = ""
+
+
+class Judging:
+    """One pytest session that judges: its processes, its baselines and what it found."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.config = config
+        self.update: bool = config.option.gate_update
+        self.against: str = config.option.gate_against or ""
+        self.seconds: float = config.option.gate_seconds
+        self.judged: list[Judged] = []
+        self.unmeasurable = 0
+        chosen = (config.option.keyword, config.option.markexpr, *(":" * ("::" in each) for each in config.args))
+        self._whole = not any(chosen)
+        self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
+        self._tests, self._calls, self._said = list[str](), dict[str, int](), dict[str, list[Judged]]()
+        self._stack, self._trees, self._teams = ExitStack(), list[Tree](), list[Team]()
+
+    # --- the session
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Find the gated tests; raises UsageError when what will be written at the end cannot be."""
+        self._tests = [item.nodeid for item in session.items if "gate" in getattr(item, "fixturenames", ())]
+        if not self._tests or self.config.option.collectonly or self._spread:
+            return
+        folders = {self._baseline(test).parent for test in self._tests} if self.update else set()
+        if self.config.option.gate_json:
+            folders.add(Path(self.config.option.gate_json).absolute().parent)
+        for folder in sorted(folders):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                raise pytest.UsageError(
+                    f"{folder} cannot be written to ({error.strerror}), so nothing was measured; make it writable, or "
+                    f"leave out --gate-update or --gate-json"
+                ) from error
+
+    def pytest_deselected(self) -> None:
+        """Remember that not everything was asked for."""
+        self._whole = False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Give what was judged along with the test's report, also from a worker of pytest-xdist."""
+        report = yield
+        if report.when == "call" and item.nodeid in self._said:
+            vars(report)["gate"] = [asdict(each) for each in self._said.pop(item.nodeid)]
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what was judged."""
+        for each in getattr(report, "gate", ()):
+            self._tests += [report.nodeid] * (report.nodeid not in self._tests)  # of a worker of pytest-xdist
+            self.judged.append(Judged(**{**each, "finding": Finding(**each["finding"])}))
+            self.unmeasurable += report.failed and each["finding"]["verdict"] == "UNMEASURABLE"
+
+    def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
+        """What could not be judged, and what is new, are neither passed nor failed nor skipped."""
+        verdicts = [each["finding"]["verdict"] for each in getattr(report, "gate", ())]
+        if report.failed and "UNMEASURABLE" in verdicts:
+            return "unmeasurable", "U", "UNMEASURABLE"
+        return ("new", "N", "NEW") if report.skipped and "NEW" in verdicts else None
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """Give what could not be judged an exit status of its own, and write what is to be written."""
+        self._end_teams()
+        self._stack.close()
+        if self._spread or not self.judged:
+            return
+        failed = session.testsfailed - self.unmeasurable
+        if self._whole and not (session.shouldstop or session.shouldfail or self.update or self.against):
+            self._add_missing()
+        findings = [each.finding for each in self.judged]
+        if exitstatus in (0, 1) and not failed and overall(findings) == "UNMEASURABLE" and not self.update:
+            session.exitstatus = EXIT_UNMEASURABLE
+        if self.update and exitstatus in (0, 1):
+            session.exitstatus = EXIT_UNMEASURABLE if self.unmeasurable and not failed else exitstatus
+            if not session.testsfailed:
+                self._write_baselines()
+        if self.config.option.gate_json:
+            facts = {"against": self.against or None, "compared": self._compared(), "update": self.update}
+            write_atomically(Path(self.config.option.gate_json).absolute(), as_json(findings, facts))
+        if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
+            _mark_errors(Path(self.config.option.xmlpath))
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Print every finding, and the verdict with what it was compared with."""
+        if not self.judged:
+            return
+        findings = [each.finding for each in self.judged]
+        terminalreporter.section("gate")
+        terminalreporter.write_line(table(findings))
+        if not self.update:
+            terminalreporter.write_line(f"Verdict: {overall(findings)}, compared with {self._compared()}.")
+        elif any(finding.verdict == "UNMEASURABLE" for finding in findings):
+            terminalreporter.write_line("No baseline was written, for something could not be measured.")
+        else:
+            paths = sorted({each.entry["path"] for each in self.judged})
+            terminalreporter.write_line(f"Baseline: {', '.join(paths)}; commit it with the change that it belongs to.")
+
+    def _gone(self, path: Path) -> list[str]:
+        """Tests of a baseline that are in none of the files of this session, by name: renamed, or lost."""
+        if not self._whole:
+            return []
+        files = {Path(test.partition("::")[0]).name for test in self._tests if self._baseline(test) == path}
+        known = {each.key for each in self.judged}
+        return [key for key in read_baseline(path) if key.partition("::")[0] in files and key not in known]
+
+    def _add_missing(self) -> None:
+        """A gated test that is no longer there was not passed."""
+        for path in dict.fromkeys(map(self._baseline, self._tests)):
+            with suppress(UnmeasurableError):  # a file that is no baseline: said at every test
+                for key in self._gone(path):
+                    part: Part = "timing" if "times" in read_baseline(path)[key] else "accuracy"
+                    sentence = (
+                        f"is in {path.name}, and no such test was run; if it is gone for good, renew the baseline"
+                    )
+                    self.judged.append(Judged(refusal(part, key.partition("::")[2], sentence)))
+
+    def _compared(self) -> str:
+        return "; ".join(dict.fromkeys(each.compared for each in self.judged if each.compared)) or "nothing"
+
+    def _write_baselines(self) -> None:
+        for path in {each.entry["path"] for each in self.judged}:
+            gone = self._gone(Path(path))
+            tests = {key: entry for key, entry in read_baseline(Path(path)).items() if key not in gone}
+            for each in self.judged:
+                if each.entry["path"] == path:
+                    tests.setdefault(each.key, {}).update(each.entry["keeps"])
+            document = {"schema_version": SCHEMA_VERSION, "tests": tests}
+            write_atomically(Path(path), (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+
+    # --- one call of the gate
+
+    def judge(self, item: pytest.Item, part: Part, judge: Callable[["Call"], Judged], name: str) -> None:
+        """Judge one call of the gate: fails the test unless it passes, skips it where there is nothing to compare."""
+        count = self._calls[item.nodeid] = self._calls.get(item.nodeid, 0) + 1
+        call = Call(item.nodeid, count, name, self._baseline(item.nodeid), self.config.option.gate_take)
+        try:
+            judged = judge(call)
+        except UnmeasurableError as error:
+            judged = Judged(refusal(part, call.name, str(error)))
+            self._end_teams()  # whatever they are about; the next test starts others
+        judged.key = call.key
+        self._said.setdefault(item.nodeid, []).append(judged)
+        finding = judged.finding
+        item.user_properties.append(("gate", finding.verdict))
+        if finding.verdict == "NEW" and not self.update:
+            pytest.skip(f"NEW: {finding.advice}")
+        if finding.verdict == "UNMEASURABLE" or (finding.verdict in FAILING and not self.update):
+            change = f"before {finding.before}, now {finding.now}, change {finding.change}: "
+            pytest.fail(f"{finding.verdict}: {change * (finding.before != '-')}{finding.advice}", pytrace=False)
+
+    def _baseline(self, test: str) -> Path:
+        return (self.config.rootpath / test.partition("::")[0]).parent / BASELINE
+
+    def _new(self, part: Part, call: "Call") -> Judged:
+        advice = f"no baseline yet; to make one, {call.take}"
+        if self.against:
+            advice = f"{self.against} has no such test, so there is nothing to compare"
+        return Judged(Finding(part=part, what=call.name, verdict="NEW", advice=advice))
+
+    def _team(self, call: "Call", number: int) -> Team:
+        """Processes of a tree, started when they are first needed: of a revision, if there is one, then of today's."""
+        if not self._trees:
+            root = self.config.rootpath.resolve()
+            self._trees = [Tree(root, root)] * (BASELINE_TEAMS if self.update else 1)
+            if self.against:
+                then = self._stack.enter_context(revision(root, self.against))
+                self._trees = [then, Tree(then.root, then.root)]
+        if not self._teams:
+            left = self._tests[self._tests.index(call.test) :]
+            self._teams = [Team(tree, self.config, left, 1 if self._spread else PROCESSES) for tree in self._trees]
+        return self._teams[number]
+
+    def _end_teams(self) -> None:
+        while self._teams:
+            self._teams.pop().close()
+
+    # --- times
+
+    def time(self, call: "Call") -> Judged:
+        """Measure a step and judge it."""
+        if self._spread:
+            raise UnmeasurableError("pytest-xdist is active, and its workers disturb one another; leave out -n")
+        if self.update:
+            return self._new_time(call)
+        stored = {} if self.against else read_baseline(call.path).get(call.key, {}).get("times", {})
+        if not stored and not self.against:
+            return self._new("timing", call)
+        row = call.row(stored) if stored else {}
+        teams = [self._team(call, number) for number in range(1 + bool(self.against))]
+        reached = [team.reach(call.test, call.count) for team in teams]
+        if reached[0] is None or reached[-1] is None:
+            return self._new("timing", call)
+        call.require_same_ruler(row or reached[0], reached[-1])
+        samples = self._visits(teams, self.seconds)
+        for team in teams:
+            team.leave()
+
+        def before(samples: list[Sample]) -> Estimate:
+            return Estimate(row["log"], row["error"], row["freedom"]) if row else samples[0].now
+
+        if samples[-1].now.minus(before(samples)).slower:  # again, in other processes: other memory, another moment
+            again = self._confirm(teams, call)
+            slower = again[-1].now.minus(before(again)).slower
+            for sample, more in zip(samples, again, strict=True):
+                sample.add(more, confirmed=slower)
+        if self.against and samples[0].self_check:
+            raise UnmeasurableError(f"{samples[0].self_check}, at {self.against}; run again")
+        compared = call.source(row) if row else f"{self.against}, measured here and now"
+        return Judged(judge_times(call.name, before(samples), samples[-1], take=call.take), compared=compared)
+
+    def _visits(self, teams: Sequence[Team], seconds: float) -> list[Sample]:
+        """Visit teams in turn, in random order, until every sample is precise or the time is over."""
+        rng, least = random.Random(), 0.0  # an order that is always the same could favour one arm always
+        for team in teams:
+            calls = team.ask_all({"prepare": True}, ANSWER_SECONDS)
+            each = max((3 * ROUNDS + 1) * call["step"] + (ROUNDS + 2) * call["reference"] for call in calls)
+            least += LEAST_VISITS * each
+        seconds *= len(teams)
+        if least > seconds:
+            raise UnmeasurableError(
+                f"the {LEAST_VISITS} visits that are needed at least take {least:.0f} s, and {seconds:.0f} are given; "
+                f"make the step smaller, or give more with --gate-seconds"
+            )
+        pairs = [(team, Sample()) for team in teams]
+        end = time.monotonic() + seconds
+        while not all(sample.precise for _, sample in pairs) and time.monotonic() < end:
+            for team, sample in rng.sample(pairs, len(pairs)):
+                sample.visit(team.visit, rng)
+        return [sample for _, sample in pairs]
+
+    def _confirm(self, teams: Sequence[Team], call: "Call") -> list[Sample]:
+        """Measure once more, in new processes."""
+        with ExitStack() as stack:
+            new = [stack.enter_context(Team(team.tree, self.config, [call.test], PROCESSES)) for team in teams]
+            for team in new:
+                for earlier in range(1, call.count + 1):  # at earlier gates of the same test they go on
+                    team.reach(call.test, earlier)
+                    if earlier < call.count:
+                        team.leave()
+            return self._visits(new, self.seconds)
+
+    def _new_time(self, call: "Call") -> Judged:
+        """Measure a step for the baseline: several times, by two teams of processes."""
+        samples, facts, where = list[Sample](), dict[str, Any](), environment()
+        for number in range(BASELINE_TEAMS):
+            team = self._team(call, number)
+            facts = team.reach(call.test, call.count) or {}  # today's tree has it
+            for _ in range(BASELINE_SAMPLES):
+                samples += self._visits([team], self.seconds)
+                if samples[-1].self_check:
+                    raise UnmeasurableError(f"{samples[-1].self_check}; run again when less runs beside it")
+            team.leave()
+        now = combined([sample.now for sample in samples])
+        times = dict(read_baseline(call.path).get(call.key, {}).get("times", {}))
+        old = times.get(where["cpu"])
+        change = None
+        if old and (old["ruler"], old["clock"]) == (facts["ruler"], facts["clock"]):
+            change = now.minus(Estimate(old["log"], old["error"], old["freedom"]))
+        kept = {"log": now.log, "error": now.error, "freedom": now.freedom, "commit": self._commit()}
+        kept |= {name: facts[name] for name in ("ruler", "clock")}
+        kept |= {name: where[name] for name in ("python", "libraries")}
+        times[where["cpu"]] = kept
+        finding = Finding(
+            part="timing",
+            what=call.name,
+            before=f"{math.exp(old['log']):.3f}" if old else "-",
+            now=f"{now.ratio:.3f}",
+            change=f"x {change}" if change else "-",
+            verdict="NEW" if change is None else "REGRESSION" if change.slower else "PASS",
+        )
+        return Judged(finding, call.keep({"times": times}))
+
+    def _commit(self) -> str | None:
+        """Today's commit, where all is committed."""
+        try:
+            changed = git(self.config.rootpath, "status", "--porcelain").strip()
+            return None if changed else git(self.config.rootpath, "rev-parse", "HEAD").decode().strip()
+        except GitError:
+            return None
+
+    # --- outcomes
+
+    def outcomes(self, call: "Call", chunks: list[list[int]], rules: Rules, *, fault: bool, seconds: float) -> Judged:
+        """Train with every seed and judge how that ends."""
+        seeds = [str(seed) for chunk in chunks for seed in chunk]
+        known = read_baseline(call.path).get(call.key, {}).get("outcomes", {})
+        before = {seed: Outcome(**run) for seed, run in known.get("runs", {}).items()}
+        problem = unlike(seeds if self.against or self.update else before, seeds)
+        if not (before or self.against or self.update) and not unlike(seeds, seeds):
+            return self._new("accuracy", call)
+        if problem:
+            raise UnmeasurableError(problem)
+        same_machine = False
+        if self.against:
+            if self._team(call, 0).reach(call.test, call.count) is None:
+                return self._new("accuracy", call)
+            before = self._team(call, 0).train(chunks, fault=False, seconds=seconds)
+            self._team(call, 0).leave()
+        team = self._team(call, -1)
+        team.reach(call.test, call.count)
+        where = environment()
+        now = team.train(chunks, fault=False, seconds=seconds)
+        if not self.against:
+            same_machine = self.update or {name: known[name] for name in where} == where
+        self._check_outcomes(call, team, chunks, now, rules, same_machine=same_machine, fault=fault, seconds=seconds)
+        team.leave()
+        keeps = call.keep({"outcomes": {**where, "commit": self._commit(), "runs": _plain(now)}}) if self.update else {}
+        compared = f"{self.against}, trained here and now" if self.against else call.source(known)
+        tests, take = max(1, len(self._tests)), call.take
+        finding = judge_outcomes(call.name, before, now, rules=rules, same_machine=same_machine, tests=tests, take=take)
+        if self.update and finding.verdict == "UNMEASURABLE":  # what was kept does not compare with what will be
+            finding = Finding(part="accuracy", what=call.name, now=words(now), verdict="NEW")
+        return Judged(finding, keeps, compared)
+
+    def _check_outcomes(
+        self,
+        call: "Call",
+        team: Team,
+        chunks: list[list[int]],
+        now: Runs,
+        rules: Rules,
+        *,
+        same_machine: bool,
+        fault: bool,
+        seconds: float,
+    ) -> None:
+        """Train again, and with a mistake; raises UnmeasurableError when the one differs or the other does not."""
+        if rules.exact:
+            again = team.train(chunks[:1], fault=False, seconds=seconds)
+            if any(again[seed].digest != now[seed].digest for seed in again):
+                raise UnmeasurableError(
+                    f"the same code gave other numbers the second time (seed {chunks[0][0]}); seed everything that "
+                    f"training draws from, or leave out exact=True"
+                )
+        if fault:
+            faulty = team.train(chunks, fault=True, seconds=seconds)
+            seen = judge_outcomes(call.name, now, faulty, rules=rules, same_machine=same_machine, take="")
+            if seen.verdict not in FAILING:
+                raise UnmeasurableError(
+                    f"the planted fault was judged {seen.verdict}; the outcomes mean nothing until that is understood"
+                )
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of the gate: the test's id, its number there, its name, its baseline's file and the way to renew it."""
+
+    test: str
+    count: int
+    given: str
+    path: Path
+    command: str
+
+    @property
+    def name(self) -> str:
+        """Its name in the table."""
+        return self.given or self.test.partition("::")[2] + f" ({self.count})" * (self.count > 1)
+
+    @property
+    def key(self) -> str:
+        """Its name in the baseline: the test's file, and its own."""
+        return f"{Path(self.test.partition('::')[0]).name}::{self.name}"
+
+    @property
+    def take(self) -> str:
+        """How a change is accepted, in words."""
+        return f"take it with '{self.command or f'pytest {shlex.quote(self.test)} --gate-update'}'"
+
+    def keep(self, keeps: dict[str, Any]) -> dict[str, Any]:
+        """What a renewed baseline keeps of this call, and where."""
+        return {"path": str(self.path), "keeps": keeps}
+
+    def source(self, stored: Mapping[str, Any]) -> str:
+        """The baseline that is compared with, in words."""
+        commit = stored.get("commit")
+        return f"the baseline {self.path.name}" + (f" of commit {commit[:10]}" if commit else "")
+
+    @property
+    def way_out(self) -> str:
+        """What to do where the baseline does not compare."""
+        return f"{self.take}, or compare with another commit by --gate-against REV"
+
+    def require_same_ruler(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Raises UnmeasurableError where two ratios are to different references, or by different clocks."""
+        for name, what in (("ruler", "the frozen reference"), ("clock", "the clock")):
+            if now[name] != then[name]:
+                raise UnmeasurableError(
+                    f"{what} is another now ({now[name]}) than then ({then[name]}), so that ratios do not compare; if "
+                    f"it was meant to change, {self.take}"
+                )
+
+    def row(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """What was measured on such a processor with such libraries; raises UnmeasurableError where nothing was."""
+        here = environment()
+        if here["cpu"] not in stored:
+            known = ", ".join(f"'{name}'" for name in stored)
+            raise UnmeasurableError(
+                f"the baseline has no times of this processor, '{here['cpu']}', only of {known}; {self.way_out}"
+            )
+        row: dict[str, Any] = stored[here["cpu"]]
+        then, now = ({"python": each["python"], **each["libraries"]} for each in (row, here))
+        for name in then:
+            if now.get(name) != then[name]:
+                raise UnmeasurableError(
+                    f"the baseline was made with {name} {then[name]}, this is {now.get(name, 'without')}, and their "
+                    f"ratios do not compare; {self.way_out}"
+                )
+        return row
+
+
+def _plain(runs: Runs) -> dict[str, dict[str, Any]]:
+    return {seed: asdict(run) for seed, run in runs.items()}
+
+
+def read_baseline(path: Path) -> dict[str, dict[str, Any]]:
+    """The entries of a baseline by test; empty where there is no file; raises UnmeasurableError for another file."""
+    if not path.exists():
+        return {}
+    try:
+        document = json.loads(path.read_bytes())
+        known = document["schema_version"] == SCHEMA_VERSION and all(map(_is_entry, document["tests"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        known = False
+    if not known:
+        raise UnmeasurableError(
+            f"{path} is not a baseline of this version; restore it, or delete it and make a new one with --gate-update"
+        )
+    tests: dict[str, dict[str, Any]] = document["tests"]
+    return tests
+
+
+def _is_entry(entry: Mapping[str, Any]) -> bool:
+    """Whether an entry of a baseline is whole and its numbers finite; raises KeyError or TypeError where it is not."""
+    rows = [
+        (*(float(row[name]) for name in ("log", "error", "freedom")), row) for row in entry.get("times", {}).values()
+    ]
+    whole = [row[name] for *_, row in rows for name in ("ruler", "clock", "python", "libraries")]
+    if "outcomes" in entry:
+        whole += [Outcome(**run) for run in entry["outcomes"]["runs"].values()]
+        whole += [entry["outcomes"][name] for name in ("cpu", "python", "libraries")]
+    numbers = all(math.isfinite(log) and 0 < error < math.inf and freedom > 0 for log, error, freedom, _ in rows)
+    return numbers and None not in whole
+
+
+def _mark_errors(path: Path) -> None:
+    """In JUnit XML what could not be judged is an error, not a failure."""
+    document = ET.parse(path)
+    for suite in document.iter("testsuite"):
+        for case in suite.iter("testcase"):
+            said = [each.get("value") for each in case.iter("property") if each.get("name") == "gate"]
+            for failure in case.findall("failure") if "UNMEASURABLE" in said else ():
+                failure.tag = "error"
+        for tag in ("failure", "error"):
+            suite.set(f"{tag}s", str(len(suite.findall(f"testcase/{tag}"))))
+    document.write(path, encoding="utf-8", xml_declaration=True)
+
+
+# --- pytest's hooks ------------------------------------------------------------------------------------------------
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the gate's options."""
+    group = parser.getgroup("gate", "gate of training times and outcomes (hw4)")
+    group.addoption("--gate-update", action="store_true", help="show what changes, and renew the baselines")
+    group.addoption(
+        "--gate-against", metavar="REV", help="compare with this git revision, measured in alternation; no baseline"
+    )
+    group.addoption(
+        "--gate-seconds", metavar="S", type=float, default=30, help="longest time to measure a gated step  [30]"
+    )
+    group.addoption("--gate-json", metavar="FILE", help="write verdict and findings as JSON")
+    group.addoption("--gate-take", default="", help=argparse.SUPPRESS)  # the command that renews, for advice
+
+
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Remember which options are not from a conftest, in a process that measures."""
+    early_config.stash[_KNOWN] = set(vars(early_config.known_args_namespace))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Judge, or measure for a process that judges."""
+    if SOCKET in os.environ:
+        serving = Serving(os.environ.pop(SOCKET))
+        known = config.stash.get(_KNOWN, set(serving.options))
+        for name, value in serving.options.items():  # what a conftest's own options were given there
+            if name not in known and hasattr(config.option, name):
+                setattr(config.option, name, value)
+        config.stash[_MODE] = serving
+        config.pluginmanager.register(serving, "gate-serving")
+        return
+    against = config.option.gate_against
+    if against is not None and not against.strip():
+        raise pytest.UsageError("--gate-against needs a revision, and was given nothing; is a variable empty?")
+    if against and config.option.gate_update:
+        raise pytest.UsageError("--gate-update takes what is measured now, so it does not go with --gate-against")
+    if not 0 < config.option.gate_seconds < math.inf:
+        raise pytest.UsageError(f"--gate-seconds is {config.option.gate_seconds:g}; a number above 0 is expected")
+    config.stash[_MODE] = Judging(config)
+    config.pluginmanager.register(config.stash[_MODE], "gate-judging")

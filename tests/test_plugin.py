@@ -1,0 +1,401 @@
+"""The gate's plugin as others run it: the example project of docs/example, with hw4 installed from its wheel."""
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hw4.machine import GitError, git, write_revision
+from hw4.measurers import SOCKET, _timed, _waiting, as_outcome, ruler
+from hw4.plugin import BASELINE, EXIT_UNMEASURABLE
+
+ROOT = Path(__file__).parents[1]
+EXAMPLE = ROOT / "docs" / "example"
+SECONDS = 240
+IDENTITY = {f"GIT_{who}_{what}": "somebody" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with hw4 installed from a wheel that was built from these sources."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    shutil.copytree(ROOT / "hw4", source / "hw4", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source)]
+    subprocess.run([*pip, *build], check=True, timeout=SECONDS, capture_output=True)
+    (wheel,) = folder.glob("hw4-*.whl")
+    target = ["install", "--no-deps", "--target", str(folder / "site"), str(wheel)]
+    subprocess.run([*pip, *target], check=True, timeout=SECONDS, capture_output=True)
+    return folder / "site"
+
+
+class Project:
+    """The example project in a git repository of its own, in a folder whose name is not ASCII."""
+
+    def __init__(self, folder: Path, installed: Path) -> None:
+        self.folder = folder
+        shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
+        self.environment = {**kept, **IDENTITY, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.git("init", "--quiet")
+        self.commit("the example")
+
+    def git(self, *arguments: str, **environment: str) -> str:
+        """What git prints."""
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        return done.stdout
+
+    def commit(self, message: str) -> None:
+        """Commit everything."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", message)
+
+    def edit(self, name: str, old: str, new: str) -> None:
+        """Change a file."""
+        text = (self.folder / name).read_text()
+        assert old in text
+        (self.folder / name).write_text(text.replace(old, new))
+
+    def command(self, *arguments: str) -> list[str]:
+        """pytest, as it is called in a shell."""
+        return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
+
+    def pytest(self, *arguments: str, **environment: str) -> SimpleNamespace:
+        """Run it; gives its exit status, what it printed, and the verdicts by name."""
+        document = self.folder.parent / "gate.json"
+        document.unlink(missing_ok=True)
+        done = subprocess.run(
+            self.command(f"--gate-json={document}", *arguments),
+            cwd=self.folder,
+            env={**self.environment, **environment},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+        )
+        findings = json.loads(document.read_bytes())["findings"] if document.exists() else []
+        verdicts = {finding["what"]: finding["verdict"] for finding in findings}
+        return SimpleNamespace(code=done.returncode, said=done.stdout + done.stderr, verdicts=verdicts)
+
+
+SLOWED = """
+
+def update(*arguments, **keywords):
+    import time
+
+    start = time.process_time()
+    result = plain_update(*arguments, **keywords)
+    end = start + 1.1 * (time.process_time() - start)
+    while time.process_time() < end:
+        pass
+    return result
+"""
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Project:
+    """The example with a baseline that was made here."""
+    made = Project(tmp_path_factory.mktemp("répo") / "exämple", installed)
+    before = made.pytest()
+    assert before.code == EXIT_UNMEASURABLE
+    assert before.verdicts == {"test_update": "NEW", "test_training": "NEW"}
+    assert "pytest test_gate.py::test_update --gate-update" in before.said
+    update = made.pytest("--gate-update")
+    assert update.code == 0, update.said
+    made.commit("a baseline")
+    return made
+
+
+def test_unchanged_code_passes_beside_its_baseline_and_its_commit(project: Project) -> None:
+    for arguments, compared in ((), f"the baseline {BASELINE}"), (("--gate-against", "HEAD"), "HEAD, measured here"):
+        run = project.pytest(*arguments)
+        assert run.code == 0, run.said
+        assert set(run.verdicts.values()) == {"PASS"}
+        assert compared in run.said
+    assert project.git("status", "--porcelain") == ""
+    assert project.git("worktree", "list").count("\n") == 1
+
+
+def test_a_slowdown_and_a_fault_go_red_and_an_update_takes_them(project: Project, tmp_path: Path) -> None:
+    text = (project.folder / "training.py").read_text()
+    kept = (project.folder / BASELINE).read_bytes()
+    try:
+        project.edit("training.py", "def update(", "def plain_update(")
+        project.edit("training.py", "learning_rate=0.1)", "learning_rate=0.002)")
+        with (project.folder / "training.py").open("a") as file:
+            file.write(SLOWED)
+        for arguments in ((), ("--gate-against", "HEAD")):
+            run = project.pytest(*arguments, f"--junitxml={tmp_path}/gate.xml")
+            assert run.code == 1, run.said
+            assert run.verdicts == {"test_update": "REGRESSION", "test_training": "REGRESSION"}
+            assert ET.parse(tmp_path / "gate.xml").getroot()[0].get("failures") == "2"
+        update = project.pytest("--gate-update")
+        assert update.code == 0, update.said
+        assert "x 1.1" in update.said
+        assert set(project.pytest().verdicts.values()) == {"PASS"}
+    finally:
+        (project.folder / "training.py").write_text(text)
+        (project.folder / BASELINE).write_bytes(kept)
+
+
+def test_a_ruler_that_was_edited_measures_nothing(project: Project) -> None:
+    text = (project.folder / "frozen.py").read_text()
+    try:
+        project.edit("frozen.py", "scores - scores.max", "scores - 0 - scores.max")
+        for arguments in ((), ("--gate-against", "HEAD")):
+            run = project.pytest("-k", "update", *arguments)
+            assert run.code == EXIT_UNMEASURABLE
+            assert "the frozen reference is another now" in run.said
+    finally:
+        (project.folder / "frozen.py").write_text(text)
+
+
+def test_in_a_hook_a_commit_is_what_was_staged(project: Project) -> None:
+    """Git tells its hooks which index is being worked on; a child that inherits that works on it."""
+    hook = project.folder / ".git" / "hooks" / "pre-commit"
+    hook.write_text(
+        f"#!/bin/sh\nexec '{sys.executable}' -m pytest -p no:cacheprovider -k training --gate-against HEAD~1\n"
+    )
+    hook.chmod(0o755)
+    try:
+        (project.folder / "notes.txt").write_text("staged\n")
+        project.git("add", "notes.txt")
+        (project.folder / "notes.txt").write_text("not staged\n")
+        project.git("commit", "--quiet", "--message", "by a hook")
+        assert project.git("show", "--name-only", "--format=").split() == ["notes.txt"]
+        assert project.git("show", "HEAD:notes.txt") == "staged\n"
+        assert project.git("status", "--porcelain").split() == ["M", "notes.txt"]
+    finally:
+        hook.unlink()
+        project.git("reset", "--quiet", "--hard", "HEAD~1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_stays_of_a_run_that_is_killed(project: Project, number: int, tmp_path: Path) -> None:
+    environment = {**project.environment, "TMPDIR": str(tmp_path)}
+    command = project.command("--gate-against", "HEAD")
+
+    def left() -> set[str]:
+        """Folders of revisions, and processes that work in them or in the project."""
+        found = {str(path) for path in tmp_path.glob("gate-*")}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                where = str((process / "cwd").readlink())
+            except OSError:  # ended meanwhile, or not ours
+                continue
+            if where.startswith((str(tmp_path), str(project.folder))):
+                found.add(process.name)
+        return found
+
+    with subprocess.Popen(command, cwd=project.folder, env=environment, stdout=subprocess.DEVNULL) as process:
+        _wait(lambda: len(left()) > 7)  # the folder, pytest, what removes it, and six that measure
+        process.send_signal(number)
+    _wait(lambda: not left())
+
+
+def _wait(until: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not until():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["--gate-against", ""], 4, "is a variable empty?"),
+        (["--gate-against", "HEAD", "--gate-update"], 4, "does not go with --gate-against"),
+        (["--gate-seconds", "0"], 4, "a number above 0"),
+        (["--gate-json", "training.py/gate.json"], 4, "so nothing was measured"),
+        (["--gate-against", "nowhere"], EXIT_UNMEASURABLE, "'nowhere' cannot be read (fatal:"),
+        (["--gate-seconds", "0.001", "-k", "update"], EXIT_UNMEASURABLE, "give more with --gate-seconds"),
+        (["--collect-only"], 0, "2 tests collected"),
+    ],
+)
+def test_what_cannot_be_done_is_said(project: Project, arguments: list[str], code: int, sentence: str) -> None:
+    run = project.pytest(*arguments)
+    assert run.code == code, run.said
+    assert sentence in run.said
+    assert "Traceback" not in run.said
+
+
+def test_beside_one_another_workers_train_and_do_not_time(project: Project, tmp_path: Path) -> None:
+    """With pytest-xdist; what could not be judged is no failure, in the summary and in JUnit XML, and no pass."""
+    run = project.pytest("-n", "2", f"--junitxml={tmp_path}/gate.xml")
+    assert run.verdicts == {"test_update": "UNMEASURABLE", "test_training": "PASS"}
+    assert run.code == EXIT_UNMEASURABLE, run.said
+    assert "leave out -n" in run.said
+    assert "1 passed, 1 unmeasurable" in run.said
+    (suite,) = ET.parse(tmp_path / "gate.xml").getroot()
+    assert [suite.get(kind) for kind in ("tests", "failures", "errors")] == ["2", "0", "1"]
+
+
+def test_a_gated_test_that_is_gone_did_not_pass(project: Project) -> None:
+    text = (project.folder / "test_gate.py").read_text()
+    try:
+        project.edit("test_gate.py", "def test_update(", "def check_update(")
+        run = project.pytest()
+        assert run.verdicts == {"test_update": "UNMEASURABLE", "test_training": "PASS"}
+        assert run.code == EXIT_UNMEASURABLE, run.said
+        assert "no such test was run" in run.said
+        assert "nothing to compare" not in project.pytest("-k", "training").said
+    finally:
+        (project.folder / "test_gate.py").write_text(text)
+
+
+def test_code_from_elsewhere_is_not_taken_for_the_revisions(project: Project, tmp_path: Path) -> None:
+    """A package that is installed, and not editable, would be compared with itself."""
+    shutil.copy(project.folder / "training.py", tmp_path)
+    (project.folder / "conftest.py").write_text(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport training\n")
+    project.commit("training from elsewhere")
+    try:
+        run = project.pytest("-k", "training", "--gate-against", "HEAD")
+        assert run.code == EXIT_UNMEASURABLE, run.said
+        assert "not from the revision's files" in run.said
+    finally:
+        project.git("reset", "--quiet", "--hard", "HEAD~1")
+
+
+def test_waiting_is_invisible_to_processor_time_and_that_is_said(project: Project) -> None:
+    """A test may gate more than one thing."""
+    (project.folder / "test_waiting.py").write_text(
+        "import time\n\nimport numpy as np\n\nx = np.ones((200, 200))\n\n\ndef frozen():\n    return x @ x\n\n\n"
+        "def step():\n    time.sleep(0.005)\n    return x @ x\n\n\n"
+        "def test_it(gate):\n    gate.time(frozen, beside=frozen)\n    gate.time(step, beside=frozen, name='sleeps')\n"
+    )
+    try:
+        run = project.pytest("test_waiting.py", "--gate-update")
+        assert run.verdicts == {"test_it": "NEW", "sleeps": "NEW"}
+        run = project.pytest("test_waiting.py")
+        assert run.verdicts == {"test_it": "PASS", "sleeps": "PASS"}, run.said
+        assert run.said.count("clock='wall' sees it") == 1
+    finally:
+        project.git("checkout", "--quiet", "--", ".")
+        project.git("clean", "--quiet", "--force")
+
+
+# --- pieces ------------------------------------------------------------------------------------------------------
+
+
+def frozen_work(x: Any) -> Any:
+    """A reference that calls another function of these tests."""
+    return _inner(x) + 1
+
+
+def _inner(x: Any) -> Any:
+    return x * 2
+
+
+def test_a_ruler_is_its_code_and_its_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def of(n: int, work: Callable[..., Any] = frozen_work) -> str:
+        return ruler(functools.partial(work, np.ones(n)), ROOT)
+
+    first = of(3)
+    assert first == of(3)
+    assert of(4) != first
+    assert ruler(lambda: 1, ROOT) != ruler(lambda: 2, ROOT)
+    monkeypatch.setattr(sys.modules[__name__], "_inner", lambda x: x * 3)
+    assert of(3) != first
+
+
+def test_a_clock_sees_what_it_can() -> None:
+    def sleep() -> None:
+        time.sleep(0.02)
+
+    seen, wall = _timed(sleep, 2, 0.0, "wall")
+    assert seen >= 0.02
+    hidden, _ = _timed(sleep, 2, 0.0, "processor")
+    assert hidden < 0.02
+    assert _waiting(["reference", 0.0], [(wall, wall), (0.25 * wall, wall)]) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("result", "sentence"),
+    [
+        (0.9, "a dict with 'accuracy', 'loss' or both"),
+        ({"acc": 0.9}, "a dict with 'accuracy', 'loss' or both"),
+        ({"accuracy": 90.0}, "a share from 0 to 1"),
+        ({"accuracy": 0.9, "f1": 0.8}, "'f1'"),
+    ],
+)
+def test_outcomes_that_are_none_are_refused(result: object, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        as_outcome(result)
+
+
+def test_a_run_that_is_not_finite_diverged() -> None:
+    for lost in ({"loss": float("nan")}, {"loss": float("inf"), "accuracy": 0.1}, {"accuracy": None}):
+        outcome = as_outcome(lost)
+        assert (outcome.diverged, outcome.accuracy, outcome.loss) == (True, None, None)
+    assert as_outcome({"loss": np.float32(0.5)}) == as_outcome({"loss": 0.5})
+    assert as_outcome({"loss": 0.5, "bits": [1]}).digest != as_outcome({"loss": 0.5, "bits": [2]}).digest
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with a commit, and variables of git's that point elsewhere."""
+    folder = tmp_path / "repository"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "Größe.txt").write_bytes(b"one\r\ntwo\n")
+    (folder / "run.sh").write_text("#!/bin/sh\n")
+    (folder / "run.sh").chmod(0o755)
+    (folder / "link").symlink_to("run.sh")
+    (folder / ".gitattributes").write_text("sub export-ignore\n*.txt text eol=lf export-subst\n")
+    for name, value in IDENTITY.items():
+        monkeypatch.setenv(name, value)
+    for arguments in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "first"]):
+        git(folder, "-c", "core.autocrlf=false", *arguments)
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "elsewhere"))
+    return folder
+
+
+def test_a_revisions_files_are_those_that_were_committed(repository: Path, tmp_path: Path) -> None:
+    """Attributes that leave files out of archives do not; nothing is written into the repository."""
+    before = sorted(path.stat().st_mtime_ns for path in (repository / ".git").rglob("*"))
+    commit = write_revision(repository, "HEAD", tmp_path / "then")
+    then = tmp_path / "then"
+    assert len(commit) == 40
+    assert (then / "sub" / "Größe.txt").read_bytes() == b"one\ntwo\n"  # as git stored it
+    assert os.access(then / "run.sh", os.X_OK)
+    assert str((then / "link").readlink()) == "run.sh"
+    assert sorted(path.stat().st_mtime_ns for path in (repository / ".git").rglob("*")) == before
+    assert not (tmp_path / "index").exists()
+
+
+def test_git_is_quoted_where_it_is_fatal(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    with pytest.raises(GitError, match=r"^fatal: detected dubious ownership"):
+        git(repository, "rev-parse", "HEAD")
+
+
+def test_the_plugin_starts_without_torch() -> None:
+    code = (
+        "import sys, hw4.plugin; print([name for name in ('torch', 'scipy', 'pandas', 'spacy') if name in sys.modules])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != SOCKET}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.strip() == "[]"
