@@ -107,14 +107,8 @@ def read_notebook() -> Notebook:
 
 def _train(model: nn.Module, spec: ConvNetSpec, images: Images, batches: torch.Generator) -> None:
     """One pass, as the spec says."""
-    train_pass(
-        model,
-        images.x_train,
-        images.y_train,
-        learning_rate=spec.learning_rate,
-        batch_size=spec.batch_size,
-        generator=batches,
-    )
+    x, y = images.x_train, images.y_train
+    train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
 
 
 def _scores(model: nn.Module, images: Images) -> tuple[Evaluation, Evaluation]:
@@ -415,32 +409,23 @@ def _audit_runs(specs: Sequence[ConvNetSpec], processes: int, on_audit: OnAudit)
     return sorted(runs, key=lambda run: (run.seed, run.variant))
 
 
-def parts(data: Dataset, *, seeds: int, notebook_seeds: int) -> int:
-    """How many parts an audit has, for a progress bar; raises SpecError when there are no seeds."""
-    flaws = len(exercise_specs(["smoothness"], seeds=seeds, data=data)) + 3
-    return flaws + (2 * notebook_seeds + 3 if data == "fashion-mnist" else 0)
+def parts(specs: Sequence[ConvNetSpec], repeats: int) -> int:
+    """How many parts an audit of these runs has, for a progress bar."""
+    return len(specs) + 3 + (2 * repeats + 3 if specs[0].data == "fashion-mnist" else 0)
 
 
 def run_audit(
-    data: Dataset,
-    texts: QuestionSet,
-    folder: Path,
-    *,
-    seeds: int,
-    notebook_seeds: int,
-    passes: int,
-    processes: int,
-    on_audit: OnAudit,
+    specs: Sequence[ConvNetSpec], texts: QuestionSet, folder: Path, *, repeats: int, processes: int, on_audit: OnAudit
 ) -> AuditRecord:
-    """Audit everything and keep the record below ``folder``; returns it.
+    """Audit these runs and all else, keep the record below ``folder`` and return it.
 
-    The notebook's printed numbers have a counterpart on its own data only: FashionMNIST and TREC.
+    What the notebook printed is repeated so many times, on its own data only: FashionMNIST and TREC.
     """
     torch.set_num_threads(1)
     store = Store(folder, AuditRecord)
     store.prepare()
+    data, passes = specs[0].data, specs[0].passes
     images, questions = load_images(data), load_questions(texts)
-    specs = exercise_specs(["smoothness"], seeds=seeds, data=data, passes=passes)
     cost = audit_evaluation(specs[0], images)
     on_audit("what evaluation costs")
     runs = _audit_runs(specs, processes, on_audit)
@@ -455,9 +440,7 @@ def run_audit(
         found = audit_questions(questions, cut, root)
         on_audit("misread questions")
         if data == "fashion-mnist":
-            notebook = audit_notebook(
-                data, cut, seeds=notebook_seeds, passes=passes, processes=processes, on_audit=on_audit
-            )
+            notebook = audit_notebook(data, cut, seeds=repeats, passes=passes, processes=processes, on_audit=on_audit)
     record = AuditRecord(
         key="audit",
         data=identity(images),

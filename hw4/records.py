@@ -8,7 +8,7 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
@@ -323,9 +323,12 @@ class Store(Generic[R]):
         path = self.path(key)
         return read_record(path, self.kind) if path.exists() else None
 
-    def load_all(self, pattern: str = "*.json") -> list[R]:
-        """Read and validate every record in the folder, by file name; raises RecordError for the first bad one."""
-        return [read_record(path, self.kind) for path in sorted(self.folder.glob(pattern))]
+    def load_all(self, pattern: str = "*.json", *, but: Collection[str] = ()) -> list[R]:
+        """Read and validate every record in the folder, by file name, ``but`` those of some keys.
+
+        Raises RecordError for the first bad one.
+        """
+        return [read_record(path, self.kind) for path in sorted(self.folder.glob(pattern)) if path.stem not in but]
 
 
 def read_record(path: Path, kind: type[R]) -> R:
