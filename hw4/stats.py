@@ -87,6 +87,14 @@ def paired_difference(pairs: Sequence[tuple[float, float]], confidence: float = 
     return mean_interval([first - second for first, second in pairs], confidence)
 
 
+def geometric_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval:
+    """Geometric mean of positive values, with the t interval of the logs; raises ValueError for a value <= 0."""
+    if any(value <= 0 for value in values):
+        raise ValueError(f"a geometric mean needs positive values, got {list(values)}")
+    logs = mean_interval([math.log(value) for value in values], confidence)
+    return Interval(math.exp(logs.estimate), math.exp(logs.low), math.exp(logs.high), logs.n)
+
+
 def paired_ratio(pairs: Sequence[tuple[float, float]], confidence: float = CONFIDENCE) -> Interval:
     """Geometric mean over seeds of first / second, given (first, second) per seed, with the t interval of the logs.
 
@@ -94,8 +102,7 @@ def paired_ratio(pairs: Sequence[tuple[float, float]], confidence: float = CONFI
     """
     if any(value <= 0 for pair in pairs for value in pair):
         raise ValueError(f"ratios need positive values, got {list(pairs)}")
-    logs = mean_interval([math.log(first / second) for first, second in pairs], confidence)
-    return Interval(math.exp(logs.estimate), math.exp(logs.low), math.exp(logs.high), logs.n)
+    return geometric_interval([first / second for first, second in pairs], confidence)
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,8 @@
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 from hw4.stats import Interval
-
-Verdict = Literal["below", "above", "not decided", "one seed"]
 
 SETTLED_PASS = 3
 """Smoothness is averaged from this pass on: the first passes leave the initialisation, where the order is another."""
@@ -27,9 +24,10 @@ def settled_span(last: int) -> str:
     return f"over passes {SETTLED_PASS} to {last}" if last > SETTLED_PASS else f"after pass {last}"
 
 
-def verdict(found: Interval, value: float) -> Verdict:
-    """On which side of ``value`` the interval lies, if on one; one seed has no interval and decides nothing."""
-    return "one seed" if found.n < 2 else found.compared_with(value)
+def decide(found: Interval, value: float, *, below: str, above: str, undecided: str, one: str) -> str:
+    """What to say by the side of ``value`` on which the interval lies; one seed has none and decides nothing."""
+    words = {"below": below, "above": above, "not decided": undecided}
+    return one if found.n < 2 else words[found.compared_with(value)]
 
 
 def seen(seeds: int) -> str:
