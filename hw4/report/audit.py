@@ -170,21 +170,8 @@ def answers(record: AuditRecord) -> Iterator[str]:
         )
 
 
-def caption(record: AuditRecord) -> str:
-    """What was audited."""
-    return (
-        f"{record.data.title}, {record.data.n_train:,} training images, {record.questions_data.title}; learning rate "
-        f"{record.learning_rate:g}, {plural(_seeds(record), 'seed')}; the flawed ways are the notebook's, everything "
-        f"else is hw4's"
-    )
-
-
-def _seeds(record: AuditRecord) -> int:
-    return len({run.seed for run in record.runs})
-
-
-def figure(record: AuditRecord) -> Figure:
-    """Draw curves, ratios flaw by flaw, and the sweep's means."""
+def figure(record: AuditRecord, caption: str) -> Figure:
+    """Draw curves, ratios flaw by flaw, and the sweep's means, with the caption below."""
     canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
     curves, ratios, strides = canvas.subplots(1, 3)
     _draw_curves(curves, record)
@@ -193,7 +180,7 @@ def figure(record: AuditRecord) -> Figure:
     for ax in (curves, strides):
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
-    canvas.supxlabel("\n".join(textwrap.wrap(caption(record), 150)), fontsize=8, color="#444444")
+    canvas.supxlabel("\n".join(textwrap.wrap(caption, 150)), fontsize=8, color="#444444")
     return canvas
 
 
@@ -259,7 +246,12 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
 
 def entries(record: AuditRecord) -> list[Entry]:
     """The report's parts on an audit."""
-    printed = record.notebook
+    printed, seeds = record.notebook, len({run.seed for run in record.runs})
+    caption = (
+        f"{record.data.title}, {record.data.n_train:,} training images, {record.questions_data.title}; learning rate "
+        f"{record.learning_rate:g}, {plural(seeds, 'seed')}; the flawed ways are the notebook's, everything else is "
+        f"hw4's"
+    )
     repeats = len({run.seed for run in printed.repeated}) if printed else NOTEBOOK_SEEDS
     about: dict[str, Any] = {
         "environments": [record.environment],
@@ -267,7 +259,7 @@ def entries(record: AuditRecord) -> list[Entry]:
         "rerun": again(
             "audit",
             data=(CHOICE[record.data.name], None),
-            seeds=(_seeds(record), AUDIT_SEEDS),
+            seeds=(seeds, AUDIT_SEEDS),
             notebook_seeds=(repeats, NOTEBOOK_SEEDS),
             passes=(len(record.runs[0].train_loss) - 1, 10),
         ),
@@ -283,10 +275,10 @@ def entries(record: AuditRecord) -> list[Entry]:
         answer=list(answers(record)),
         tables=[table],
         file_name="audit.png",
-        figure=figure(record),
+        figure=figure(record, caption),
         alt="Smoothness over passes by the notebook's way and done right, the ratio with BatchNorm over without for "
         "each flaw, and the sweep's means with and without lost runs. The table that follows gives the values.",
-        caption=caption(record),
+        caption=caption,
         **about,
     )
     return [flaws, *([notebook.entry(printed, **about)] if printed else [])]
