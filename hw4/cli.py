@@ -268,6 +268,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     ] = None,
     data: Data = "auto",
     out: Out = None,
+    fresh: Fresh = False,
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet, with seeds 0, 1, ...")] = SEEDS,
     passes: Annotated[int, typer.Option(help="Passes of the ConvNets through the training images.")] = 10,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of the ConvNets' SGD, above 0.")] = 0.04,
@@ -278,7 +279,6 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     rescue: Rescue = True,
     device: Device = "cpu",
     processes: Processes = None,
-    fresh: Fresh = False,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
@@ -382,6 +382,7 @@ def _end(failed: Mapping[str, str], lost: list[str], n_nets: int) -> None:
 def sweep_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
     out: Out = None,
+    fresh: Fresh = False,
     stride: Annotated[
         list[int] | None, typer.Option(help="A stride; may be given several times.  [default: 1 5 10 30 100 500]")
     ] = None,
@@ -389,12 +390,11 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     epochs: Annotated[int, typer.Option(help="Rounds through the training questions.")] = 50,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of SGD, above 0.")] = 0.1,
     momentum: Annotated[float, typer.Option(help="Momentum of SGD, from 0 to below 1.")] = 0.8,
+    rescue: Rescue = True,
+    processes: Processes = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to train there (needs hw4[dask]).")
     ] = None,
-    rescue: Rescue = True,
-    processes: Processes = None,
-    fresh: Fresh = False,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
@@ -449,8 +449,8 @@ def _cluster(address: str, say: Say) -> Iterator[Executor]:
 def claim_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
     out: Out = None,
-    device: Device = "cpu",
     fresh: Fresh = False,
+    device: Device = "cpu",
     seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = SEEDS,
     landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = VIEWS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,

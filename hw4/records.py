@@ -379,19 +379,6 @@ class AuditedRun(_Document):
     test_accuracy: list[Share]
 
 
-class PixelAudit(_Document):
-    """Largest standardised test pixel, test images with one above 100, and scores, by the two rules."""
-
-    largest_right: NonNegative
-    largest_notebook: NonNegative
-    above_100_right: int
-    above_100_notebook: int
-    test_loss_right: NonNegative
-    test_loss_notebook: NonNegative
-    test_accuracy_right: Share
-    test_accuracy_notebook: Share
-
-
 class AuditedStride(_Document):
     """A stride's mean with failures averaged in, the accuracies of the runs that trained, and how many did not."""
 
@@ -411,14 +398,6 @@ class QuestionAudit(_Document):
     logistic_notebook: Share
     stride5_right: list[Share]
     stride5_notebook: list[Share]
-
-
-class EvaluationCost(_Document):
-    """Processor seconds of the notebook's evaluation, of ours, and of a training pass; medians of rounds in turn."""
-
-    notebook_seconds: NonNegative
-    right_seconds: NonNegative
-    pass_seconds: NonNegative
 
 
 Loss = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -490,15 +469,20 @@ class NotebookAudit(_Document):
 
 
 class AuditRecord(Record):
-    """The notebook's way of measuring beside the right one; ``notebook`` is null on other data than the homework's."""
+    """The notebook's way of measuring beside the right one; ``notebook`` is null on other data than the homework's.
+
+    ``pixels``, by either rule (``_right``, ``_notebook``): the ``largest`` standardised test pixel, images with one
+    ``above_100``, ``test_loss`` and ``test_accuracy``. ``evaluation``: processor seconds of the notebook's evaluation,
+    of ours (``right_seconds``) and of a training pass (``pass_seconds``), medians of rounds in turn.
+    """
 
     data: DataIdentity
     questions_data: QuestionIdentity
     environment: Environment
     learning_rate: NonNegative
     runs: Annotated[list[AuditedRun], Field(min_length=2)]
-    pixels: PixelAudit
+    pixels: dict[str, NonNegative]
     strides: list[AuditedStride]
     questions: QuestionAudit | None
-    evaluation: EvaluationCost
+    evaluation: dict[str, NonNegative]
     notebook: NotebookAudit | None = None

@@ -70,11 +70,7 @@ def made_up(plain: int, normed: int, *, seeds: int = 4, views: int = 3, passes: 
 
 
 def test_the_largest_stable_rate_is_bracketed() -> None:
-    ends: dict[tuple[int, float], RunOutcome] = {
-        (0, 0.4): "stuck",
-        (1, 0.2): "diverged",
-        (2, 0.1): "diverged",
-    }
+    ends: dict[tuple[int, float], RunOutcome] = {(0, 0.4): "stuck", (1, 0.2): "diverged", (2, 0.1): "diverged"}
     specs = ladder_specs(rates=RATES, seeds=4, data="digits", passes=1)
     rungs = [rung(spec, ends.get((spec.seed, spec.learning_rate), "trained")) for spec in specs]
     found = claim.assemble(rungs, made_up(2, 2).landscapes)
@@ -219,7 +215,7 @@ def test_the_ladder_shows_every_prediction_and_every_lost_run() -> None:
 
 def test_where_the_story_fails_is_said() -> None:
     said = " ".join(claim.failures(made_up(1, 3)))
-    assert "At initialisation the network with BatchNorm is smoother than the one without" in said
+    assert "The effective smoothness before training is smaller with BatchNorm" in said
     assert "4 of 4 without BatchNorm and 4 of 4 with BatchNorm were lost within the first pass" in said
     assert "smoothness at the start does not tell" not in said, "the order is the same under way"
     assert re.search(r"norm is 5.00 \[5.00,\s5.00\] times what it was without", said)

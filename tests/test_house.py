@@ -45,17 +45,7 @@ STRANGERS = {
     "smoothness": {"data", "models"},
     "curvature": {"data", "models"},
     "gate": {"audit", "data", "experiments", "models", "objective", "runs", "smoothness", "sweep", "training"},
-    "report": {
-        "audit",
-        "curvature",
-        "data",
-        "experiments",
-        "models",
-        "objective",
-        "runs",
-        "sweep",
-        "training",
-    },
+    "report": {"audit", "curvature", "data", "experiments", "models", "objective", "runs", "sweep", "training"},
 }
 
 

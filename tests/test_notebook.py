@@ -10,18 +10,8 @@ from scipy import stats
 from hw4.audit import notebook_layers, read_notebook, repeat_session, sessions, trials
 from hw4.models import ConvNet
 from hw4.records import AuditedStride, Notebook, NotebookAudit, PassTime, RepeatedRun, TimedIteration
-from hw4.report.notebook import (
-    METRICS,
-    Metric,
-    answers,
-    figure,
-    inside,
-    judge,
-    number_rows,
-    reproduce,
-    run_rows,
-    stride_rows,
-)
+from hw4.report import notebook
+from hw4.report.notebook import METRICS, Metric, answers, inside, judge, number_rows, reproduce, run_rows, stride_rows
 from hw4.stats import permutation_test, prediction_interval
 
 
@@ -84,16 +74,16 @@ def test_a_number_is_inside_when_what_is_printed_like_it_is() -> None:
     logs = [math.log(value) for value in ours]
     t = stats.t.ppf(0.975, 4)
     end = math.exp(sum(logs) / 5 + t * stats.tstd(logs) * math.sqrt(1 + 1 / 5))  # the textbook's formula, written out
-
-    def is_inside(printed: float, beside: list[float], metric: Metric) -> bool:
-        return abs(judge(printed, beside, metric)[1]) <= 1
-
     assert judge(end, ours, "train_loss")[0].high == pytest.approx(end)
-    assert is_inside(end + 0.0004, ours, "train_loss"), "it could be printed for a number inside"
-    assert not is_inside(end + 0.0006, ours, "train_loss")
-    assert is_inside(1.0, [0.999, 1.0, 1.0], "train_accuracy"), "a share has no logit at its ends"
-    assert is_inside(0.5, [0.5, 0.5], "test_accuracy")
-    assert not is_inside(0.6, [0.5, 0.5], "test_accuracy")
+    cases: list[tuple[float, list[float], Metric, bool]] = [
+        (end + 0.0004, ours, "train_loss", True),  # it could be printed for a number inside
+        (end + 0.0006, ours, "train_loss", False),
+        (1.0, [0.999, 1.0, 1.0], "train_accuracy", True),  # a share has no logit at its ends
+        (0.5, [0.5, 0.5], "test_accuracy", True),
+        (0.6, [0.5, 0.5], "test_accuracy", False),
+    ]
+    for printed, beside, metric, is_inside in cases:
+        assert (abs(judge(printed, beside, metric)[1]) <= 1) == is_inside
 
 
 def test_a_prediction_interval_holds_one_more_value_as_often_as_it_says() -> None:
@@ -159,7 +149,7 @@ def test_few_sessions_and_few_passes_are_said_as_they_are(ours: int, iterations:
     assert len(found.numbers) == (16 * iterations if ours > 1 else 0)
     assert ("each held against the others" in answers(found)[0]) == (ours > 2)
     assert len(number_rows(found)) == len(found.numbers) // 4
-    assert figure(found).axes
+    assert notebook.figure(found).axes
 
 
 def test_the_notebooks_layers_are_the_same_function_as_ours() -> None:

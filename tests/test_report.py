@@ -17,18 +17,7 @@ from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, Store, environment
 from hw4.report import exercises
 from hw4.report.entry import Entry
-from hw4.report.exercises import (
-    Section,
-    answer,
-    figure,
-    label,
-    panels,
-    sections,
-    setting_key,
-    setting_words,
-    settled_smoothness,
-    table,
-)
+from hw4.report.exercises import Section, answer, figure, label, panels, sections, settled_smoothness, table
 from hw4.report.page import Report, load_report
 from hw4.report.words import show
 from hw4.runs import make_all
@@ -287,7 +276,7 @@ def test_a_setting_is_named_by_what_differs_from_the_homeworks() -> None:
         (ConvNetSpec.build(data="fashion-mnist", passes=1), "1 pass", "passes1"),
         (ConvNetSpec.build(data="fashion-mnist"), "", ""),
     ):
-        assert (setting_words(spec), setting_key(spec)) == (words, key)
+        assert (exercises.setting_words(spec), exercises.setting_key(spec)) == (words, key)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)

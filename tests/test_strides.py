@@ -13,22 +13,10 @@ from matplotlib.text import Annotation
 from hw4.errors import RecordError
 from hw4.geometry import TEXT_LENGTH, pooling_windows
 from hw4.records import QuestionIdentity, TextCNNRecord, environment
+from hw4.report import strides
 from hw4.report.entry import Table
 from hw4.report.page import Report
-from hw4.report.strides import (
-    Bar,
-    Sweep,
-    _compare,
-    _matrices,
-    _one_function,
-    answer,
-    caption,
-    chart,
-    chart_alt_text,
-    entries,
-    sweeps,
-    tables,
-)
+from hw4.report.strides import Bar, Sweep, _compare, _matrices, _one_function, chart, chart_alt_text, entries
 from hw4.specs import HOMEWORK_VECTORS, TextCNNSpec, sweep_specs
 from hw4.stats import compare_crossed, holm
 
@@ -97,8 +85,8 @@ class Summary(NamedTuple):
 
 
 def summaries(records: list[TextCNNRecord]) -> list[Summary]:
-    pairs = [(sweep, _compare(sweep.bars)) for sweep in sweeps(records)]
-    return [Summary(sweep, tables(sweep, each), answer(sweep, each), caption(sweep)) for sweep, each in pairs]
+    found = [(sweep, _compare(sweep.bars)) for sweep in strides.sweeps(records)]
+    return [Summary(s, strides.tables(s, pairs), strides.answer(s, pairs), strides.caption(s)) for s, pairs in found]
 
 
 def summary_of(records: list[TextCNNRecord]) -> Summary:
@@ -204,11 +192,8 @@ def check_words(summary: Summary) -> None:
     named = re.match(r"(?:In one trial each, s|S)tride (\d+)", headline)
     assert (named is not None) == bool(kept)
     assert named is None or int(named[1]) in kept
-    whole_means = [
-        bar.mean.estimate
-        for bar in (*summary.sweep.bars, *summary.sweep.slower)
-        if not bar.diverged and bar.mean is not None
-    ]
+    trained = [bar for bar in (*summary.sweep.bars, *summary.sweep.slower) if not bar.diverged]
+    whole_means = [bar.mean.estimate for bar in trained if bar.mean is not None]
     for number in re.findall(r"\d\.\d{3}", INTERVAL.sub("", headline)):
         assert min(abs(float(number) - mean) for mean in whole_means) < 0.0006, "a mean of survivors in the headline"
 
@@ -246,8 +231,8 @@ def test_whatever_is_lost_the_words_are_true(trials: int, slower: int | None) ->
     losses = {0, 1, trials - 2, trials - 1, trials} & set(range(trials + 1))
     for one, five in itertools.product(losses, losses):
         check_words(summary_of(lossy(trials, {1: one, 5: five}, slower=slower)))
-    for strides in (SHARES, (100, 500)):
-        check_words(summary_of(lossy(trials, dict.fromkeys(strides, trials), slower=slower)))
+    for gone in (SHARES, (100, 500)):
+        check_words(summary_of(lossy(trials, dict.fromkeys(gone, trials), slower=slower)))
     check_words(summary_of(lossy(trials, {100: 1, 500: 1})))
 
 

@@ -18,7 +18,18 @@ from hw4.readings import Block
 from hw4.records import STUCK, ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, error_bar, legend_below, log_y, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, again, changed, data_words, images_words, require_unmixed
-from hw4.report.words import SETTLED_PASS, basis, bounded, decide, passes, plural, seen, settled_span, show
+from hw4.report.words import (
+    SETTLED_PASS,
+    basis,
+    bounded,
+    decide,
+    passes,
+    plural,
+    seen,
+    settled_span,
+    show,
+    with_over_without,
+)
 from hw4.specs import BISECTIONS, EXERCISES, LADDER_RATES, SEEDS, VIEWS
 from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import Interval, geometric_interval, mean_interval, paired_ratio
@@ -364,19 +375,11 @@ def _rule_of_thumb(claim: Claim) -> Iterator[str]:
 
 def range_answers(claim: Claim) -> list[str]:
     """What the range view adds."""
-    ratio, what = claim.ratio(largest), "largest effective smoothness over the range of steps"
+    ratio = claim.ratio(largest)
     if ratio is None:
         return []
-    words = decide(
-        ratio,
-        1,
-        below=f"The {what} is smaller with BatchNorm: it is",
-        above=f"The {what} is larger with BatchNorm: it is",
-        undecided=f"Whether BatchNorm changes the {what} is not decided: with it it is",
-        one=f"{seen(claim.views)}: with BatchNorm the {what} is",
-    )
-    rests_on = basis(ratio.n, claim.views, brackets=True)
-    return [f"{words} {show(ratio, digits=2)} times that without, {claim.span}{rests_on}."]
+    words = with_over_without(ratio, "largest effective smoothness over the range of steps", claim.views)
+    return [f"{words}, {claim.span}{basis(ratio.n, claim.views, brackets=True)}."]
 
 
 def failures(claim: Claim) -> list[str]:
@@ -391,20 +394,11 @@ def failures(claim: Claim) -> list[str]:
 def _at_the_start(claim: Claim) -> Iterator[str]:
     """The order before training, and whether it is that under way."""
     start, settled = claim.ratio(at_step, settled=False), claim.ratio(at_step)
-    if start is None:
-        return
-    words = decide(
-        start,
-        1,
-        above="At initialisation the network with BatchNorm is rougher than the one without",
-        below="At initialisation the network with BatchNorm is smoother than the one without",
-        undecided="At initialisation it is not decided which network is smoother",
-        one=f"{seen(claim.views)}, at initialisation",
-    )
-    turned = settled and {start.compared_with(1), settled.compared_with(1)} == {"below", "above"}
-    moral = " Under way the order is the other: smoothness at the start does not tell what training will meet."
-    times = f"{show(start, digits=2)} times that without."
-    yield f"{words}: the effective smoothness with BatchNorm is {times}{moral if turned else ''}"
+    if start is not None:
+        turned = settled and {start.compared_with(1), settled.compared_with(1)} == {"below", "above"}
+        moral = " Under way the order is the other: smoothness at the start does not tell what training will meet."
+        words = with_over_without(start, "effective smoothness before training", claim.views)
+        yield f"{words}.{moral if turned else ''}"
 
 
 def _weight_scale(claim: Claim) -> Iterator[str]:

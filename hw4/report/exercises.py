@@ -15,7 +15,18 @@ from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, legend_below, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, again, changed, data_words, images_words, require_unmixed
-from hw4.report.words import SETTLED_PASS, basis, bounded, decide, passes, plural, seen, settled_span, show
+from hw4.report.words import (
+    SETTLED_PASS,
+    basis,
+    bounded,
+    decide,
+    passes,
+    plural,
+    seen,
+    settled_span,
+    show,
+    with_over_without,
+)
 from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
@@ -343,16 +354,7 @@ def _quality(section: Section) -> Iterator[str]:
 
 def _before_training(section: Section) -> Iterator[str]:
     if found := pairs(section, lambda run: run.rows[0].smoothness):
-        ratio = paired_ratio(found)
-        finding = decide(
-            ratio,
-            1,
-            below="Before training, the network with BatchNorm is already smoother",
-            above="Before training, the network with BatchNorm is less smooth",
-            undecided="Before training, it is not decided which network is smoother",
-            one=f"{seen(len(section.seeds))}, before training",
-        )
-        yield f"{finding}: the smoothness with BatchNorm is {show(ratio, digits=2)} times that without."
+        yield f"{with_over_without(paired_ratio(found), 'effective smoothness before training', len(section.seeds))}."
 
 
 def _quicker(section: Section) -> Iterator[str]:

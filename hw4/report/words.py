@@ -30,6 +30,19 @@ def decide(found: Interval, value: float, *, below: str, above: str, undecided: 
     return one if found.n < 2 else words[found.compared_with(value)]
 
 
+def with_over_without(ratio: Interval, what: str, seeds: int) -> str:
+    """Whether BatchNorm changes a quantity, as far as the ratio's interval over so many seeds says; no full stop."""
+    words = decide(
+        ratio,
+        1,
+        below=f"The {what} is smaller with BatchNorm: it is",
+        above=f"The {what} is larger with BatchNorm: it is",
+        undecided=f"Whether BatchNorm changes the {what} is not decided: with it it is",
+        one=f"{seen(seeds)}: with BatchNorm the {what} is",
+    )
+    return f"{words} {show(ratio, digits=2)} times that without"
+
+
 def seen(seeds: int) -> str:
     """How a sentence begins that rests on one seed, of so many that were run."""
     which = "the one seed that was run" if seeds == 1 else f"one seed, the only one of {seeds} that can be compared"
