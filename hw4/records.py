@@ -334,20 +334,20 @@ class Store(Generic[R]):
 def read_record(path: Path, kind: type[R]) -> R:
     """Read one record file; raises RecordError, in one sentence, when it is not a record of this kind and version."""
     way_out = "make the run again with --fresh, or delete the file"
+    raw = path.read_bytes()
     try:
-        contents = json.loads(path.read_bytes())
+        contents = json.loads(raw)
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not complete JSON ({error}); {way_out}") from error
     version = contents.get("schema_version") if isinstance(contents, dict) else None
     if version not in (1, 2):
         raise RecordError(f"{path} has schema version {version!r}, this hw4 reads versions 1 and 2; {way_out}")
     try:
-        contents = _upgraded(contents) if version == 1 else contents
+        raw = json.dumps(_upgraded(contents)).encode() if version == 1 else raw
     except (TypeError, KeyError, AttributeError) as error:
         raise RecordError(f"{path} is a record of version 1 that this hw4 cannot read; {way_out}") from error
     try:
-        # Through JSON again: strict validation accepts JSON's own types only in JSON mode.
-        record = kind.model_validate_json(json.dumps(contents))
+        record = kind.model_validate_json(raw)
     except ValidationError as error:
         raise RecordError(f"{path} is not a valid record ({first_problem(error)}); {way_out}") from error
     if path.stem != record.key:

@@ -212,10 +212,16 @@ def assemble(ladder: Runs, landscapes: Runs) -> Claim:
     for variant, label in VARIANTS.items():
         if not of(ladder, variant) or not of(landscapes, variant):
             raise RecordError(f"there are no records of {label} for the claim; make them with 'hw4 claim'")
-    claim = Claim(*(sorted(runs, key=lambda run: run.spec.learning_rate) for runs in (ladder, landscapes)))
+    claim = Claim(_by_rate(ladder), _by_rate(landscapes))
     if not claim.rates:
         raise RecordError("no learning rate of the ladder has every seed of both networks; run 'hw4 claim' to its end")
     return claim
+
+
+def _by_rate(runs: Runs) -> list[ConvNetRecord]:
+    """Each network's and seed's runs once, by learning rate."""
+    once = {(run.spec.learning_rate, run.spec.variant, run.spec.seed): run for run in runs}
+    return sorted(once.values(), key=lambda run: run.spec.learning_rate)
 
 
 SHOWN = {"train loss": ("train_loss", math.inf), "test accuracy": ("test_accuracy", 1.0)}

@@ -479,17 +479,17 @@ def _draw(ax: Axes, arm: Arm, panel: Measure, curve: Curve) -> None:
 def _scale(ax: Axes, section: Section, panel: Measure, curve: Curve) -> None:
     """Fit the axis to the finished runs' values, so that neither a wide band nor a diverged run flattens the curves."""
     runs = [run for run in section.runs if not run.diverged] or section.runs
-    points = [(row.completed, value) for run in runs for row in run.rows if (value := curve(row)) is not None]
-    all_values, later, first = (
-        [value for completed, value in points if holds(completed)]
-        for holds in (lambda _: True, lambda completed: completed > 0, lambda completed: completed == 0)
+    first, later = (
+        [value for run in runs for row in run.rows[passed] if (value := curve(row)) is not None]
+        for passed in (slice(0, 1), slice(1, None))
     )
-    if panel.scale == "log" and min(all_values, default=0) > 0:
+    lowest, highest = min([*first, *later], default=0), max([*first, *later], default=0)
+    if panel.scale == "log" and lowest > 0:
         ax.set_yscale("log")
         plain_log(ax.yaxis)
-        ax.set_ylim(min(all_values) / 1.2, max(all_values) * 1.2)
-    elif panel.scale == "zero" and all_values:
-        ax.set_ylim(0, (max(all_values) or 1) * 1.05)
+        ax.set_ylim(lowest / 1.2, highest * 1.2)
+    elif panel.scale == "zero" and (first or later):
+        ax.set_ylim(0, (highest or 1) * 1.05)
     elif panel.scale == "trained" and later:
         margin = 0.1 * (max(later) - min(later)) or 0.01
         ax.set_ylim(min(later) - margin, max(later) + margin)
