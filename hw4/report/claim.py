@@ -18,18 +18,7 @@ from hw4.readings import Block
 from hw4.records import STUCK, ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, error_bar, legend_below, log_y, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, again, changed, data_words, images_words, require_unmixed
-from hw4.report.words import (
-    SETTLED_PASS,
-    basis,
-    bounded,
-    decide,
-    passes,
-    plural,
-    seen,
-    settled_span,
-    show,
-    with_over_without,
-)
+from hw4.report.words import SETTLED_PASS, basis, bounded, compared, decide, passes, plural, seen, settled_span, show
 from hw4.specs import BISECTIONS, EXERCISES, LADDER_RATES, SEEDS, VIEWS
 from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import Interval, geometric_interval, mean_interval, paired_ratio
@@ -304,7 +293,6 @@ def _limits(claim: Claim) -> str:
         )
     words = decide(
         ratio,
-        1,
         above="BatchNorm does allow larger learning rates",
         below="BatchNorm does not allow larger learning rates here, it needs smaller ones",
         undecided="Whether BatchNorm allows larger learning rates is not decided",
@@ -384,7 +372,7 @@ def range_answers(claim: Claim) -> list[str]:
     ratio = claim.ratio(largest)
     if ratio is None:
         return []
-    words = with_over_without(ratio, "largest effective smoothness over the range of steps", claim.views)
+    words = compared(ratio, "largest effective smoothness over the range of steps", claim.views)
     return [f"{words}, {claim.span}{basis(ratio.n, claim.views, brackets=True)}."]
 
 
@@ -403,7 +391,7 @@ def _at_the_start(claim: Claim) -> Iterator[str]:
     if start is not None:
         turned = settled and {start.compared_with(1), settled.compared_with(1)} == {"below", "above"}
         moral = " Under way the order is the other: smoothness at the start does not tell what training will meet."
-        words = with_over_without(start, "effective smoothness before training", claim.views)
+        words = compared(start, "effective smoothness before training", claim.views)
         yield f"{words}.{moral if turned else ''}"
 
 

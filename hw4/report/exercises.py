@@ -15,18 +15,7 @@ from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, legend_below, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, again, changed, data_words, images_words, require_unmixed
-from hw4.report.words import (
-    SETTLED_PASS,
-    basis,
-    bounded,
-    decide,
-    passes,
-    plural,
-    seen,
-    settled_span,
-    show,
-    with_over_without,
-)
+from hw4.report.words import SETTLED_PASS, basis, bounded, compared, decide, passes, plural, seen, settled_span, show
 from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
@@ -280,7 +269,6 @@ def _smoother(section: Section, ratio: Interval) -> str:
     seeds = len(section.seeds)
     finding = decide(
         ratio,
-        1,
         below="BatchNorm makes the objective smoother",
         above="BatchNorm makes the objective less smooth here",
         undecided="Whether BatchNorm makes the objective smoother is not decided by these runs",
@@ -299,7 +287,6 @@ def _room(found: Sequence[tuple[float, float]], rate: float) -> str:
     normed, plain = (statistics.fmean(each) for each in zip(*found, strict=True))
     conclusion = decide(
         ratio,
-        1,
         below=f"So the smoother objective leaves room for learning rates larger by about the same factor, "
         f"{1 / ratio.estimate:.1f}: that is how smoothness would explain the larger learning rates that BatchNorm "
         f"allows, and 'hw4 claim' puts it to the test.",
@@ -354,7 +341,7 @@ def _quality(section: Section) -> Iterator[str]:
 
 def _before_training(section: Section) -> Iterator[str]:
     if found := pairs(section, lambda run: run.rows[0].smoothness):
-        yield f"{with_over_without(paired_ratio(found), 'effective smoothness before training', len(section.seeds))}."
+        yield f"{compared(paired_ratio(found), 'effective smoothness before training', len(section.seeds))}."
 
 
 def _quicker(section: Section) -> Iterator[str]:
@@ -367,7 +354,6 @@ def _quicker(section: Section) -> Iterator[str]:
         )
         yield decide(
             ratio,
-            1,
             below=f"A {found}: its convolutions compute only the quarter of the positions that is kept, where "
             f"pooling computes them all and keeps the largest.",
             above=f"A {found}: on this machine striding saves no time.",
@@ -379,17 +365,15 @@ def _quicker(section: Section) -> Iterator[str]:
 def _price(section: Section) -> Iterator[str]:
     """What striding costs in accuracy, where the runs say anything about it."""
     found = gap(section, MEASURES["test accuracy"])
-    said = found and decide(
-        found,
-        0,
-        below="A reason that fits the accuracy lost to striding: max-pooling looks at all four positions of a 2x2 "
-        "neighbourhood and passes on the strongest response wherever it lies, while a stride looks at one of the "
-        "four; with equally many weights the strided network sees fewer places and forgives small shifts less.",
-        above="",
-        undecided="So these runs leave open what striding costs in test accuracy.",
-        one="",
-    )
-    yield from [said] if said else []
+    side = found.compared_with(0) if found and found.n > 1 else ""
+    if side == "below":
+        yield (
+            "A reason that fits the accuracy lost to striding: max-pooling looks at all four positions of a 2x2 "
+            "neighbourhood and passes on the strongest response wherever it lies, while a stride looks at one of the "
+            "four; with equally many weights the strided network sees fewer places and forgives small shifts less."
+        )
+    elif side == "not decided":
+        yield "So these runs leave open what striding costs in test accuracy."
 
 
 def _compare(section: Section, name: str) -> Iterator[str]:
@@ -402,7 +386,7 @@ def _compare(section: Section, name: str) -> Iterator[str]:
     noun, null = ("ratio", 1) if measure.ratio else ("difference", 0)
     words = decide(
         found,
-        null,
+        value=null,
         below=f"The {name} of {ours} is lower than that of {other}: {noun}",
         above=f"The {name} of {ours} is higher than that of {other}: {noun}",
         undecided=f"A {noun} in {name} between {ours} and {other} is not decided: it is",

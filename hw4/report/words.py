@@ -24,17 +24,16 @@ def settled_span(last: int) -> str:
     return f"over passes {SETTLED_PASS} to {last}" if last > SETTLED_PASS else f"after pass {last}"
 
 
-def decide(found: Interval, value: float, *, below: str, above: str, undecided: str, one: str) -> str:
+def decide(found: Interval, *, below: str, above: str, undecided: str, one: str, value: float = 1) -> str:
     """What to say by the side of ``value`` on which the interval lies; one seed has none and decides nothing."""
     words = {"below": below, "above": above, "not decided": undecided}
     return one if found.n < 2 else words[found.compared_with(value)]
 
 
-def with_over_without(ratio: Interval, what: str, seeds: int) -> str:
+def compared(ratio: Interval, what: str, seeds: int) -> str:
     """Whether BatchNorm changes a quantity, as far as the ratio's interval over so many seeds says; no full stop."""
     words = decide(
         ratio,
-        1,
         below=f"The {what} is smaller with BatchNorm: it is",
         above=f"The {what} is larger with BatchNorm: it is",
         undecided=f"Whether BatchNorm changes the {what} is not decided: with it it is",
