@@ -118,6 +118,11 @@ class Section(NamedTuple):
         return sorted({run.spec.seed for run in self.runs})
 
     @property
+    def kept(self) -> set[int]:
+        """The seeds at which no run diverged."""
+        return set.intersection(*(set(finished(arm)) for arm in self.arms))
+
+    @property
     def measures(self) -> list[Measure]:
         """What its table shows, and its figure where it has a curve."""
         return [MEASURES[name] for name in EXERCISES[self.exercise].measures]
@@ -244,10 +249,11 @@ def _of_smoothness(section: Section) -> Iterator[str]:
             "divided by the length of the step: where it is small, longer steps are safe."
         )
         yield _room(found, section.setting.learning_rate)
-    elif set.intersection(*(set(finished(arm)) for arm in section.arms)):
+    elif section.kept:
         yield f"Smoothness is {_lacking(section)} in both networks at any seed, so it cannot be compared."
     yield from _quality(section)
-    yield from _before_training(section)
+    if start := pairs(section, lambda run: run.rows[0].smoothness):
+        yield f"{compared(paired_ratio(start), 'effective smoothness before training', len(section.seeds))}."
     yield from (*_compare(section, "train loss"), *_compare(section, "test accuracy"))
 
 
@@ -339,11 +345,6 @@ def _quality(section: Section) -> Iterator[str]:
     yield f"Each value is the mean over {directions}{spread}. {rounding}; {count}."
 
 
-def _before_training(section: Section) -> Iterator[str]:
-    if found := pairs(section, lambda run: run.rows[0].smoothness):
-        yield f"{compared(paired_ratio(found), 'effective smoothness before training', len(section.seeds))}."
-
-
 def _quicker(section: Section) -> Iterator[str]:
     """What striding saves in time."""
     ratio, seeds = gap(section, MEASURES["processor seconds per pass"]), len(section.seeds)
@@ -399,7 +400,7 @@ def _compare(section: Section, name: str) -> Iterator[str]:
 def _diverged(section: Section) -> list[str]:
     """How many runs diverged, and how many seeds that leaves to compare the networks by."""
     gone = [f"{lost(arm)} runs of {label(arm)} diverged" for arm in section.arms if len(finished(arm)) < len(arm)]
-    left = len(set.intersection(*(set(finished(arm)) for arm in section.arms)))
+    left = len(section.kept)
     if not gone and left:
         return []
     sentences = [f"{', '.join(gone)}. Diverged runs are counted and left out of every mean."] if gone else []
