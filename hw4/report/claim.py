@@ -24,7 +24,6 @@ from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import Interval, geometric_interval, mean_interval, paired_ratio
 from hw4.studies import stable_bracket
 
-QUESTION = "Does training with BatchNorm work at larger learning rates, and does smoothness account for it?"
 VARIANTS = {name: ALL_VARIANTS[name].label for name in EXERCISES["smoothness"].variants}
 """The two networks, without and with BatchNorm, by their labels."""
 WITH = {name: "with BatchNorm" if ALL_VARIANTS[name].norm else "without BatchNorm" for name in VARIANTS}
@@ -600,7 +599,7 @@ def entries(ladder: Runs, landscapes: Runs) -> list[Entry]:
     about: dict[str, Any] = {"caption": found.caption, "rerun": _again(found)}
     ladder_part = Entry(
         title="The claim: does BatchNorm allow larger learning rates?",
-        question=QUESTION,
+        question="Does training with BatchNorm work at larger learning rates, and does smoothness account for it?",
         file_name="ladder.png",
         figure=ladder_figure(found),
         alt=f"Final train loss and test accuracy against the learning rate with and without BatchNorm, and the "

@@ -35,8 +35,6 @@ BARS_HEADER = (
 )
 PAIRS_HEADER = ("strides", "difference in accuracy (95% interval of this pair alone)", "Holm p", "verdict")
 
-QUESTION = "How does the test accuracy of a text CNN on question vectors depend on the stride of its layers?"
-
 
 @dataclass(frozen=True)
 class Bar:
@@ -488,7 +486,7 @@ def _entry(sweep: Sweep) -> Entry:
     title, suffix, pairs = "Exercise 2: a text CNN against its stride", sweep.suffix, _compare(sweep.bars)
     return Entry(
         title=f"{title} ({suffix})" if suffix else title,
-        question=QUESTION,
+        question="How does the test accuracy of a text CNN on question vectors depend on the stride of its layers?",
         file_name=f"strides{f'_{suffix}' if suffix else ''}.png",
         figure=chart(sweep),
         alt=chart_alt_text(sweep),
