@@ -184,8 +184,8 @@ def _check_device(device: str) -> None:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise Hw4Error(
-            f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__}"
-            f" without one; leave the option out to use the CPU"
+            f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__} without "
+            f"one; leave the option out to use the CPU"
         )
 
 

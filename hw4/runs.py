@@ -81,11 +81,9 @@ def _found(spec: Spec, folder: Path, device: str) -> Record | None:
 
     _one_thread()
     try:
-        if isinstance(spec, TextCNNSpec):
-            assert isinstance(record, TextCNNRecord)
-            return record if sweep.serves(record, _questions(spec.data)[1]) else None
-        assert isinstance(record, ConvNetRecord)
-        return record if experiments.same_circumstances(record, _images(spec, device)) else None
+        if isinstance(record, TextCNNRecord):
+            return record if sweep.serves(record, _questions(record.spec.data)[1]) else None
+        return record if experiments.same_circumstances(record, _images(record.spec, device)) else None
     except DataError:
         return None  # whoever makes the run is told, and other runs go on
 
