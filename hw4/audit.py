@@ -9,7 +9,7 @@ import math
 import statistics
 import time
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,11 +30,9 @@ from hw4.records import (
     AuditedRun,
     AuditedStride,
     AuditRecord,
-    EvaluationCost,
     Notebook,
     NotebookAudit,
     PassTime,
-    PixelAudit,
     QuestionAudit,
     QuestionIdentity,
     RepeatedRun,
@@ -42,7 +40,7 @@ from hw4.records import (
     TextCNNRecord,
     TimedIteration,
 )
-from hw4.runs import make_all
+from hw4.runs import Record, make_all
 from hw4.smoothness import measure_directions
 from hw4.specs import (
     DEFAULT_SUBSET,
@@ -107,14 +105,8 @@ def read_notebook() -> Notebook:
 
 def _train(model: nn.Module, spec: ConvNetSpec, images: Images, batches: torch.Generator) -> None:
     """One pass, as the spec says."""
-    train_pass(
-        model,
-        images.x_train,
-        images.y_train,
-        learning_rate=spec.learning_rate,
-        batch_size=spec.batch_size,
-        generator=batches,
-    )
+    x, y = images.x_train, images.y_train
+    train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
 
 
 def _scores(model: nn.Module, images: Images) -> tuple[Evaluation, Evaluation]:
@@ -186,7 +178,7 @@ def audit_run(spec: ConvNetSpec, images: Images) -> AuditedRun:
     )
 
 
-def audit_pixels(spec: ConvNetSpec) -> PixelAudit:
+def audit_pixels(spec: ConvNetSpec) -> dict[str, float]:
     """Train the plain network on images standardised either way, and look at what reaches it."""
     values: dict[str, float] = {}
     for name, rule in (("right", standardise), ("notebook", notebook_standardise)):
@@ -198,7 +190,7 @@ def audit_pixels(spec: ConvNetSpec) -> PixelAudit:
         values[f"largest_{name}"] = float(largest.max())
         values[f"above_100_{name}"] = int((largest > 100).sum())
         values[f"test_loss_{name}"], values[f"test_accuracy_{name}"] = score.loss, score.accuracy
-    return PixelAudit.model_validate(values)
+    return values
 
 
 def _seconds(work: Callable[[], object]) -> PassTime:
@@ -208,7 +200,7 @@ def _seconds(work: Callable[[], object]) -> PassTime:
     return PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
 
 
-def audit_evaluation(spec: ConvNetSpec, images: Images) -> EvaluationCost:
+def audit_evaluation(spec: ConvNetSpec, images: Images) -> dict[str, float]:
     """Processor seconds of the notebook's evaluation and of ours, in turn, and of a training pass beside them."""
     model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
     works: tuple[Callable[[], object], ...] = (
@@ -217,8 +209,8 @@ def audit_evaluation(spec: ConvNetSpec, images: Images) -> EvaluationCost:
         lambda: _train(model, spec, images, batches),
     )
     rounds = [[_seconds(work).cpu_seconds for work in works] for _ in range(TIMED_ROUNDS)]
-    notebook, right, training = map(statistics.median, zip(*rounds, strict=True))
-    return EvaluationCost(notebook_seconds=notebook, right_seconds=right, pass_seconds=training)
+    names = ("notebook_seconds", "right_seconds", "pass_seconds")
+    return {name: statistics.median(seconds) for name, seconds in zip(names, zip(*rounds, strict=True), strict=True)}
 
 
 def time_iterations(specs: Sequence[ConvNetSpec], images: Images) -> list[TimedIteration]:
@@ -239,35 +231,22 @@ def time_iterations(specs: Sequence[ConvNetSpec], images: Images) -> list[TimedI
     ]
 
 
-def _stride(stride: int, accuracies: Sequence[float | None], share: float) -> AuditedStride:
-    """A stride's mean as the notebook takes it, with class 0's share for a run that diverged, and as it is."""
-    trained = [accuracy for accuracy in accuracies if accuracy is not None]
-    return AuditedStride(
-        stride=stride,
-        notebook=statistics.fmean(share if accuracy is None else accuracy for accuracy in accuracies),
-        trained=trained,
-        diverged=len(accuracies) - len(trained),
-    )
-
-
-def _strides(records: Sequence[TextCNNRecord], share: float) -> list[AuditedStride]:
-    """Trials of several strides, stride by stride."""
-    by_stride: dict[int, list[float | None]] = {}
-    for record in sorted(records, key=lambda record: (record.stride, record.trial)):
-        by_stride.setdefault(record.stride, []).append(record.test_accuracy)
-    return [_stride(stride, accuracies, share) for stride, accuracies in by_stride.items()]
-
-
 def class_0_share(questions: QuestionVectors) -> float:
     """Accuracy of scores that are no numbers: argmax takes the first of them for the largest."""
     return float((questions.y_test == 0).double().mean())
 
 
-def audit_strides(questions: QuestionVectors, folder: Path, processes: int) -> list[AuditedStride]:
-    """The sweep's means as the notebook takes them, with class 0's share for a run that diverged, and as they are."""
-    made = make_all([(folder, grid(sweep_specs(questions.name)))], processes=processes)
-    records = [record for record in made if isinstance(record, TextCNNRecord)]
-    return _strides(records, class_0_share(questions))
+def audit_strides(records: Iterable[Record], share: float) -> list[AuditedStride]:
+    """A sweep's means as the notebook takes them, with class 0's share for a run that diverged, and as they are."""
+    trials = sorted((record for record in records if isinstance(record, TextCNNRecord)), key=lambda each: each.trial)
+    found = []
+    for stride in sorted({record.stride for record in trials}):
+        accuracies = [record.test_accuracy for record in trials if record.stride == stride]
+        trained = [accuracy for accuracy in accuracies if accuracy is not None]
+        mean = statistics.fmean(share if accuracy is None else accuracy for accuracy in accuracies)
+        lost = len(accuracies) - len(trained)
+        found.append(AuditedStride(stride=stride, notebook=mean, trained=trained, diverged=lost))
+    return found
 
 
 def _texts(root: Path) -> tuple[list[str], list[str]]:
@@ -397,7 +376,7 @@ def audit_notebook(
         ),
         diverged=sorted(run for run in runs if isinstance(run, str)),
         class_0_share=share,
-        strides=_strides(records, share),
+        strides=audit_strides(records, share),
         seconds=seconds,
     )
 
@@ -415,38 +394,30 @@ def _audit_runs(specs: Sequence[ConvNetSpec], processes: int, on_audit: OnAudit)
     return sorted(runs, key=lambda run: (run.seed, run.variant))
 
 
-def parts(data: Dataset, *, seeds: int, notebook_seeds: int) -> int:
-    """How many parts an audit has, for a progress bar; raises SpecError when there are no seeds."""
-    flaws = len(exercise_specs(["smoothness"], seeds=seeds, data=data)) + 3
-    return flaws + (2 * notebook_seeds + 3 if data == "fashion-mnist" else 0)
+def parts(specs: Sequence[ConvNetSpec], repeats: int) -> int:
+    """How many parts an audit of these runs has, for a progress bar."""
+    return len(specs) + 3 + (2 * repeats + 3 if specs[0].data == "fashion-mnist" else 0)
 
 
 def run_audit(
-    data: Dataset,
-    texts: QuestionSet,
-    folder: Path,
-    *,
-    seeds: int,
-    notebook_seeds: int,
-    passes: int,
-    processes: int,
-    on_audit: OnAudit,
+    specs: Sequence[ConvNetSpec], texts: QuestionSet, folder: Path, *, repeats: int, processes: int, on_audit: OnAudit
 ) -> AuditRecord:
-    """Audit everything and keep the record below ``folder``; returns it.
+    """Audit these runs and all else, keep the record below ``folder`` and return it.
 
-    The notebook's printed numbers have a counterpart on its own data only: FashionMNIST and TREC.
+    What the notebook printed is repeated so many times, on its own data only: FashionMNIST and TREC.
     """
     torch.set_num_threads(1)
     store = Store(folder, AuditRecord)
     store.prepare()
+    data, passes = specs[0].data, specs[0].passes
     images, questions = load_images(data), load_questions(texts)
-    specs = exercise_specs(["smoothness"], seeds=seeds, data=data, passes=passes)
     cost = audit_evaluation(specs[0], images)
     on_audit("what evaluation costs")
     runs = _audit_runs(specs, processes, on_audit)
     pixels = audit_pixels(specs[0])
     on_audit("exploding pixels")
-    strides = audit_strides(questions, folder / "sweep", processes)
+    sweep = make_all([(folder / "sweep", grid(sweep_specs(texts)))], processes=processes)
+    strides = audit_strides(sweep, class_0_share(questions))
     on_audit("the sweep's means")
     root = find_trec() if texts == "trec" else None
     found = notebook = None
@@ -455,9 +426,7 @@ def run_audit(
         found = audit_questions(questions, cut, root)
         on_audit("misread questions")
         if data == "fashion-mnist":
-            notebook = audit_notebook(
-                data, cut, seeds=notebook_seeds, passes=passes, processes=processes, on_audit=on_audit
-            )
+            notebook = audit_notebook(data, cut, seeds=repeats, passes=passes, processes=processes, on_audit=on_audit)
     record = AuditRecord(
         key="audit",
         data=identity(images),

@@ -41,7 +41,7 @@ from hw4.specs import (
 )
 
 if TYPE_CHECKING:
-    from hw4.records import ConvNetRecord, RunNote, TextCNNRecord
+    from hw4.records import ConvNetRecord, TextCNNRecord
     from hw4.runs import Record
     from hw4.studies import Spec, Study
 
@@ -69,6 +69,20 @@ app = typer.Typer(
     f"'hw4 gate --against main'.",
 )
 
+EXAMPLES = {
+    "run": "Examples: 'hw4 run' does the whole homework, 5 seeds; 'hw4 run --exercise pooling --data embedded --seeds "
+    "1 --passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
+    "sweep": "Examples: 'hw4 sweep' trains the homework's 60 models; 'hw4 sweep --stride 2 --stride 3 --trials 1000 "
+    "--out reports/many' trains 2,000; 'hw4 sweep --learning-rate 0.05' tries another learning rate.",
+    "claim": "Examples: 'hw4 claim' takes about half an hour on two processors; 'hw4 claim --data embedded --seeds 2 "
+    "--landscapes 1 --passes 3' is a quick look.",
+    "audit": "Examples: 'hw4 audit' takes about ten minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
+    "--passes 2' is a quick look.",
+    "fetch": "Examples: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later; where one computer has "
+    "the data, 'python -m http.server' in its folder makes it a mirror for others: 'hw4 fetch --mirror "
+    "http://that-computer:8000/'.",
+}
+"""What stands below a command's help."""
 
 _NAMES = dict.fromkeys([*list(EXERCISES)[:1], "stride", *list(EXERCISES)[1:], "all"])
 ExerciseChoice = StrEnum("ExerciseChoice", {name.upper(): name for name in _NAMES})  # type: ignore[misc]
@@ -85,6 +99,13 @@ Out = Annotated[
 Processes = Annotated[int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")]
 Rescue = Annotated[
     bool, typer.Option(help="Show at which smaller learning rate a stride trains whose trials mostly diverge.")
+]
+Subset = Annotated[
+    float | None,
+    typer.Option(help="Share of the training images, above 0 and at most 1.  [default: 0.1 real, 1 embedded]"),
+]
+NoiseFloor = Annotated[
+    bool, typer.Option(help="Measure what rounding makes of each reading, for one full gradient more.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")]
 Device = Annotated[Literal["cpu", "cuda"], typer.Option(help="Where to train and measure ConvNets.")]
@@ -173,8 +194,8 @@ def _check_device(device: str) -> None:
 
     if device == "cuda" and not torch.cuda.is_available():
         raise Hw4Error(
-            f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__}"
-            f" without one; leave the option out to use the CPU"
+            f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__} without "
+            f"one; leave the option out to use the CPU"
         )
 
 
@@ -249,34 +270,25 @@ def _finish(
     return dict(report.absent)
 
 
-@app.command(
-    "run",
-    epilog="Examples: 'hw4 run' does the whole homework, 5 seeds; 'hw4 run --exercise pooling --data embedded --seeds "
-    "1 --passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
-)
+@app.command("run", epilog=EXAMPLES["run"])
 def run_command(  # noqa: PLR0917  typer makes options of them
     exercise: Annotated[
         list[ExerciseChoice] | None,
         typer.Option(help="Which exercise to run; may be given several times.  [default: all]"),
     ] = None,
     data: Data = "auto",
+    out: Out = None,
+    fresh: Fresh = False,
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet, with seeds 0, 1, ...")] = SEEDS,
     passes: Annotated[int, typer.Option(help="Passes of the ConvNets through the training images.")] = 10,
     learning_rate: Annotated[float, typer.Option(help="Learning rate of the ConvNets' SGD, above 0.")] = 0.04,
     batch_size: Annotated[int, typer.Option(help="Images in a minibatch.")] = 32,
-    subset: Annotated[
-        float | None,
-        typer.Option(help="Share of the training images, above 0 and at most 1.  [default: 0.1 real, 1 embedded]"),
-    ] = None,
+    subset: Subset = None,
     directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
-    noise_floor: Annotated[
-        bool, typer.Option(help="Measure what rounding makes of each reading, for one full gradient more.")
-    ] = True,
+    noise_floor: NoiseFloor = True,
     rescue: Rescue = True,
-    out: Out = None,
-    processes: Processes = None,
     device: Device = "cpu",
-    fresh: Fresh = False,
+    processes: Processes = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
@@ -290,31 +302,40 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     nets = _networks(convnets, images, seeds, subset, directions=directions, noise_floor=noise_floor, **trained)
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
-    from hw4.records import ConvNetRecord, RunNote
     from hw4.studies import grid, sweep
 
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
     say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
-    failed: dict[str, str] = {}
-    errors: list[Exception] = []
-
-    def on_failure(spec: "Spec", error: Exception) -> None:
-        errors.append(error)
-        for title in _exercises_of(spec, convnets):
-            failed.setdefault(title, _explain(error)[1])
-
     with _alone(folder):
         studies = [(folder / RECORDS, grid(nets)), (folder / RECORDS, sweep(trials, rescue=rescue))]
-        how = {"processes": workers, "fresh": fresh, "device": device, "on_failure": on_failure}
-        made = _train(studies, [*nets, *trials], say, **how)
-        if errors and not made:
-            raise Hw4Error(f"nothing could be done ({_explain(errors[0])[1]})") from errors[0]
-        lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
-        _note(folder, RunNote(notes=notes, failed=dict(sorted(failed.items()))))
+        how = {"processes": workers, "fresh": fresh, "device": device}
+        lost, failed, error = _train_what_can_be(studies, [*nets, *trials], convnets, say, **how)
+        _note(folder, notes, failed)
         failed = _finish(folder, say, as_json, whole=False, diverged=lost)
-    if errors and "--debug" in sys.argv:
-        raise errors[0]
+    if error and "--debug" in sys.argv:
+        raise error
     _end(failed, lost, len(nets))
+
+
+def _train_what_can_be(
+    studies: "list[tuple[Path, Study]]", specs: "Sequence[Spec]", exercises: list[str], say: Say, **how: Any
+) -> tuple[list[str], dict[str, str], Exception | None]:
+    """Train; returns which ConvNets diverged, which exercises failed and why, and the first error.
+
+    A run that fails stops no other; raises Hw4Error when all do.
+    """
+    from hw4.records import ConvNetRecord
+
+    errors: list[tuple[Spec, Exception]] = []
+    made = _train(studies, specs, say, on_failure=lambda spec, error: errors.append((spec, error)), **how)
+    if errors and not made:
+        raise Hw4Error(f"nothing could be done ({_explain(errors[0][1])[1]})") from errors[0][1]
+    failed: dict[str, str] = {}
+    for spec, error in errors:
+        for title in _exercises_of(spec, exercises):
+            failed.setdefault(title, _explain(error)[1])
+    lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
+    return lost, dict(sorted(failed.items())), errors[0][1] if errors else None
 
 
 def _networks(
@@ -334,15 +355,15 @@ def _train(studies: "list[tuple[Path, Study]]", specs: "Sequence[Spec]", say: Sa
         return make_all(studies, on_record=on_record, **how)
 
 
-def _note(folder: Path, note: "RunNote") -> None:
+def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
     """Keep what is to be said of the last ``hw4 run``, if anything, for this page and those drawn later."""
     from hw4.records import RunNote, Store
 
     store = Store(folder, RunNote)
-    if note.notes or note.failed:
-        store.save(note)
+    if notes or failed:
+        store.save(RunNote(notes=notes, failed=failed))
     else:
-        store.path(note.key).unlink(missing_ok=True)
+        store.path("run").unlink(missing_ok=True)
 
 
 def _exercises_of(spec: "Spec", asked: list[str]) -> list[str]:
@@ -367,13 +388,11 @@ def _end(failed: Mapping[str, str], lost: list[str], n_nets: int) -> None:
         raise typer.Exit(DIVERGED)
 
 
-@app.command(
-    "sweep",
-    epilog="Examples: 'hw4 sweep' trains the homework's 60 models; 'hw4 sweep --stride 2 --stride 3 --trials 1000 "
-    "--out reports/many' trains 2,000; 'hw4 sweep --learning-rate 0.05' tries another learning rate.",
-)
+@app.command("sweep", epilog=EXAMPLES["sweep"])
 def sweep_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
+    out: Out = None,
+    fresh: Fresh = False,
     stride: Annotated[
         list[int] | None, typer.Option(help="A stride; may be given several times.  [default: 1 5 10 30 100 500]")
     ] = None,
@@ -382,12 +401,10 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     learning_rate: Annotated[float, typer.Option(help="Learning rate of SGD, above 0.")] = 0.1,
     momentum: Annotated[float, typer.Option(help="Momentum of SGD, from 0 to below 1.")] = 0.8,
     rescue: Rescue = True,
-    out: Out = None,
     processes: Processes = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to train there (needs hw4[dask]).")
     ] = None,
-    fresh: Fresh = False,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
@@ -398,18 +415,20 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
         name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
     )
 
-    from hw4.records import RunNote, Store
-    from hw4.studies import sweep
+    from hw4.records import RunNote, Store, TextCNNRecord
+    from hw4.studies import require_equal_trials, sweep
 
     say(f"Training {len(specs)} text CNNs in {scheduler or _in_processes(workers)}.")
     cluster = _cluster(scheduler, say) if scheduler else contextlib.nullcontext()
     with _alone(folder):
+        store, again = Store(folder / RECORDS, TextCNNRecord), {spec.key for spec in specs if fresh}
+        require_equal_trials(specs, store.load_all("*_textcnn-*.json", but=again))
         studies = [(folder / RECORDS, sweep(specs, rescue=rescue))]
         with cluster as executor:
             _train(studies, specs, say, processes=workers, executor=executor, fresh=fresh)
         note = Store(folder, RunNote).load("run")
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
-            _note(folder, note)
+            _note(folder, note.notes, note.failed)
         _finish(folder, say, as_json)
 
 
@@ -436,13 +455,12 @@ def _cluster(address: str, say: Say) -> Iterator[Executor]:
         client.close()
 
 
-@app.command(
-    "claim",
-    epilog="Examples: 'hw4 claim' takes about half an hour on two processors; 'hw4 claim --data embedded --seeds 2 "
-    "--landscapes 1 --passes 3' is a quick look.",
-)
+@app.command("claim", epilog=EXAMPLES["claim"])
 def claim_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
+    out: Out = None,
+    fresh: Fresh = False,
+    device: Device = "cpu",
     seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = SEEDS,
     landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = VIEWS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
@@ -453,10 +471,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     bisections: Annotated[
         int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.")
     ] = BISECTIONS,
-    out: Out = None,
     processes: Processes = None,
-    device: Device = "cpu",
-    fresh: Fresh = False,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
@@ -471,24 +486,25 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
 
     say(f"Training {len(rungs)} networks on the ladder and {len(views)} to look around in.")
     with _alone(folder):
+        old = list((folder / LANDSCAPES).glob("*_landscape*.json"))  # of records' version 1, which were no runs
+        if old and not fresh:
+            raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
         studies = [(folder / LADDER, ladder(rungs, bisections=bisections)), (folder / LANDSCAPES, grid(views))]
         _train(studies, [*rungs, *views], say, processes=workers, fresh=fresh, device=device)
+        for path in old:
+            path.unlink()
         _finish(folder, say, as_json)
 
 
-@app.command(
-    "audit",
-    epilog="Examples: 'hw4 audit' takes about ten minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
-    "--passes 2' is a quick look.",
-)
+@app.command("audit", epilog=EXAMPLES["audit"])
 def audit_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
+    out: Out = None,
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = AUDIT_SEEDS,
     notebook_seeds: Annotated[
         int, typer.Option(min=2, help="Repeats of what the notebook printed, on the homework's data.")
     ] = NOTEBOOK_SEEDS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
-    out: Out = None,
     processes: Processes = None,
     as_json: Json = False,
     _debug: Debug = False,
@@ -500,9 +516,9 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     from hw4.audit import parts, run_audit
     from hw4.report.audit import as_text
 
-    total = parts(name, seeds=seeds, notebook_seeds=notebook_seeds)
+    specs = exercise_specs(["smoothness"], seeds=seeds, data=name, passes=passes)
     with _alone(folder):
-        with tqdm(total=total, unit="part", disable=None, dynamic_ncols=True) as bar:
+        with tqdm(total=parts(specs, notebook_seeds), unit="part", disable=None, dynamic_ncols=True) as bar:
 
             def on_audit(part: str) -> None:
                 bar.set_description(part, refresh=False)
@@ -511,14 +527,7 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
                     say(f"  {part}")
 
             record = run_audit(
-                name,
-                texts,
-                folder / AUDIT,
-                seeds=seeds,
-                notebook_seeds=notebook_seeds,
-                passes=passes,
-                processes=workers,
-                on_audit=on_audit,
+                specs, texts, folder / AUDIT, repeats=notebook_seeds, processes=workers, on_audit=on_audit
             )
         say(as_text(record))
         _finish(folder, say, as_json)
@@ -583,12 +592,7 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     return int(judged["exit_code"])
 
 
-@app.command(
-    "fetch",
-    epilog="Examples: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later; where one computer has "
-    "the data, 'python -m http.server' in its folder makes it a mirror for others: 'hw4 fetch --mirror "
-    "http://that-computer:8000/'.",
-)
+@app.command("fetch", epilog=EXAMPLES["fetch"])
 def fetch_command(
     mirror: Annotated[
         list[str] | None,

@@ -12,14 +12,7 @@ from hw4.data.images import Images
 from hw4.errors import SpecError
 from hw4.models import ConvNet
 from hw4.objective import Objective
-from hw4.records import (
-    ConvNetRecord,
-    DataIdentity,
-    Environment,
-    PassRow,
-    PassTime,
-    environment,
-)
+from hw4.records import ConvNetRecord, DataIdentity, Environment, PassRow, PassTime, environment
 from hw4.smoothness import SmoothnessUndefinedError, measure_directions
 from hw4.specs import VARIANTS, ConvNetSpec
 from hw4.training import Evaluation, evaluate, train_pass

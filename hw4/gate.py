@@ -14,7 +14,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -432,24 +432,23 @@ def judge_outcomes(
         advice = f"not worse, but not the same numbers: if the change was meant to, {take}"
     elif not same and (blind := _blind(shifts, rules, level / len(labels))):
         return refusal("accuracy", name, blind)
+    finding = Finding(part="accuracy", what=name, before=words(before), now=words(now), verdict=verdict, advice=advice)
+    return _with_numbers(finding, shifts, more=more, same=same)
+
+
+def _with_numbers(finding: Finding, shifts: Mapping[str, Shift], *, more: int, same: bool) -> Finding:
+    """A finding on outcomes, with its change in words and numbers."""
     changes = {"accuracy": 0.0, "loss": 0.0} | {measure: shift.mean for measure, shift in shifts.items()}
     told = {"accuracy": f"accuracy {-changes['accuracy']:+.4f}", "loss": f"loss x {math.exp(changes['loss']):.3f}"}
-    return Finding(
-        part="accuracy",
-        what=name,
-        before=words(before),
-        now=words(now),
-        change="none, to the last bit" if same else ", ".join(told[measure] for measure in shifts) or "-",
-        verdict=verdict,
-        advice=advice,
-        numbers={
-            "accuracy_change": -changes["accuracy"],
-            "loss_ratio": math.exp(changes["loss"]),
-            "pairs": min((len(shift.differences) for shift in shifts.values()), default=0),
-            "more_diverged": more,
-            "same_bits": float(same),
-        },
-    )
+    numbers = {
+        "accuracy_change": -changes["accuracy"],
+        "loss_ratio": math.exp(changes["loss"]),
+        "pairs": min((len(shift.differences) for shift in shifts.values()), default=0),
+        "more_diverged": more,
+        "same_bits": float(same),
+    }
+    change = "none, to the last bit" if same else ", ".join(told[measure] for measure in shifts) or "-"
+    return replace(finding, change=change, numbers=numbers)
 
 
 def _too_few(measure: str, shifts: Mapping[str, Shift], runs: Runs) -> str:

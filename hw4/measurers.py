@@ -536,57 +536,53 @@ def ruler(reference: object, base: Path) -> str:
     type. What other libraries do is their version's.
     """
     digest, seen = hashlib.sha256(), set[int]()
-
-    def add(value: object) -> None:
-        if isinstance(value, types.ModuleType):
+    todo = [reference]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, types.FunctionType | type):
+            if id(value) not in seen:
+                seen.add(id(value))
+                digest.update(value.__qualname__.encode())
+                todo += _parts_of_code(value) if _is_source(value, base) else []
+        elif isinstance(value, types.ModuleType):
             digest.update(value.__name__.encode())
-        elif isinstance(value, types.MethodType):
-            add(value.__func__)
-            add(type(value.__self__))
-        elif isinstance(value, functools.partial):
-            add([value.func, *value.args, *value.keywords.values()])
-        elif isinstance(value, types.FunctionType | type):
-            if id(value) in seen:
-                return
-            seen.add(id(value))
-            digest.update(value.__qualname__.encode())
-            if _is_source(value, base):
-                add_code(value) if isinstance(value, types.FunctionType) else add(
-                    [each for each in vars(value).values() if isinstance(each, types.FunctionType)]
-                )
-        elif isinstance(value, list | tuple):
-            for each in value[:100]:
-                add(each)
-        elif isinstance(value, dict):
-            add(list(value.items()))
         elif hasattr(value, "shape") and hasattr(value, "dtype"):
             digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
         elif value is None or isinstance(value, str | bytes | int | float | complex):
             digest.update(repr(value).encode())
         else:
-            add(type(value))
-
-    def add_code(function: types.FunctionType) -> None:
-        add([function.__defaults__, function.__kwdefaults__])
-        codes = [function.__code__]
-        for code in codes:
-            digest.update(code.co_code)
-            for constant in code.co_consts:
-                if isinstance(constant, types.CodeType):
-                    codes.append(constant)
-                elif constant is not function.__doc__:
-                    digest.update(
-                        repr(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant).encode()
-                    )
-            for name in code.co_names:
-                digest.update(name.encode())
-                add(function.__globals__.get(name))
-        for cell in function.__closure__ or ():
-            with suppress(ValueError):  # an empty cell
-                add(cell.cell_contents)
-
-    add(reference)
+            todo += _parts_of_value(value)
     return digest.hexdigest()[:16]
+
+
+def _parts_of_value(value: object) -> list[object]:
+    """What a value that is no code and no number consists of, as far as a reference's work depends on it."""
+    if isinstance(value, types.MethodType):
+        return [value.__func__, type(value.__self__)]
+    if isinstance(value, functools.partial):
+        return [value.func, *value.args, *value.keywords.items()]
+    if isinstance(value, dict):
+        return list(value.items())
+    return list(value[:100]) if isinstance(value, list | tuple) else [type(value)]
+
+
+def _parts_of_code(value: types.FunctionType | type) -> list[object]:
+    """What a function does and refers to, or a class's methods."""
+    if isinstance(value, type):
+        return [each for each in vars(value).values() if isinstance(each, types.FunctionType)]
+    parts: list[object] = [value.__defaults__, value.__kwdefaults__]
+    codes = [value.__code__]
+    for code in codes:
+        parts += [code.co_code, *code.co_names, *(value.__globals__.get(name) for name in code.co_names)]
+        for constant in code.co_consts:
+            if isinstance(constant, types.CodeType):
+                codes.append(constant)
+            elif constant is not value.__doc__:
+                parts.append(sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant)
+    for cell in value.__closure__ or ():
+        with suppress(ValueError):  # an empty cell
+            parts.append(cell.cell_contents)
+    return parts
 
 
 def _is_source(value: types.FunctionType | type, base: Path) -> bool:

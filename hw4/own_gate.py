@@ -41,27 +41,9 @@ def judge_hw4(
     where = environment(threads=1, dtype="float32").model_dump()  # before anything is written
     chosen = [str(test) for name, test in TESTS.items() if part in (name, "all")]
     say(f"Measuring {' and '.join(TESTS) if part == 'all' else part}{' for a baseline' * update} ...")
-    with tempfile.TemporaryDirectory() as folder:
-        document, junit = Path(folder, "gate.json"), Path(folder, "gate.xml")
-        options = [f"--gate-json={document}", f"--junitxml={junit}", "--gate-take=hw4 gate --update"]
-        options += ["--gate-update"] * update + [f"--gate-against={against}"] * bool(against) + [f"--gate-data={data}"]
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", *chosen, "-q", "--tb=short", "-p", "no:cacheprovider", *options],
-            cwd=ROOT,
-            env={**{name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}, **ONE_THREAD},
-            capture_output=True,
-            text=True,
-            errors="replace",
-            check=False,
-        )
-        if not document.exists():
-            said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-            problem = next((line for line in said if line.startswith(("ERROR", "E "))), said[-1] if said else "nothing")
-            raise Hw4Error(
-                f"the gate did not come to a verdict; pytest said: {problem.removeprefix('ERROR: ').strip()}"
-            )
-        judged: dict[str, Any] = {**json.loads(document.read_bytes()), "environment": where}
-        xml = junit.read_bytes()
+    options = ["--gate-update"] * update + [f"--gate-against={against}"] * bool(against) + [f"--gate-data={data}"]
+    document, xml = _run_pytest([*chosen, *options])
+    judged: dict[str, Any] = {**json.loads(document), "environment": where}
     findings = [Finding(**finding) for finding in judged["findings"]]
     if update:  # what changes is taken, unless it could not be measured
         judged["exit_code"] = 3 if any(each.verdict == "UNMEASURABLE" for each in findings) else 0
@@ -76,3 +58,24 @@ def judge_hw4(
     say(f"Verdict: {overall(findings)}, compared with {judged['compared']}.")
     say(f"Details: {out / 'gate.json'}, {out / 'gate.xml'}")
     return judged
+
+
+def _run_pytest(arguments: list[str]) -> tuple[bytes, bytes]:
+    """The gate's JSON and JUnit XML from pytest with these arguments; raises Hw4Error where it left none."""
+    with tempfile.TemporaryDirectory() as folder:
+        document, junit = Path(folder, "gate.json"), Path(folder, "gate.xml")
+        arguments += [f"--gate-json={document}", f"--junitxml={junit}", "--gate-take=hw4 gate --update"]
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", *arguments, "-q", "--tb=short", "-p", "no:cacheprovider"],
+            cwd=ROOT,
+            env={**{name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}, **ONE_THREAD},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+        if document.exists():
+            return document.read_bytes(), junit.read_bytes()
+    said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    problem = next((line for line in said if line.startswith(("ERROR", "E "))), said[-1] if said else "nothing")
+    raise Hw4Error(f"the gate did not come to a verdict; pytest said: {problem.removeprefix('ERROR: ').strip()}")

@@ -81,11 +81,9 @@ def _found(spec: Spec, folder: Path, device: str) -> Record | None:
 
     _one_thread()
     try:
-        if isinstance(spec, TextCNNSpec):
-            assert isinstance(record, TextCNNRecord)
-            return record if sweep.serves(record, _questions(spec.data)[1]) else None
-        assert isinstance(record, ConvNetRecord)
-        return record if experiments.same_circumstances(record, _images(spec, device)) else None
+        if isinstance(record, TextCNNRecord):
+            return record if sweep.serves(record, _questions(record.spec.data)[1]) else None
+        return record if experiments.same_circumstances(record, _images(record.spec, device)) else None
     except DataError:
         return None  # whoever makes the run is told, and other runs go on
 
@@ -114,32 +112,29 @@ def make_all(
     executor: Executor | None = None,
     fresh: bool = False,
     device: str = "cpu",
-    on_record: OnRecord | None = None,
+    on_record: OnRecord = lambda _record, _on_disk: None,
     on_failure: OnFailure | None = None,
 ) -> list[Record]:
     """Make every run that the studies want and their folders do not hold, until nothing more is wanted.
 
     Returns all records in the order in which they were wanted. Runs go, the longest first, to so many processes of one
-    thread each, or to ``executor``. A stored record serves when a run made now would have its numbers; ``fresh`` makes
-    it again all the same. Every run is saved as it ends: whatever stops this, the same call goes on from there. With
-    ``on_failure`` a run that cannot be made is told there and stops no other; without it the first such error is
-    raised. Raises SpecError when a spec and its data do not fit.
+    thread each, or to ``executor``. A stored record serves when a run made now would have its numbers, unless all is
+    to be made ``fresh``. Every run is saved as it ends: after whatever stops this, the same call goes on from there.
+    ``on_failure`` is told what cannot be made, and the rest goes on; without it the first such error is raised.
     """
     made: dict[Path, dict[Spec, Record | None]] = {folder: {} for folder, _ in studies}
     queue: list[Task] = []
 
     def take(folder: Path, spec: Spec, record: Record, *, on_disk: bool) -> None:
         made[folder][spec] = record
-        if on_record is not None:
-            on_record(record, on_disk)
+        on_record(record, on_disk)
 
     def ask() -> None:
         """Look for what is wanted now, and queue what is not found, until nothing new is wanted."""
         while new := _new(studies, made):
-            for folder, kind in dict.fromkeys((folder, KINDS[type(spec)]) for folder, spec in new):
-                Store(folder, kind).prepare()
             missing = []
             for folder, spec in new:
+                Store(folder, KINDS[type(spec)]).prepare()
                 made[folder][spec] = None
                 if not fresh and (record := _found(spec, folder, device)) is not None:
                     take(folder, spec, record, on_disk=True)
@@ -148,7 +143,7 @@ def make_all(
             queue.extend(_tasks(missing, device, remote=executor is not None))
 
     ask()
-    fail = None if on_failure is None else partial(_fail, on_failure)
+    fail = on_failure and partial(_fail, on_failure)
     for task, results in spread(make, queue, processes=processes, executor=executor, on_failure=fail):
         for spec, result in zip(task.specs, results, strict=True):
             Store(task.folder, KINDS[type(spec)]).save(result)

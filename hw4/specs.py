@@ -252,12 +252,7 @@ CURVATURE_PASSES = (0, 3, 10)
 
 
 def ladder_specs(
-    *,
-    rates: Sequence[float] = LADDER_RATES,
-    seeds: int,
-    data: Dataset,
-    subset: float | None = None,
-    **settings: object,
+    *, rates: Sequence[float] = LADDER_RATES, seeds: int, data: Dataset, subset: float | None = None, **settings: object
 ) -> tuple[ConvNetSpec, ...]:
     """List the ladder's runs: both architectures of exercise 1 at every learning rate, paired seed by seed."""
     if not rates or sorted(set(rates)) != list(rates):
@@ -275,13 +270,7 @@ def landscape_specs(*, seeds: int, data: Dataset, passes: int = 10) -> tuple[Con
     """List the runs to look around in: both architectures of exercise 1 at the homework's learning rate."""
     measured = tuple(sorted({min(completed, passes) for completed in CURVATURE_PASSES}))
     return exercise_specs(
-        ["smoothness"],
-        seeds=seeds,
-        data=data,
-        passes=passes,
-        directions=1,
-        range_view=True,
-        curvature_passes=measured,
+        ["smoothness"], seeds=seeds, data=data, passes=passes, directions=1, range_view=True, curvature_passes=measured
     )
 
 

@@ -7,6 +7,7 @@ that is being made, to the runs that it wants beside them.
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+from hw4.errors import SpecError
 from hw4.geometry import TEXT_LENGTH, pooling_windows
 from hw4.records import ConvNetRecord, TextCNNRecord
 from hw4.specs import TRIALS, ConvNetSpec, TextCNNSpec, by_setting
@@ -51,6 +52,30 @@ def sweep(trials: Sequence[TextCNNSpec], *, rescue: bool = True) -> Study:
         return [*trials, *(spec for setting in settings for spec in _rescue(setting, made))]
 
     return wanted
+
+
+def require_equal_trials(wanted: Sequence[TextCNNSpec], found: Sequence[TextCNNRecord]) -> None:
+    """Raise SpecError when these trials, beside those found, would leave strides of one sweep with unequal numbers.
+
+    No chart compares such strides, so it is said before anything is trained. What a rescue made does not count.
+    """
+
+    def setting(spec: TextCNNSpec, **changes: float) -> TextCNNSpec:
+        return spec.model_copy(update={"stride": 1, "trial": 0, **changes})
+
+    rate, here = wanted[0].learning_rate, setting(wanted[0])
+    lost = [run.spec for run in found if run.diverged and run.spec.learning_rate > rate and rate in RESCUE_RATES]
+    rescued = {spec.stride for spec in lost if setting(spec, learning_rate=rate) == here}
+    trials: dict[int, set[int]] = {}
+    for spec in (*wanted, *(run.spec for run in found if run.stride not in rescued)):
+        if setting(spec) == here:
+            trials.setdefault(spec.stride, set()).add(spec.trial)
+    most, fewest = (choose(trials, key=lambda stride: len(trials[stride])) for choose in (max, min))
+    if len(trials[fewest]) < len(trials[most]):
+        raise SpecError(
+            f"stride {fewest} would have {len(trials[fewest])} trials beside {len(trials[most])} of stride {most} that "
+            f"the folder holds or gets, and no chart compares such strides; give them equally many, or another --out"
+        )
 
 
 def _rescue(trials: Sequence[TextCNNSpec], made: Made) -> list[TextCNNSpec]:

@@ -65,7 +65,8 @@ def make_record(
 
 def require(interval: Interval, side: Literal["below", "above"], value: float) -> None:
     """Fail unless the data decide for the ordering, and say whether they decide against it or not at all."""
-    outcome = interval.claim(side, value)
+    found = interval.compared_with(value)
+    outcome = found if found == "not decided" else "holds" if found == side else "fails"
     seen = f"{interval.estimate:.4g} [{interval.low:.4g}, {interval.high:.4g}], n = {interval.n}"
     assert outcome == "holds", (
         f"the ordering '{side} {value:g}' {outcome if outcome == 'fails' else 'is ' + outcome}: {seen}"

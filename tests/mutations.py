@@ -18,7 +18,6 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F
-from scipy import stats
 from torch import Tensor, nn
 
 import hw4.borrowed
@@ -562,8 +561,6 @@ def normal_quantiles_for_five_seeds(patch: Patch) -> None:
     class Normal:
         class t:  # noqa: N801
             ppf = staticmethod(lambda _p, _n: 1.96)
-
-        sem = staticmethod(stats.sem)
 
     patch.setattr(hw4.stats, "stats", Normal)
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from hw4 import cli
 from hw4.errors import RecordError
 from hw4.records import environment
-from hw4.report.benchmarks import answers, newest_run, ratio_chart, read_run, table_rows
+from hw4.report.benchmarks import answers, newest_run, ratio_chart, read_run
 
 
 def saved(folder: Path, number: int = 1, **changes: Any) -> Path:
@@ -62,7 +62,7 @@ def test_words_and_picture_follow_the_intervals(tmp_path: Path) -> None:
     low, high = ax.get_xlim()
     assert low < 0.45
     assert high > 2.2
-    assert [row[0] for row in table_rows(run)] == [text.get_text() for text in ax.get_yticklabels()][::-1]
+    assert [row.name for row in run.rows] == [text.get_text() for text in ax.get_yticklabels()][::-1]
 
 
 @pytest.mark.parametrize(

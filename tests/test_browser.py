@@ -55,7 +55,7 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("page")
     if request.param == "reference":
         return load_report(REFERENCE).write(folder)
-    ladder, landscapes = made_up(1, 3).records()
+    ladder, landscapes = made_up(1, 3)
     return Report([*exercises.entries(records()), *strides.entries(whole()), *claim.entries(ladder, landscapes)]).write(
         folder
     )

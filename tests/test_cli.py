@@ -113,28 +113,26 @@ def test_a_sweep_ends_with_its_report_and_goes_on(
     assert hw4(monkeypatch, "report", "--out", "reports/embedded", "--anyway") == 0
 
 
+def test_strides_of_unequal_numbers_are_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = ["sweep", "--data", "embedded", "--epochs", "1", "--out", "out", "--processes", "1", "--stride"]
+    assert hw4(monkeypatch, *one, "5", "--trials", "2") == 0
+    for trials in "13":
+        assert hw4(monkeypatch, *one, "7", "--trials", trials) == cli.USAGE
+        assert re.search(r"stride [57] would have . trials beside . of stride [57]", capsys.readouterr().err)
+    assert len(list(Path("out/records").iterdir())) == 2
+    assert hw4(monkeypatch, *one, "5", "--trials", "3") == 0
+    assert hw4(monkeypatch, *one, "7", "--trials", "1", "--learning-rate", "0.2") == 0, "a sweep of its own"
+
+
 def test_the_claim_ends_with_its_report_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The walk along the update is enough here; Hessians cost a minute and have tests of their own.
     monkeypatch.setattr("hw4.specs.CURVATURE_PASSES", ())
-    command = [
-        "claim",
-        "--data",
-        "embedded",
-        "--seeds",
-        "1",
-        "--landscapes",
-        "1",
-        "--passes",
-        "1",
-        "--rate",
-        "0.02",
-        "--rate",
-        "4",
-        "--processes",
-        "1",
-    ]
+    options = "--data embedded --seeds 1 --landscapes 1 --passes 1 --rate 0.02 --rate 4 --processes 1"
+    command = ["claim", *options.split()]
     assert hw4(monkeypatch, *command) == 0
     out, err = capsys.readouterr()
     assert err == ""
@@ -144,6 +142,12 @@ def test_the_claim_ends_with_its_report_and_goes_on(
     assert b"<td>4</td>" in first
     assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
     assert page.read_bytes() == first
+    old = Path("reports/embedded/claim/landscapes/digits_convnet-pool_directions1_passes1_seed0_landscape0.json")
+    old.write_text('{"schema_version": 1, "rows": [{}]}')
+    assert hw4(monkeypatch, *command) == cli.FAILED
+    assert "is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again" in capsys.readouterr().err
+    assert hw4(monkeypatch, *command, "--fresh") == 0
+    assert not old.exists()
     assert hw4(monkeypatch, "claim", "--processes", "0") == 2
     assert "--processes must be at least 1, got 0" in capsys.readouterr().err
 

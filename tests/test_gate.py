@@ -393,7 +393,7 @@ def test_the_gate_tells_what_pytest_judged(
         path.with_suffix(".xml").write_text("<testsuites/>")
         return SimpleNamespace(stdout="", stderr="")
 
-    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.setattr(own_gate, "subprocess", SimpleNamespace(run=run))
     assert own(monkeypatch, "--part", "timing", "--against", "HEAD~1", "--out", str(tmp_path)) == code
     assert f"Verdict: {verdict}, compared with the baseline." in capsys.readouterr().out
     assert json.loads((tmp_path / "gate.json").read_bytes())["environment"]["threads"] == 1
@@ -406,7 +406,7 @@ def test_a_gate_whose_pytest_fails_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     failed = SimpleNamespace(stdout="", stderr="ERROR: it is broken\n")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    monkeypatch.setattr(own_gate, "subprocess", SimpleNamespace(run=lambda *_, **__: failed))
     assert own(monkeypatch, "--out", str(tmp_path)) == cli.UNFINISHED
     assert "pytest said: it is broken" in capsys.readouterr().err
 

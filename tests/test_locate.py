@@ -19,17 +19,7 @@ from hypothesis import strategies as st
 from hw4.data import fetch as fetching
 from hw4.data.choose import choose_data
 from hw4.data.fetch import check_mirror, fetch_all
-from hw4.data.locate import (
-    IMAGES,
-    MODEL,
-    QUESTIONS,
-    Published,
-    damage,
-    data_roots,
-    find_model,
-    find_root,
-    model_name,
-)
+from hw4.data.locate import IMAGES, MODEL, QUESTIONS, Published, damage, data_roots, find_model, find_root, model_name
 from hw4.data.locate import read_verified as read_published
 from hw4.errors import DataError, SpecError
 

@@ -10,17 +10,8 @@ from scipy import stats
 from hw4.audit import notebook_layers, read_notebook, repeat_session, sessions, trials
 from hw4.models import ConvNet
 from hw4.records import AuditedStride, Notebook, NotebookAudit, PassTime, RepeatedRun, TimedIteration
-from hw4.report.notebook import (
-    METRICS,
-    Metric,
-    answers,
-    figure,
-    judge,
-    number_rows,
-    reproduce,
-    run_rows,
-    stride_rows,
-)
+from hw4.report import notebook
+from hw4.report.notebook import METRICS, Metric, answers, inside, judge, number_rows, reproduce, run_rows, stride_rows
 from hw4.stats import permutation_test, prediction_interval
 
 
@@ -83,12 +74,16 @@ def test_a_number_is_inside_when_what_is_printed_like_it_is() -> None:
     logs = [math.log(value) for value in ours]
     t = stats.t.ppf(0.975, 4)
     end = math.exp(sum(logs) / 5 + t * stats.tstd(logs) * math.sqrt(1 + 1 / 5))  # the textbook's formula, written out
-    assert judge(end, ours, "train_loss").ours.high == pytest.approx(end)
-    assert judge(end + 0.0004, ours, "train_loss").inside, "it could be printed for a number inside"
-    assert not judge(end + 0.0006, ours, "train_loss").inside
-    assert judge(1.0, [0.999, 1.0, 1.0], "train_accuracy").inside, "a share has no logit at its ends"
-    assert judge(0.5, [0.5, 0.5], "test_accuracy").inside
-    assert not judge(0.6, [0.5, 0.5], "test_accuracy").inside
+    assert judge(end, ours, "train_loss")[0].high == pytest.approx(end)
+    cases: list[tuple[float, list[float], Metric, bool]] = [
+        (end + 0.0004, ours, "train_loss", True),  # it could be printed for a number inside
+        (end + 0.0006, ours, "train_loss", False),
+        (1.0, [0.999, 1.0, 1.0], "train_accuracy", True),  # a share has no logit at its ends
+        (0.5, [0.5, 0.5], "test_accuracy", True),
+        (0.6, [0.5, 0.5], "test_accuracy", False),
+    ]
+    for printed, beside, metric, is_inside in cases:
+        assert (abs(judge(printed, beside, metric)[1]) <= 1) == is_inside
 
 
 def test_a_prediction_interval_holds_one_more_value_as_often_as_it_says() -> None:
@@ -110,14 +105,14 @@ def test_a_permutation_test_counts_partitions() -> None:
 
 def test_one_more_session_of_ours_lies_inside_and_a_planted_change_outside() -> None:
     found, planted = reproduce(generated()), reproduce(generated(planted=True))
-    assert found.total == 160
-    assert found.inside >= 144
-    assert planted.total - planted.inside >= 40
+    assert len(found.numbers) == 160
+    assert inside(found.numbers) >= 144
+    assert 160 - inside(planted.numbers) >= 40
     assert sum(row[0].endswith("test loss") and row[2] != "none" for row in run_rows(planted)) == 4
     assert "is a finding" in answers(planted)[0]
     assert "is a finding" not in answers(found)[0]
     # Chance leaves one in twenty of the numbers of our own sessions outside as well: 8 of 160, 80 in ten sessions.
-    assert 40 <= sum(found.sessions_outside) <= 120
+    assert 40 <= sum(found.sessions) <= 120
 
 
 def test_an_exploding_session_makes_its_intervals_mute_and_is_named() -> None:
@@ -131,7 +126,8 @@ def test_an_exploding_session_makes_its_intervals_mute_and_is_named() -> None:
     said = answers(found)[1]
     assert "(seed 4)" in said
     assert "says nothing for 40 of 40 test losses" in said
-    assert len(found.without["Exercise 1, ConvNet"]["test_loss"]) == 10
+    held = [each for each in found.without if (each.run, each.metric) == ("Exercise 1, ConvNet", "test_loss")]
+    assert len(held) == 10
     assert reproduce(audit).exploded == []
 
 
@@ -150,10 +146,10 @@ def test_strides_are_tested_where_there_is_something_to_test(lost: int) -> None:
 @pytest.mark.parametrize(("ours", "iterations"), [(2, 10), (3, 3), (1, 10)])
 def test_few_sessions_and_few_passes_are_said_as_they_are(ours: int, iterations: int) -> None:
     found = reproduce(generated(sessions_of_ours=ours, iterations=iterations))
-    assert found.total == (16 * iterations if ours > 1 else 0)
+    assert len(found.numbers) == (16 * iterations if ours > 1 else 0)
     assert ("each held against the others" in answers(found)[0]) == (ours > 2)
-    assert len(number_rows(found)) == found.total // 4
-    assert figure(found).axes
+    assert len(number_rows(found)) == len(found.numbers) // 4
+    assert notebook.figure(found).axes
 
 
 def test_the_notebooks_layers_are_the_same_function_as_ours() -> None:

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, Store, environment
 from hw4.report import exercises
 from hw4.report.entry import Entry
-from hw4.report.exercises import Section, figure, sections, settled_smoothness
+from hw4.report.exercises import Section, answer, figure, label, panels, sections, settled_smoothness, table
 from hw4.report.page import Report, load_report
 from hw4.report.words import show
 from hw4.runs import make_all
@@ -70,16 +69,16 @@ def test_figures_hold_what_the_records_hold(exercise: str, seeds: int) -> None:
     section = next(section for section in sections(made) if section.exercise == exercise)
     canvas = figure(section)
     axes, (legend,) = canvas.axes, canvas.legends
-    assert [text.get_text() for text in legend.get_texts()] == [arm.label for arm in section.arms]
-    assert len(axes) == len(section.panels) == {"smoothness": 3, "pooling": 4}[exercise]
-    for ax, (panel, curve) in zip(axes, section.panels, strict=True):
+    assert [text.get_text() for text in legend.get_texts()] == [label(arm) for arm in section.arms]
+    assert len(axes) == len(panels(section)) == {"smoothness": 3, "pooling": 4}[exercise]
+    for ax, (panel, curve) in zip(axes, panels(section), strict=True):
         assert ax.get_title() == panel.title
         assert ax.get_xlabel().startswith("passes")
         assert ax.get_ylabel() == panel.unit
         assert len(ax.collections) == (2 if seeds > 1 else 0), "one band for each network, none for one seed"
         for line, arm in zip(ax.lines, section.arms, strict=True):
             expected = [
-                mean_interval([v for run in arm.runs.values() if (v := curve(run.rows[p])) is not None])
+                mean_interval([v for run in arm.values() if (v := curve(run.rows[p])) is not None])
                 for p in range(PASSES + 1)
             ]
             assert np.asarray(line.get_xdata()).tolist() == list(range(PASSES + 1))
@@ -115,25 +114,25 @@ def test_the_page_holds_numbers_data_and_both_answers(tmp_path: Path) -> None:
     ids=["smoother", "rougher", "equal", "one seed"],
 )
 def test_the_answer_follows_the_numbers(made: list[ConvNetRecord], words: str) -> None:
-    answer = " ".join(smoothness_section(made).answer)
-    assert words in answer
-    assert ("leaves room for learning rates larger" in answer) == ("makes the objective smoother" in words)
+    said = " ".join(answer(smoothness_section(made)))
+    assert words in said
+    assert ("leaves room for learning rates larger" in said) == ("makes the objective smoother" in words)
 
 
 def test_a_diverged_run_is_counted_shown_and_left_out_of_every_mean() -> None:
     made = records()
     lost = [diverged(r) if r.spec.norm and r.spec.seed == 0 else r for r in made]
     section = smoothness_section(lost)
-    assert [row[-1] for row in section.rows] == ["0 of 3", "1 of 3"]
-    assert section.answer[0] == (
+    assert [row[-1] for row in table(section)[1]] == ["0 of 3", "1 of 3"]
+    assert answer(section)[0] == (
         "1 of 3 runs of ConvNet + BatchNorm diverged. Diverged runs are counted and left out of every mean. "
         "2 of the 3 seeds can be used to compare the two networks."
     )
-    assert "n = 2 of 3" in " ".join(section.answer)
+    assert "n = 2 of 3" in " ".join(answer(section))
     (legend,) = figure(section).legends
     assert "diverged runs" in legend.get_title().get_text()
     assert legend.get_texts()[1].get_text() == "ConvNet + BatchNorm (1 of 3 diverged)"
-    assert section.rows[0] == smoothness_section(made).rows[0]
+    assert table(section)[1][0] == table(smoothness_section(made))[1][0]
 
 
 def test_an_exercise_whose_runs_all_diverged_can_still_be_reported(tmp_path: Path) -> None:
@@ -222,23 +221,23 @@ def test_the_page_is_true_whatever_was_asked(seeds: int, passes: int, lost: str)
         made = asked_for(seeds, passes, lost, chance)
         for section, entry in zip(sections(made), Report(exercises.entries(made)).entries, strict=True):
             require_true(entry, seeds=seeds)
-            for arm, row in zip(section.arms, section.rows, strict=True):
-                gone = sum(run.diverged for run in arm.runs.values())
+            for arm, row in zip(section.arms, table(section)[1], strict=True):
+                gone = sum(run.diverged for run in arm.values())
                 assert row[-1] == f"{gone} of {seeds}"
-                assert (f"{gone} of {seeds} runs of {arm.label} diverged" in section.answer[0]) == (gone > 0)
+                assert (f"{gone} of {seeds} runs of {label(arm)} diverged" in answer(section)[0]) == (gone > 0)
             assert entry.figure is not None
-            for ax, (panel, _) in zip(entry.figure.axes, section.panels, strict=True):
+            for ax, (panel, _) in zip(entry.figure.axes, panels(section), strict=True):
                 for band in ax.collections:
                     for path in band.get_paths():
                         ends = np.asarray(path.vertices)[:, 1]
                         assert (ends >= 0).all(), panel.title
                         assert (ends <= panel.upper).all(), panel.title
-            both = set.intersection(*({s for s, run in arm.runs.items() if not run.diverged} for arm in section.arms))
+            both = set.intersection(*({s for s, run in arm.items() if not run.diverged} for arm in section.arms))
             if len(both) < 2:
-                assert not [sentence for sentence in section.answer if ONE_SIDED.search(sentence)], section.answer
-                assert seeds == 1 or "no difference between them is decided" in section.answer[0]
+                assert not [sentence for sentence in answer(section) if ONE_SIDED.search(sentence)], answer(section)
+                assert seeds == 1 or "no difference between them is decided" in answer(section)[0]
             span = "over passes 3 to 4" if passes == 4 else f"after pass {passes}"
-            assert section.exercise == "pooling" or section.header[3] == f"smoothness {span}"
+            assert section.exercise == "pooling" or table(section)[0][3] == f"smoothness {span}"
 
 
 @pytest.mark.parametrize("readings", [[make_reading(0.0, noise_floor=None)], [make_reading(5.0, noise_floor=4.0)], []])
@@ -249,9 +248,9 @@ def test_smoothness_without_a_usable_reading_is_said_not_computed(readings: list
     ]
     section, entry = smoothness_section(made), Report(exercises.entries(made)).entries[0]
     lacking = "not usable" if readings else "not measured"
-    assert [row[3] for row in section.rows] == [lacking, lacking]
-    assert section.answer[0] == f"Smoothness is {lacking} in both networks at any seed, so it cannot be compared."
-    assert ("No reading can be told from rounding error" in " ".join(section.answer)) == bool(readings)
+    assert [row[3] for row in table(section)[1]] == [lacking, lacking]
+    assert answer(section)[0] == f"Smoothness is {lacking} in both networks at any seed, so it cannot be compared."
+    assert ("No reading can be told from rounding error" in " ".join(answer(section))) == bool(readings)
     require_true(entry, seeds=3)
 
 
@@ -260,9 +259,10 @@ def test_undecided_costs_do_not_become_savings() -> None:
         record.model_copy(update={"rows": [row.model_copy(update={"test_accuracy": 0.9}) for row in record.rows]})
         for record in records()
     ]
-    answer = next(section for section in sections(made) if section.exercise == "pooling").answer
-    assert answer[-1] == "So these runs leave open what striding costs in test accuracy."
-    assert "is not decided: it is +0.0000" in answer[1]
+    section = next(section for section in sections(made) if section.exercise == "pooling")
+    said = answer(section)
+    assert said[-1] == "So these runs leave open what striding costs in test accuracy."
+    assert "is not decided: it is +0.0000" in said[1]
 
 
 def test_a_setting_is_named_by_what_differs_from_the_homeworks() -> None:
@@ -276,8 +276,7 @@ def test_a_setting_is_named_by_what_differs_from_the_homeworks() -> None:
         (ConvNetSpec.build(data="fashion-mnist", passes=1), "1 pass", "passes1"),
         (ConvNetSpec.build(data="fashion-mnist"), "", ""),
     ):
-        section = replace(smoothness_section(records()), setting=spec)
-        assert (section.setting_words, section.setting_key) == (words, key)
+        assert (exercises.setting_words(spec), exercises.setting_key(spec)) == (words, key)
 
 
 @pytest.mark.parametrize("exercise", EXERCISES)
@@ -320,11 +319,11 @@ def test_an_unusable_reading_is_not_plotted() -> None:
     section = smoothness_section([make_record(made[0].spec, rows), *made[1:]])
     (line, *_) = figure(section).axes[2].lines
     assert 3 not in np.asarray(line.get_xdata()).tolist()
-    answer = " ".join(section.answer)
-    assert "Each value is the mean over 2 minibatch updates" in answer
-    assert re.search(r"1 of \d+ readings was too close to rounding error to be used", answer)
-    assert section.rows[0][3].endswith(" (2 of 3 runs)")
-    assert "n = 2 of 3" in section.answer[0]
+    said = " ".join(answer(section))
+    assert "Each value is the mean over 2 minibatch updates" in said
+    assert re.search(r"1 of \d+ readings was too close to rounding error to be used", said)
+    assert table(section)[1][0][3].endswith(" (2 of 3 runs)")
+    assert "n = 2 of 3" in answer(section)[0]
 
 
 def test_a_run_made_twice_counts_once_with_the_readings_it_has() -> None:
@@ -336,11 +335,11 @@ def test_a_run_made_twice_counts_once_with_the_readings_it_has() -> None:
         for r in made
     ]
     for order in (made + bare, bare + made):
-        assert smoothness_section(order).rows == smoothness_section(made).rows
+        assert table(smoothness_section(order)) == table(smoothness_section(made))
     without = [make_reading(5.0, noise_floor=None), make_reading(6.0, noise_floor=None)]
     rows = [row.model_copy(update={"readings": without}) for row in made[0].rows]
     unknown = [make_record(r.spec, rows) for r in made]
-    assert "How much of a reading is rounding was not measured;" in " ".join(smoothness_section(unknown).answer)
+    assert "How much of a reading is rounding was not measured;" in " ".join(answer(smoothness_section(unknown)))
 
 
 def test_an_interval_is_written_with_its_limits() -> None:

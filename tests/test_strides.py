@@ -4,7 +4,7 @@ import itertools
 import random
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -13,8 +13,10 @@ from matplotlib.text import Annotation
 from hw4.errors import RecordError
 from hw4.geometry import TEXT_LENGTH, pooling_windows
 from hw4.records import QuestionIdentity, TextCNNRecord, environment
+from hw4.report import strides
+from hw4.report.entry import Table
 from hw4.report.page import Report
-from hw4.report.strides import Bar, Summary, _matrices, _one_function, chart, chart_alt_text, entries, summaries
+from hw4.report.strides import Bar, Sweep, _compare, _matrices, _one_function, chart, chart_alt_text, entries
 from hw4.specs import HOMEWORK_VECTORS, TextCNNSpec, sweep_specs
 from hw4.stats import compare_crossed, holm
 
@@ -73,6 +75,20 @@ def lossy(trials: int, lost: dict[int, int], *, slower: int | None = None) -> li
     return records
 
 
+class Summary(NamedTuple):
+    """A sweep and what the page says of it."""
+
+    sweep: Sweep
+    tables: list[Table]
+    answer: list[str]
+    caption: str
+
+
+def summaries(records: list[TextCNNRecord]) -> list[Summary]:
+    found = [(sweep, _compare(sweep.bars)) for sweep in strides.sweeps(records)]
+    return [Summary(s, strides.tables(s, pairs), strides.answer(s, pairs), strides.caption(s)) for s, pairs in found]
+
+
 def summary_of(records: list[TextCNNRecord]) -> Summary:
     (summary,) = summaries(records)
     return summary
@@ -80,9 +96,9 @@ def summary_of(records: list[TextCNNRecord]) -> Summary:
 
 def test_the_chart_holds_every_bar_dot_and_failure() -> None:
     summary = summary_of(whole())
-    (ax,) = chart(summary).axes
+    (ax,) = chart(summary.sweep).axes
     heights = [patch.get_height() for patch in ax.patches]  # type: ignore[attr-defined]
-    means = [bar.mean.estimate for bar in summary.bars if bar.mean is not None]
+    means = [bar.mean.estimate for bar in summary.sweep.bars if bar.mean is not None]
     assert heights == pytest.approx(means)
     assert len(means) == 5
     dots = [line for line in ax.lines if line.get_marker() == "."]
@@ -124,7 +140,7 @@ def test_an_incomplete_or_mixed_set_is_refused(change: object, message: str, tmp
 def test_a_smaller_rate_may_have_fewer_trials() -> None:
     slower = [make(spec, 0.6) for spec in sweep_specs("grammar", strides=[1], trials=2, learning_rate=0.05)]
     summary = summary_of([*whole(), *slower])
-    assert [bar.stride for bar in summary.bars] == list(SHARES)
+    assert [bar.stride for bar in summary.sweep.bars] == list(SHARES)
     assert "At 0.05 all train, to a test accuracy of" in " ".join(summary.answer)
     assert summary.tables[0][2][-1][-1] == "0 of 2"
 
@@ -142,7 +158,7 @@ def test_the_page_is_deterministic_escaped_and_says_what_is_decided(tmp_path: Pa
 
 
 def test_the_control_pairs_no_seed_with_itself() -> None:
-    first, second = (bar for bar in summary_of(whole(10)).bars if bar.stride in (100, 500))
+    first, second = (bar for bar in summary_of(whole(10)).sweep.bars if bar.stride in (100, 500))
     matrices = _matrices(first, second, independent=True)
     assert matrices is not None
     for found, expected in zip(matrices, (first.records[:5], second.records[5:]), strict=True):
@@ -154,17 +170,17 @@ INTERVAL = re.compile(r"\[([+-]?[\d.]+),\s([+-]?[\d.]+)\]")
 
 def check_words(summary: Summary) -> None:
     """What must be so whatever was run: no impossible number, every loss told, no survivors in a comparison."""
-    by_stride = {bar.stride: bar for bar in summary.bars}
+    by_stride = {bar.stride: bar for bar in summary.sweep.bars}
     kept = {stride for stride, bar in by_stride.items() if not bar.diverged}
     cells = [cell for _, _, rows in summary.tables for row in rows for cell in row]
-    text = "\n".join([*summary.answer, *cells, summary.caption, chart_alt_text(summary)])
+    text = "\n".join([*summary.answer, *cells, summary.caption, chart_alt_text(summary.sweep)])
     assert not re.search(r"\b(nan|inf)\b", text)
     for low, high in INTERVAL.findall(text):
         lowest = -1 if low[0] in "+-" else 0  # only differences carry a sign
         assert lowest <= float(low) <= float(high) <= 1
-    if len(summary.records) == len(summary.bars) + len(summary.slower):
+    if len(summary.sweep.records) == len(summary.sweep.bars) + len(summary.sweep.slower):
         assert not re.search(r"\[|interval|decided|reliabl|whisker", text), "one trial each decides nothing"
-    for bar, row in zip((*summary.bars, *summary.slower), summary.tables[0][2], strict=True):
+    for bar, row in zip((*summary.sweep.bars, *summary.sweep.slower), summary.tables[0][2], strict=True):
         assert ("[" in row[3]) == (len(bar.accuracies) > 1)
         assert (" to " in row[5]) == (len(set(bar.accuracies)) > 1)
         assert row[-1] == f"{bar.diverged} of {len(bar.records)}"
@@ -176,13 +192,12 @@ def check_words(summary: Summary) -> None:
     named = re.match(r"(?:In one trial each, s|S)tride (\d+)", headline)
     assert (named is not None) == bool(kept)
     assert named is None or int(named[1]) in kept
-    whole_means = [
-        bar.mean.estimate for bar in (*summary.bars, *summary.slower) if not bar.diverged and bar.mean is not None
-    ]
+    trained = [bar for bar in (*summary.sweep.bars, *summary.sweep.slower) if not bar.diverged]
+    whole_means = [bar.mean.estimate for bar in trained if bar.mean is not None]
     for number in re.findall(r"\d\.\d{3}", INTERVAL.sub("", headline)):
         assert min(abs(float(number) - mean) for mean in whole_means) < 0.0006, "a mean of survivors in the headline"
 
-    independent = {100, 500} <= kept and len(summary.bars[0].records) >= 4
+    independent = {100, 500} <= kept and len(summary.sweep.bars[0].records) >= 4
     assert ("at independent seeds" in text) == independent
     if len(summary.tables) > 1:
         check_pairs(summary, kept)
@@ -190,7 +205,7 @@ def check_words(summary: Summary) -> None:
 
 def check_pairs(summary: Summary, kept: set[int]) -> None:
     """Every pair has its row: compared, with Holm's correction over just those, or told why not."""
-    by_stride = {bar.stride: bar for bar in summary.bars}
+    by_stride = {bar.stride: bar for bar in summary.sweep.bars}
     rows = {row[0]: row for row in summary.tables[1][2]}
     assert len(rows) == 15
     family = [pair for pair in itertools.combinations(sorted(kept), 2) if pair != (100, 500)]
@@ -216,8 +231,8 @@ def test_whatever_is_lost_the_words_are_true(trials: int, slower: int | None) ->
     losses = {0, 1, trials - 2, trials - 1, trials} & set(range(trials + 1))
     for one, five in itertools.product(losses, losses):
         check_words(summary_of(lossy(trials, {1: one, 5: five}, slower=slower)))
-    for strides in (SHARES, (100, 500)):
-        check_words(summary_of(lossy(trials, dict.fromkeys(strides, trials), slower=slower)))
+    for gone in (SHARES, (100, 500)):
+        check_words(summary_of(lossy(trials, dict.fromkeys(gone, trials), slower=slower)))
     check_words(summary_of(lossy(trials, {100: 1, 500: 1})))
 
 
@@ -228,7 +243,7 @@ def test_one_trial_is_reported_without_decisions(tmp_path: Path) -> None:
     assert summary.answer[0].startswith("In one trial each, stride 5 comes out highest of the strides at which every")
     assert "Strides 100 and 500 compute the same function; at equal seeds their" in summary.answer[-1]
     assert len(summary.tables) == 1
-    assert "whisker" not in chart(summary).get_supxlabel()
+    assert "whisker" not in chart(summary.sweep).get_supxlabel()
 
 
 def test_a_lost_stride_is_said_with_the_rate_that_trains_it() -> None:
@@ -256,7 +271,7 @@ def test_the_first_among_undecided_is_not_called_the_most_accurate() -> None:
 
 @pytest.mark.parametrize("lost", [0, 1, 2, 8, 9, 10])
 def test_nothing_of_the_chart_crosses_a_count_of_lost_trials(lost: int) -> None:
-    drawn = chart(summary_of(lossy(10, {1: lost, 500: lost})))
+    drawn = chart(summary_of(lossy(10, {1: lost, 500: lost})).sweep)
     drawn.draw_without_rendering()
     (ax,) = drawn.axes
     notes = [text for text in ax.texts if isinstance(text, Annotation)]
@@ -282,13 +297,13 @@ def test_every_protocol_has_a_chart_of_its_own() -> None:
     everything = [*others, *rescue, *whole(3)]
     random.Random(0).shuffle(everything)
     found = summaries(everything)
-    assert [each.suffix for each in found] == ["", "epochs3", "lr0.2", "momentum0.5"]
-    assert [len(each.records) for each in found] == [20, 12, 17, 12], "a smaller rate stands beside every loss"
+    assert [each.sweep.suffix for each in found] == ["", "epochs3", "lr0.2", "momentum0.5"]
+    assert [len(each.sweep.records) for each in found] == [20, 12, 17, 12], "a smaller rate stands beside every loss"
     assert "3 epochs" in found[1].caption
     assert "learning rate 0.2" in found[2].answer[0]
     for each in found:
         check_words(each)
-    assert summary_of(whole(2, epochs=3)).suffix == "", "alone it needs no other name"
+    assert summary_of(whole(2, epochs=3)).sweep.suffix == "", "alone it needs no other name"
     titles = [entry.title for entry in entries(everything)]
     assert len(set(titles)) == 4
 
@@ -296,13 +311,15 @@ def test_every_protocol_has_a_chart_of_its_own() -> None:
 def test_a_rate_that_was_asked_for_is_a_sweep_of_its_own() -> None:
     all_lost = [make(spec, None) for spec in sweep_specs("grammar", trials=2, learning_rate=0.2)]
     slower = [make(spec, 0.5) for spec in sweep_specs("grammar", trials=2, learning_rate=0.05)]
-    assert [each.suffix for each in summaries([*whole(2), *all_lost])] == ["", "lr0.2"]
-    assert summary_of([*all_lost, *slower]).slower[0].learning_rate == 0.05, "what a rescue makes is told of beside"
-    assert [each.suffix for each in summaries([*whole(2), *slower])] == ["", "lr0.05"]
+    assert [each.sweep.suffix for each in summaries([*whole(2), *all_lost])] == ["", "lr0.2"]
+    assert summary_of([*all_lost, *slower]).sweep.slower[0].learning_rate == 0.05, (
+        "what a rescue makes is told of beside"
+    )
+    assert [each.sweep.suffix for each in summaries([*whole(2), *slower])] == ["", "lr0.05"]
     assert "at learning rate 0.05" in summary_of(slower).answer[0]
     rescue = [make(spec, 0.6) for spec in sweep_specs("grammar", strides=[1], trials=4, learning_rate=0.05)]
     found = summaries([*whole(4), *rescue, *slower[2:]])  # of stride 1 the larger rate's rescue had made more
-    assert [each.suffix for each in found] == ["", "lr0.05"]
+    assert [each.sweep.suffix for each in found] == ["", "lr0.05"]
     assert "2 to 4 trials per stride" in found[1].caption
 
 

@@ -22,11 +22,11 @@ from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
 from hw4.records import Store, TextCNNRecord
-from hw4.report.strides import summaries
 from hw4.runs import Record, make_all
 from hw4.specs import TextCNNSpec, groups, sweep_specs
 from hw4.studies import RESCUE_RATES, Study, sweep
 from hw4.sweep import identity, train_trials
+from tests.test_strides import summaries
 
 
 @pytest.fixture(scope="module")
@@ -264,11 +264,11 @@ def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
 def test_the_sweep_on_real_questions(tmp_path: Path) -> None:
     made = make_all(in_folder(tmp_path, sweep_specs("trec")), processes=2)
     (summary,) = summaries([record for record in made if isinstance(record, TextCNNRecord)])
-    means = {bar.stride: bar.mean.estimate for bar in summary.bars if bar.mean is not None}
+    means = {bar.stride: bar.mean.estimate for bar in summary.sweep.bars if bar.mean is not None}
     # Seen before with the same vectors; twice the standard error that 500 shared test questions add is 0.044.
     for stride, seen in {5: 0.562, 10: 0.418, 30: 0.457, 100: 0.264, 500: 0.264}.items():
         assert means[stride] == pytest.approx(seen, abs=0.044)
-    assert next(bar.diverged for bar in summary.bars if bar.stride == 1) > 5, "most trials diverge at 0.1"
+    assert next(bar.diverged for bar in summary.sweep.bars if bar.stride == 1) > 5, "most trials diverge at 0.1"
     answer = " ".join(summary.answer)
     for decided in ("5 above 10", "5 above 30", "5 above 100", "10 above 100", "30 above 100"):
         assert decided in answer

@@ -14,16 +14,7 @@ import pooch
 import requests
 from tqdm import tqdm
 
-from hw4.data.locate import (
-    HOMEWORK_VERSION,
-    IMAGES,
-    LARGEST,
-    MODEL,
-    QUESTIONS,
-    Published,
-    model_version,
-    read_verified,
-)
+from hw4.data.locate import HOMEWORK_VERSION, IMAGES, LARGEST, MODEL, QUESTIONS, Published, model_version, read_verified
 from hw4.errors import DataError, SpecError
 
 RETRIES = 2

@@ -13,8 +13,8 @@ from hw4.files import AUDIT
 from hw4.records import AuditedRun, AuditRecord, read_record
 from hw4.report import notebook
 from hw4.report.drawing import DPI, error_bar, plain_log, style
-from hw4.report.entry import CHOICE, Entry, again, data_words
-from hw4.report.words import SETTLED_PASS, show
+from hw4.report.entry import CHOICE, Entry, Table, again, data_words
+from hw4.report.words import SETTLED_PASS, plural, show
 from hw4.specs import AUDIT_SEEDS, NOTEBOOK_SEEDS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
@@ -79,20 +79,21 @@ def _bookkeeping_rows(record: AuditRecord) -> Iterator[Row]:
 
 
 def _evaluation_rows(record: AuditRecord) -> Iterator[Row]:
-    pixels, cost = record.pixels, record.evaluation
+    pixels = record.pixels
+    theirs, ours, training = (record.evaluation[f"{what}_seconds"] for what in ("notebook", "right", "pass"))
     yield (
         "Largest standardised test pixel: std + 1e-6",
-        f"{pixels.largest_notebook:,.0f}",
-        f"{pixels.largest_right:.1f}",
-        f"{pixels.above_100_notebook} of {record.data.n_test:,} test images have a pixel above 100; test loss "
-        f"{pixels.test_loss_notebook:.3f} against {pixels.test_loss_right:.3f}, accuracy "
-        f"{pixels.test_accuracy_notebook:.3f} against {pixels.test_accuracy_right:.3f} (one seed)",
+        f"{pixels['largest_notebook']:,.0f}",
+        f"{pixels['largest_right']:.1f}",
+        f"{pixels['above_100_notebook']:.0f} of {record.data.n_test:,} test images have a pixel above 100; test loss "
+        f"{pixels['test_loss_notebook']:.3f} against {pixels['test_loss_right']:.3f}, accuracy "
+        f"{pixels['test_accuracy_notebook']:.3f} against {pixels['test_accuracy_right']:.3f} (one seed)",
     )
     yield (
         "Processor seconds of an evaluation: four passes forward, one batch each",
-        f"{cost.notebook_seconds:.2f}",
-        f"{cost.right_seconds:.2f}",
-        f"times {cost.notebook_seconds / cost.right_seconds:.1f}; a training pass takes {cost.pass_seconds:.2f}",
+        f"{theirs:.2f}",
+        f"{ours:.2f}",
+        f"times {theirs / ours:.1f}; a training pass takes {training:.2f}",
     )
 
 
@@ -140,61 +141,38 @@ def _question_rows(record: AuditRecord) -> Iterator[Row]:
     )
 
 
-def answers(record: AuditRecord) -> list[str]:
+def answers(record: AuditRecord) -> Iterator[str]:
     """What the audit says."""
-    right, notebook = ratio(record, "right"), ratio(record, "notebook")
-    levels = {
-        variant: (
-            statistics.fmean(level(run, "notebook") for run in record.runs if run.variant == variant),
-            statistics.fmean(level(run, "right") for run in record.runs if run.variant == variant),
-        )
-        for variant in ("pool", "pool-batchnorm")
-    }
     sides = {"below": "smoother", "above": "rougher", "not decided": "not decidedly smoother or rougher"}
-    same = right.compared_with(1) == notebook.compared_with(1)
-    text = (
-        f"The notebook's smoothness without BatchNorm is {levels['pool'][0]:.3g} where the definition gives "
-        f"{levels['pool'][1]:.3g}, with it {levels['pool-batchnorm'][0]:.3g} where it gives "
-        f"{levels['pool-batchnorm'][1]:.3g}. By the notebook's way the network with BatchNorm is "
-        f"{sides[notebook.compared_with(1)]} ({show(notebook, digits=2)}), measured right it is "
-        f"{sides[right.compared_with(1)]} ({show(right, digits=2)})"
+    (right, side), (notebook, their_side) = (
+        (show(found, digits=2), sides[found.compared_with(1)])
+        for found in (ratio(record, "right"), ratio(record, "notebook"))
     )
-    found = [f"{text}; {'the order is the same, the numbers are not' if same else 'the flaws change the answer'}."]
+    (plain, plain_right), (normed, normed_right) = (
+        [statistics.fmean(level(run, way) for run in runs) for way in ("notebook", "right")] for runs in _arms(record)
+    )
+    yield (
+        f"The notebook's smoothness without BatchNorm is {plain:.3g} where the definition gives {plain_right:.3g}, "
+        f"with it {normed:.3g} where it gives {normed_right:.3g}. By the notebook's way the network with BatchNorm is "
+        f"{their_side} ({notebook}), measured right it is {side} ({right}); "
+        f"{'the order is the same, the numbers are not' if side == their_side else 'the flaws change the answer'}."
+    )
     lost = [stride for stride in record.strides if stride.diverged]
     if lost:
-        found.append(
+        yield (
             f"In the sweep {sum(stride.diverged for stride in lost)} runs diverged, at stride "
             f"{', '.join(str(stride.stride) for stride in lost)}; averaged in, they look like a property of the stride."
         )
-    found.append("Discarded ReLUs change nothing here: the exercise's text CNN asks for none.")
+    yield "Discarded ReLUs change nothing here: the exercise's text CNN asks for none."
     if record.notebook is None:
-        found.append(
+        yield (
             "The numbers that the notebook printed are not held against ours here: that takes FashionMNIST and TREC, "
             "with 'hw4 audit --data real'."
         )
-    return found
 
 
-def alt_text() -> str:
-    """Describe the figure for those who cannot see it."""
-    return (
-        "Smoothness over passes by the notebook's way and done right, the ratio with BatchNorm over without for each "
-        "flaw, and the sweep's means with and without lost runs. The table that follows gives the values."
-    )
-
-
-def caption(record: AuditRecord) -> str:
-    """What was audited."""
-    seeds = len({run.seed for run in record.runs})
-    return (
-        f"{record.data.title}, {record.data.n_train:,} training images, {record.questions_data.title}; learning rate "
-        f"{record.learning_rate:g}, {seeds} seed{'s' if seeds > 1 else ''}; the flawed ways are the notebook's, "
-        f"everything else is hw4's"
-    )
-
-
-def figure(record: AuditRecord) -> Figure:
-    """Draw curves, ratios flaw by flaw, and the sweep's means."""
+def figure(record: AuditRecord, caption: str) -> Figure:
+    """Draw curves, ratios flaw by flaw, and the sweep's means, with the caption below."""
     canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
     curves, ratios, strides = canvas.subplots(1, 3)
     _draw_curves(curves, record)
@@ -203,7 +181,7 @@ def figure(record: AuditRecord) -> Figure:
     for ax in (curves, strides):
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
-    canvas.supxlabel("\n".join(textwrap.wrap(caption(record), 150)), fontsize=8, color="#444444")
+    canvas.supxlabel("\n".join(textwrap.wrap(caption, 150)), fontsize=8, color="#444444")
     return canvas
 
 
@@ -226,12 +204,8 @@ def _draw_ratios(ax: Axes, record: AuditRecord) -> None:
     for y, (way, label) in enumerate(WAYS.items()):
         found, color = ratio(record, way), "#0072B2" if way == "right" else "#D55E00"
         ax.errorbar(found.estimate, -y, xerr=error_bar(found), fmt="o", capsize=3, color=color)
-        place: dict[str, Any] = {
-            "xycoords": ("axes fraction", "data"),
-            "xytext": (4, 17),
-            "textcoords": "offset points",
-        }
-        ax.annotate(textwrap.fill(label, 26), (0, -y), fontsize=8, va="center", **place)
+        place: dict[str, Any] = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points"}
+        ax.annotate(textwrap.fill(label, 26), (0, -y), xytext=(4, 17), fontsize=8, va="center", **place)
     ax.axvline(1, color="#444444", linestyle=":")
     ax.set(title="With BatchNorm over without", xlabel="ratio of smoothness", xscale="log", yticks=[])
     ax.set_ylim(-len(WAYS) + 0.5, 0.7)
@@ -240,24 +214,18 @@ def _draw_ratios(ax: Axes, record: AuditRecord) -> None:
 
 def _bars(ax: Axes, record: AuditRecord) -> None:
     """The sweep's means in both ways, side by side."""
-    names = [str(stride.stride) for stride in record.strides]
-    ax.bar(
-        [x - 0.2 for x in range(len(names))],
-        [stride.notebook for stride in record.strides],
-        0.4,
-        color="#D55E00",
-        label="lost runs averaged in, the notebook",
-        hatch="//",
-        alpha=0.7,
-    )
-    means = [statistics.fmean(stride.trained) if stride.trained else 0 for stride in record.strides]
-    ax.bar([x + 0.2 for x in range(len(names))], means, 0.4, color="#0072B2", label="runs that trained")
-    for x, stride in enumerate(record.strides):
+    places, strides = range(len(record.strides)), record.strides
+    averaged, trained = ([x + shift for x in places] for shift in (-0.2, 0.2))
+    means = [statistics.fmean(stride.trained) if stride.trained else 0 for stride in strides]
+    flawed: dict[str, Any] = {"color": "#D55E00", "hatch": "//", "alpha": 0.7}
+    label = "lost runs averaged in, the notebook"
+    ax.bar(averaged, [stride.notebook for stride in strides], 0.4, label=label, **flawed)
+    ax.bar(trained, means, 0.4, color="#0072B2", label="runs that trained")
+    above: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8}
+    for x, stride in zip(averaged, strides, strict=True):
         if stride.diverged:
-            place = (x - 0.2, stride.notebook)
-            words = f"{stride.diverged} lost"
-            ax.annotate(words, place, xytext=(0, 3), textcoords="offset points", ha="center", fontsize=8)
-    ax.set_xticks(range(len(names)), names)
+            ax.annotate(f"{stride.diverged} lost", (x, stride.notebook), **above)
+    ax.set_xticks(places, [str(stride.stride) for stride in strides])
     ax.set(title="Text CNN: mean accuracy", xlabel="stride", ylabel="share of test questions")
 
 
@@ -279,36 +247,39 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
 
 def entries(record: AuditRecord) -> list[Entry]:
     """The report's parts on an audit."""
-    about: dict[str, Any] = {"rerun": _again(record), "environments": [record.environment]}
-    about["data"] = [data_words(record.data), data_words(record.questions_data)]
+    printed, seeds = record.notebook, len({run.seed for run in record.runs})
+    caption = (
+        f"{record.data.title}, {record.data.n_train:,} training images, {record.questions_data.title}; learning rate "
+        f"{record.learning_rate:g}, {plural(seeds, 'seed')}; the flawed ways are the notebook's, everything else is "
+        f"hw4's"
+    )
+    repeats = len({run.seed for run in printed.repeated}) if printed else NOTEBOOK_SEEDS
+    about: dict[str, Any] = {
+        "environments": [record.environment],
+        "data": [data_words(record.data), data_words(record.questions_data)],
+        "rerun": again(
+            "audit",
+            data=(CHOICE[record.data.name], None),
+            seeds=(seeds, AUDIT_SEEDS),
+            notebook_seeds=(repeats, NOTEBOOK_SEEDS),
+            passes=(len(record.runs[0].train_loss) - 1, 10),
+        ),
+    }
+    table: Table = (
+        "Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
+        HEADER,
+        rows(record),
+    )
     flaws = Entry(
         title="The solved notebook, audited",
         question="What did the homework's solved notebook report, and what does each of its flaws change?",
+        answer=list(answers(record)),
+        tables=[table],
         file_name="audit.png",
-        figure=figure(record),
-        alt=alt_text(),
-        caption=caption(record),
-        tables=[
-            (
-                "Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
-                HEADER,
-                rows(record),
-            )
-        ],
-        answer=answers(record),
+        figure=figure(record, caption),
+        alt="Smoothness over passes by the notebook's way and done right, the ratio with BatchNorm over without for "
+        "each flaw, and the sweep's means with and without lost runs. The table that follows gives the values.",
+        caption=caption,
         **about,
     )
-    return [flaws, *(notebook.entries(record.notebook, **about) if record.notebook is not None else [])]
-
-
-def _again(record: AuditRecord) -> str:
-    """The command that makes the audit's record again."""
-    seeds, passes = len({run.seed for run in record.runs}), len(record.runs[0].train_loss) - 1
-    repeats = len({run.seed for run in record.notebook.repeated}) if record.notebook else NOTEBOOK_SEEDS
-    return again(
-        "audit",
-        data=(CHOICE[record.data.name], None),
-        seeds=(seeds, AUDIT_SEEDS),
-        notebook_seeds=(repeats, NOTEBOOK_SEEDS),
-        passes=(passes, 10),
-    )
+    return [flaws, *([notebook.entry(printed, **about)] if printed else [])]

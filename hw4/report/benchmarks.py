@@ -1,17 +1,18 @@
 """The benchmarks' table and picture, from a run that pytest-benchmark saved."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from hw4.errors import RecordError, first_problem
 from hw4.records import Environment
-from hw4.report.drawing import DPI, legend_below
+from hw4.report.drawing import DPI, error_bar, legend_below
 from hw4.report.entry import Entry
+from hw4.report.words import show
+from hw4.stats import Interval
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -35,21 +36,32 @@ class TimedWorkload(BaseModel):
     peak_fraction: Positive
 
     @property
-    def rate(self) -> str:
-        """Examples per second with their unit."""
-        if self.images_per_second is not None:
-            return f"{self.images_per_second:,.0f} images"
-        return f"{self.questions_per_second or 0:,.0f} questions"
+    def faster(self) -> Interval:
+        """How many times faster than plain PyTorch it is: median of paired rounds, 95% bootstrap interval."""
+        return Interval(self.ratio, min(self.low, self.ratio), max(self.high, self.ratio), 2)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its row in the table."""
+        images, questions = self.images_per_second, self.questions_per_second or 0
+        return (
+            self.name,
+            f"{self.parameters:,}",
+            f"{self.multiply_adds / 1e9:.3g} G",
+            f"{self.plain_seconds:.3f}",
+            f"{self.seconds:.3f}",
+            show(self.faster, digits=2),
+            f"{questions:,.0f} questions" if images is None else f"{images:,.0f} images",
+            f"{self.peak_fraction:.0%}",
+        )
 
 
-@dataclass(frozen=True)
-class SavedRun:
+class SavedRun(NamedTuple):
     """One run of the benchmarks."""
 
-    path: Path
     date: str
     environment: Environment
-    rows: tuple[TimedWorkload, ...]
+    rows: list[TimedWorkload]
 
 
 def newest_run(folder: Path) -> Path | None:
@@ -61,28 +73,20 @@ def read_run(path: Path) -> SavedRun:
     """Read a saved run; raises RecordError when it holds no benchmarks of this suite."""
     try:
         contents: dict[str, Any] = json.loads(path.read_bytes())
-        rows = tuple(
-            TimedWorkload.model_validate(
-                {
-                    "name": row["params"]["name"],
-                    "group": row["group"],
-                    "seconds": row["stats"]["median"],
-                    **row["extra_info"],
-                }
+        rows = [
+            TimedWorkload(
+                name=row["params"]["name"], group=row["group"], seconds=row["stats"]["median"], **row["extra_info"]
             )
             for row in contents["benchmarks"]
-        )
+        ]
         environment = Environment.model_validate_json(json.dumps(contents["environment"]))
         date = str(contents["datetime"])[:16].replace("T", " ")
-    except ValidationError as error:
-        raise RecordError(
-            f"{path} was not saved by these benchmarks ({first_problem(error)}); delete it and run 'pytest benchmarks'"
-        ) from error
     except (ValueError, KeyError, TypeError) as error:
+        problem = first_problem(error) if isinstance(error, ValidationError) else f"{error!r:.80}"
         raise RecordError(
-            f"{path} is not a saved run of these benchmarks ({error!r:.80}); delete it and run 'pytest benchmarks'"
+            f"{path} is not a saved run of these benchmarks ({problem}); delete it and run 'pytest benchmarks'"
         ) from error
-    return SavedRun(path, date, environment, rows)
+    return SavedRun(date, environment, rows)
 
 
 EXPLANATION = (
@@ -91,6 +95,7 @@ EXPLANATION = (
     "share that hw4 reaches of the multiply-adds per second of this machine's own fastest product of two matrices of "
     "1024 x 1024"
 )
+
 HEADER = (
     "workload",
     "parameters",
@@ -103,46 +108,14 @@ HEADER = (
 )
 
 
-def table_rows(run: SavedRun) -> list[tuple[str, ...]]:
-    """The table: one row for each workload."""
-    return [
-        (
-            row.name,
-            f"{row.parameters:,}",
-            f"{row.multiply_adds / 1e9:.3g} G",
-            f"{row.plain_seconds:.3f}",
-            f"{row.seconds:.3f}",
-            f"{row.ratio:.2f} [{row.low:.2f},\u00a0{row.high:.2f}]",
-            row.rate,
-            f"{row.peak_fraction:.0%}",
-        )
-        for row in run.rows
-    ]
-
-
-def caption(run: SavedRun) -> str:
-    """What the picture shows."""
-    return (
-        "Processor time of plain PyTorch over that of hw4, one thread, median of paired rounds with 95% bootstrap "
-        f"intervals; saved {run.date}"
-    )
-
-
 def ratio_chart(run: SavedRun) -> Figure:
     """Draw the ratios to plain PyTorch with their intervals, on a logarithmic axis that includes 1."""
     canvas = Figure(figsize=(8, 1.6 + 0.42 * len(run.rows)), dpi=DPI, layout="constrained")
     ax = canvas.subplots()
     for y, row in enumerate(reversed(run.rows)):
-        ax.errorbar(
-            row.ratio,
-            y,
-            xerr=[[max(0.0, row.ratio - row.low)], [max(0.0, row.high - row.ratio)]],
-            fmt="o",
-            color="#0072B2",
-            ecolor="#0072B2",
-            capsize=4,
-            label="median of paired rounds, 95% bootstrap interval",
-        )
+        look: dict[str, Any] = {"fmt": "o", "color": "#0072B2", "ecolor": "#0072B2", "capsize": 4}
+        label = "median of paired rounds, 95% bootstrap interval"
+        ax.errorbar(row.ratio, y, xerr=error_bar(row.faster), label=label, **look)
         ax.annotate(f"{row.ratio:.2f}", (row.ratio, y), xytext=(0, 6), textcoords="offset points", ha="center")
     ax.axvline(1, color="#444444", linestyle=":", label="as fast as plain PyTorch")
     ax.set_xscale("log", base=2)
@@ -160,40 +133,38 @@ def answers(run: SavedRun) -> list[str]:
     """What the run says, workload by workload that is decided."""
     slower = [row.name for row in run.rows if row.high < 1]
     undecided = [row.name for row in run.rows if row.low <= 1 <= row.high]
-    faster = [row for row in run.rows if row.low > 1]
+    faster = sorted((row for row in run.rows if row.low > 1), key=lambda row: row.ratio)
     sentences = []
     if faster:
-        low, high = min(faster, key=lambda row: row.ratio), max(faster, key=lambda row: row.ratio)
+        low, high = faster[0], faster[-1]
         sentences.append(
             f"{len(faster)} of {len(run.rows)} workloads are faster than plain PyTorch, from {low.ratio:.2f} times "
             f"({low.name}) to {high.ratio:.2f} times ({high.name})."
         )
-    if undecided:
-        sentences.append(f"Not decided: {', '.join(undecided)}.")
-    if slower:
-        sentences.append(f"Slower than plain PyTorch: {', '.join(slower)}.")
-    return sentences
+    sentences += [f"Not decided: {', '.join(undecided)}."] if undecided else []
+    return [*sentences, *([f"Slower than plain PyTorch: {', '.join(slower)}."] if slower else [])]
 
 
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:
     """The report's part on the newest run of the benchmarks saved below the folder or beside it."""
     places = (folder, folder / "benchmarks", folder.parent / "benchmarks")
-    path = next((run for place in places if (run := newest_run(place)) is not None), None)
-    return [] if path is None else [_entry(path)]
-
-
-def _entry(path: Path) -> Entry:
+    path = next((found for place in places if (found := newest_run(place)) is not None), None)
+    if path is None:
+        return []
     run = read_run(path)
-    return Entry(
-        title="Benchmarks: hw4 beside plain PyTorch",
-        question="How fast is hw4, beside the same work written plainly, and beside what this machine can do?",
-        file_name="benchmarks.png",
-        figure=ratio_chart(run),
-        caption=caption(run),
-        alt=f"How many times faster than plain PyTorch each workload is. {' '.join(answers(run))}",
-        tables=[("", HEADER, table_rows(run))],
-        answer=answers(run),
-        rerun="pytest benchmarks",
-        environments=[run.environment],
-        data=[f"Saved run {path.name}", EXPLANATION],
-    )
+    return [
+        Entry(
+            title="Benchmarks: hw4 beside plain PyTorch",
+            question="How fast is hw4, beside the same work written plainly, and beside what this machine can do?",
+            answer=answers(run),
+            tables=[("", HEADER, [row.cells for row in run.rows])],
+            file_name="benchmarks.png",
+            figure=ratio_chart(run),
+            alt=f"How many times faster than plain PyTorch each workload is. {' '.join(answers(run))}",
+            caption="Processor time of plain PyTorch over that of hw4, one thread, median of paired rounds with 95% "
+            f"bootstrap intervals; saved {run.date}",
+            rerun="pytest benchmarks",
+            environments=[run.environment],
+            data=[f"Saved run {path.name}", EXPLANATION],
+        )
+    ]

@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from hw4.specs import VARIANTS
 from hw4.stats import Interval
@@ -21,10 +21,17 @@ def style(variant: str) -> dict[str, Any]:
     return {"color": chosen.color, "marker": chosen.marker, "linestyle": chosen.linestyle}
 
 
-def error_bar(found: Interval) -> list[list[float]]:
-    """An interval's arms below and above its estimate, for matplotlib; none for one seed."""
-    low, high = (found.low, found.high) if found.n > 1 else (found.estimate, found.estimate)
+def error_bar(found: Interval, *, bracket: bool = False) -> list[list[float]]:
+    """An interval's arms below and above its estimate, for matplotlib; none for one seed, unless it is a bracket."""
+    low, high = (found.low, found.high) if found.n > 1 or bracket else (found.estimate, found.estimate)
     return [[found.estimate - low], [high - found.estimate]]
+
+
+def over_passes(ax: Axes, title: str, unit: str) -> None:
+    """Title and label axes on which something is drawn over passes."""
+    ax.set(title=title, xlabel="passes through the training data", ylabel=unit)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.grid(alpha=0.3)
 
 
 def legend_below(canvas: Figure, note: str = "") -> None:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from matplotlib.figure import Figure
+from pydantic import BaseModel
 
-from hw4.records import DataIdentity, Environment, QuestionIdentity
+from hw4.errors import RecordError
+from hw4.records import ConvNetRecord, DataIdentity, Environment, QuestionIdentity, TextCNNRecord
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Caption, header and rows."""
@@ -23,9 +25,9 @@ class Entry:
     title: str
     question: str
     answer: Sequence[str]
-    tables: Sequence[Table]
     rerun: str
     caption: str
+    tables: Sequence[Table] = ()
     environments: Sequence[Environment] = ()
     data: Sequence[str] = ()
     seconds: float | None = None
@@ -65,6 +67,11 @@ def again(command: str, **options: tuple[object, object]) -> str:
     return " ".join(words)
 
 
+def changed(spec: BaseModel, *names: str) -> dict[str, tuple[object, object]]:
+    """Settings of a run with their defaults, as :func:`again` takes them."""
+    return {name: (getattr(spec, name), type(spec).model_fields[name].default) for name in names}
+
+
 CHOICE = {"fashion-mnist": "real", "digits": "embedded", "trec": "real", "grammar": "embedded"}
 """What ``--data`` says for a data set."""
 
@@ -77,6 +84,32 @@ def data_words(data: DataIdentity | QuestionIdentity) -> str:
         f"{data.title}: {data.n_train:,} training and {data.n_test:,} test {what}{vectors}, SHA-256 of what was used "
         f"{data.checksum}"
     )
+
+
+def images_words(data: DataIdentity, *, tested: bool = False) -> str:
+    """Which images were used, in short, as below figures."""
+    test = f" and {data.n_test:,} test" if tested else ""
+    return f"{data.title}, {data.n_train:,} training{test} images, data sha256 {data.checksum[:12]}"
+
+
+def mixed(records: Sequence[ConvNetRecord | TextCNNRecord]) -> list[str]:
+    """Why these records cannot stand together, each reason in a sentence with the way out; mostly none."""
+    sources: dict[str, dict[object, str]] = {
+        "data sets": {record.data: data_words(record.data) for record in records},
+        "versions of the code": {record.environment.code: record.environment.code[:12] for record in records},
+    }
+    return [
+        f"the {len(records)} records come from {len(names)} {what} ({', '.join(sorted(names.values()))}) and do not "
+        f"belong together; make them again with --fresh or report them from separate folders"
+        for what, names in sources.items()
+        if len(names) > 1
+    ]
+
+
+def require_unmixed(records: Sequence[ConvNetRecord | TextCNNRecord]) -> None:
+    """Raise RecordError when these records cannot stand together."""
+    if faults := mixed(records):
+        raise RecordError(faults[0])
 
 
 def _circumstances(made: Environment) -> str:

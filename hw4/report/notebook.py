@@ -10,17 +10,18 @@ correction goes over all tests that were possible. On seconds only a ratio can b
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.special import expit, logit
 from scipy.stats import fisher_exact
 
-from hw4.records import AuditedStride, NotebookAudit, PrintedRun, PrintedStride, RepeatedRun, TimedIteration
+from hw4.records import AuditedStride, NotebookAudit, PrintedRun, RepeatedRun, TimedIteration
 from hw4.report.drawing import DPI, legend_below
 from hw4.report.entry import Entry
 from hw4.report.words import show
@@ -53,24 +54,15 @@ STRIDE_HEADER = (
 )
 
 
-def logit(share: float) -> float:
-    """log(share / (1 - share)); shares nearer to 0 or 1 than half a printed digit are taken as so far away."""
-    share = min(max(share, HALF_DIGIT), 1 - HALF_DIGIT)
-    return math.log(share / (1 - share))
-
-
-def expit(value: float) -> float:
-    """The share with this logit."""
-    return 1 / (1 + math.exp(-value))
-
-
-@dataclass(frozen=True)
-class Judged:
-    """A printed number beside where one of ours would lie.
+class Number(NamedTuple):
+    """A printed number of one run, metric and iteration beside where one of ours would lie.
 
     ``deviation`` is its distance from the middle of our prediction interval, in half-widths: 1 is the interval's end.
     """
 
+    run: str
+    metric: Metric
+    iteration: int
     printed: float
     ours: Interval
     deviation: float
@@ -81,23 +73,26 @@ class Judged:
         return abs(self.deviation) <= 1
 
 
-def judge(printed: float, ours: Sequence[float], metric: Metric) -> Judged:
-    """Hold a printed number against the 95% prediction interval of at least two of ours."""
-    scale: tuple[Callable[[float], float], Callable[[float], float]]
-    scale = (math.log, math.exp) if metric.endswith("loss") else (logit, expit)
+def judge(printed: float, ours: Sequence[float], metric: Metric) -> tuple[Interval, float]:
+    """The 95% prediction interval of at least two of ours, and how many half-widths off its middle a number lies.
+
+    Shares nearer to 0 or 1 than half a printed digit are taken as so far away.
+    """
+    scale: tuple[Callable[[float], float], Callable[[float], float]] = (math.log, math.exp)
+    if not metric.endswith("loss"):
+        scale = (lambda share: float(logit(min(max(share, HALF_DIGIT), 1 - HALF_DIGIT))), expit)
     found = prediction_interval([scale[0](value) for value in ours])
-    low, middle, high = (scale[1](value) for value in (found.low, found.estimate, found.high))
+    low, middle, high = (float(scale[1](value)) for value in (found.low, found.estimate, found.high))
     nearest = min(max(middle, printed - HALF_DIGIT), printed + HALF_DIGIT)
-    half_width = (found.high - found.low) / 2
-    distance = scale[0](nearest) - found.estimate
-    deviation = (
-        0.0 if abs(distance) < 1e-12 else distance / half_width if half_width else math.copysign(math.inf, distance)
-    )
-    return Judged(printed, Interval(middle, low, high, found.n), deviation)
+    half_width, distance = (found.high - found.low) / 2, scale[0](nearest) - found.estimate
+    if abs(distance) < 1e-12:
+        deviation = 0.0
+    else:
+        deviation = distance / half_width if half_width else math.copysign(math.inf, distance)
+    return Interval(middle, low, high, found.n), deviation
 
 
-@dataclass(frozen=True)
-class RepeatedStride:
+class RepeatedStride(NamedTuple):
     """A stride's printed trials beside ours; p-values are None where there is nothing to test, else adjusted by Holm.
 
     ``smallest`` is the smallest p-value that the permutation test could have given before the correction.
@@ -112,38 +107,27 @@ class RepeatedStride:
     smallest: float
 
 
-@dataclass(frozen=True)
-class Reproduction:
+class Reproduction(NamedTuple):
     """Every printed number beside ours, judged.
 
-    ``numbers`` has, for each printed run, metric by metric, its iterations; ``left_out`` the same outside counts for
-    each session of ours, held against the others. ``as_coded`` are the numbers held against runs on as many images as
-    the notebook's code draws. ``exploded`` are the seeds of sessions whose test loss is ten times the median session's
-    somewhere, by standardised test pixels that explode, and ``without`` the numbers held against the other sessions.
+    ``sessions`` counts, for each session of ours, the numbers outside the intervals of the others. ``as_coded`` are
+    the numbers held against runs on as many images as the notebook's code draws. ``exploded`` are the seeds of sessions
+    whose test loss is ten times the median session's somewhere, by standardised test pixels that explode, and
+    ``without`` the numbers held against the other sessions.
     """
 
     audit: NotebookAudit
-    numbers: dict[str, dict[Metric, list[Judged]]]
-    as_coded: dict[str, dict[Metric, list[Judged]]]
-    left_out: dict[str, list[int]]
+    numbers: list[Number]
+    as_coded: list[Number]
+    sessions: list[int]
     exploded: list[int]
-    without: dict[str, dict[Metric, list[Judged]]]
+    without: list[Number]
     strides: list[RepeatedStride]
 
-    @property
-    def total(self) -> int:
-        """How many numbers were judged."""
-        return len(_all(self.numbers))
 
-    @property
-    def inside(self) -> int:
-        """How many of them are inside."""
-        return sum(each.inside for each in _all(self.numbers))
-
-    @property
-    def sessions_outside(self) -> list[int]:
-        """Of each session of ours, how many numbers lie outside the intervals of the others."""
-        return [sum(counts) for counts in zip(*self.left_out.values(), strict=True)]
+def inside(numbers: Sequence[Number]) -> int:
+    """How many of some numbers are inside."""
+    return sum(each.inside for each in numbers)
 
 
 def reproduce(audit: NotebookAudit) -> Reproduction:
@@ -151,14 +135,14 @@ def reproduce(audit: NotebookAudit) -> Reproduction:
     as_printed = [run for run in audit.repeated if run.n_train == audit.printed.n_train]
     as_coded = [run for run in audit.repeated if run.n_train != audit.printed.n_train]
     exploded = _exploded(as_printed)
-    others = [run for run in as_printed if run.seed not in exploded]
+    left_out = [_left_out(run, as_printed) for run in audit.printed.runs]
     return Reproduction(
         audit,
-        numbers={run.title: _judge_run(run, as_printed) for run in audit.printed.runs},
-        as_coded={run.title: _judge_run(run, as_coded) for run in audit.printed.runs},
-        left_out={run.title: _left_out(run, as_printed) for run in audit.printed.runs},
+        numbers=_judged(audit.printed.runs, as_printed),
+        as_coded=_judged(audit.printed.runs, as_coded),
+        sessions=[sum(counts) for counts in zip(*left_out, strict=True)],
         exploded=exploded,
-        without={run.title: _judge_run(run, others) for run in audit.printed.runs},
+        without=_judged(audit.printed.runs, [run for run in as_printed if run.seed not in exploded]),
         strides=_judge_strides(audit),
     )
 
@@ -174,27 +158,21 @@ def _exploded(runs: Sequence[RepeatedRun]) -> list[int]:
     return sorted(found)
 
 
-def _all(numbers: dict[str, dict[Metric, list[Judged]]]) -> list[Judged]:
-    return [each for rows in numbers.values() for found in rows.values() for each in found]
-
-
-def _values(runs: Sequence[RepeatedRun | PrintedRun], metric: Metric) -> list[tuple[float, ...]]:
+def _values(runs: Sequence[RepeatedRun], metric: Metric) -> list[tuple[float, ...]]:
     """Iteration by iteration, one value of each run."""
     return list(zip(*(getattr(run, metric) for run in runs), strict=True))
 
 
-def _judge_run(printed: PrintedRun, repeated: Sequence[RepeatedRun]) -> dict[Metric, list[Judged]]:
-    """A printed run held against ours of its variant; nothing where fewer than two of ours trained."""
-    ours = [run for run in repeated if run.variant == printed.variant]
-    if len(ours) < 2:
-        return {}
-    return {
-        metric: [
-            judge(value, values, metric)
-            for value, values in zip(getattr(printed, metric), _values(ours, metric), strict=False)  # fewer passes
-        ]
-        for metric in METRICS
-    }
+def _judged(printed: Sequence[PrintedRun], repeated: Sequence[RepeatedRun]) -> list[Number]:
+    """Printed runs held against ours of their variants; nothing where fewer than two of ours trained."""
+    numbers = []
+    for run in printed:
+        ours = [each for each in repeated if each.variant == run.variant]
+        for metric in METRICS if len(ours) > 1 else ():
+            pairs = zip(getattr(run, metric), _values(ours, metric), strict=False)  # of ours there may be fewer passes
+            for iteration, (value, values) in enumerate(pairs, 1):
+                numbers.append(Number(run.title, metric, iteration, value, *judge(value, values, metric)))
+    return numbers
 
 
 def _left_out(printed: PrintedRun, repeated: Sequence[RepeatedRun]) -> list[int]:
@@ -206,46 +184,30 @@ def _left_out(printed: PrintedRun, repeated: Sequence[RepeatedRun]) -> list[int]
     for metric in METRICS:
         for values in _values(ours, metric):
             for place, value in enumerate(values):
-                others = [*values[:place], *values[place + 1 :]]
-                counts[place] += not judge(round(value, 3), others, metric).inside
+                _, deviation = judge(round(value, 3), [*values[:place], *values[place + 1 :]], metric)
+                counts[place] += abs(deviation) > 1
     return counts
 
 
 def _judge_strides(audit: NotebookAudit) -> list[RepeatedStride]:
-    """Every stride's tests, corrected together."""
+    """Every stride's tests, corrected together: accuracies of the trials that trained, and how many were lost.
+
+    Argmax of scores that are no numbers gives class 0's share exactly: such a printed trial was lost.
+    """
     ours = {stride.stride: stride for stride in audit.strides}
-    pairs = [(each, ours[each.stride]) for each in audit.printed.strides if each.stride in ours]
-    trained = [(_trained(printed, audit.class_0_share), stride.trained) for printed, stride in pairs]
-    tested = [index for index, each in enumerate(trained) if min(map(len, each)) >= 2]
-    lost = [
-        _lost_test(len(printed.accuracies) - len(left), len(left), stride)
-        for (printed, stride), (left, _) in zip(pairs, trained, strict=True)
-    ]
-    adjusted = holm([*(permutation_test(*trained[index]) for index in tested), *lost])
-    of_trained = dict(zip(tested, adjusted, strict=False))
-    return [
-        RepeatedStride(
-            stride=printed.stride,
-            printed=left,
-            printed_lost=len(printed.accuracies) - len(left),
-            ours=stride,
-            trained_p=of_trained.get(index),
-            lost_p=adjusted[len(tested) + index],
-            smallest=2 / math.comb(len(left) + len(right), len(left)),
-        )
-        for index, ((printed, stride), (left, right)) in enumerate(zip(pairs, trained, strict=True))
-    ]
-
-
-def _lost_test(printed_lost: int, printed_trained: int, ours: AuditedStride) -> float:
-    """P-value of Fisher's exact test that as large a share of trials was lost."""
-    counts = np.array([[printed_lost, printed_trained], [ours.diverged, len(ours.trained)]])
-    return float(fisher_exact(counts).pvalue)
-
-
-def _trained(printed: PrintedStride, class_0_share: float) -> list[float]:
-    """The accuracies of trials that trained: argmax of scores that are no numbers gives class 0's share exactly."""
-    return [accuracy for accuracy in printed.accuracies if abs(accuracy - class_0_share) > HALF_DIGIT]
+    found = []
+    for each in audit.printed.strides:
+        if (mine := ours.get(each.stride)) is not None:
+            left = [value for value in each.accuracies if abs(value - audit.class_0_share) > HALF_DIGIT]
+            gone, n = len(each.accuracies) - len(left), len(left) + len(mine.trained)
+            trained = permutation_test(left, mine.trained) if min(len(left), len(mine.trained)) >= 2 else None
+            lost = float(fisher_exact(np.array([[gone, len(left)], [mine.diverged, len(mine.trained)]])).pvalue)
+            smallest = 2 / math.comb(n, len(left))
+            found.append(RepeatedStride(each.stride, left, gone, mine, trained, lost, smallest))
+    tested = [each.trained_p for each in found if each.trained_p is not None]
+    adjusted = iter(holm([*tested, *(each.lost_p for each in found)]))
+    found = [each if each.trained_p is None else each._replace(trained_p=next(adjusted)) for each in found]
+    return [each._replace(lost_p=next(adjusted)) for each in found]
 
 
 def time_ratio(times: Sequence[TimedIteration], layers: str) -> Interval:
@@ -258,32 +220,21 @@ def time_ratio(times: Sequence[TimedIteration], layers: str) -> Interval:
 def run_rows(found: Reproduction) -> list[tuple[str, ...]]:
     """The table's first part: a row for each printed run and metric."""
     rows: list[tuple[str, ...]] = []
-    for title, metrics in found.numbers.items():
-        for metric, judged in metrics.items():
-            outside = [
-                f"{iteration}: {each.printed:.3f}, ours {show(each.ours)}"
-                for iteration, each in enumerate(judged, 1)
-                if not each.inside
-            ]
-            inside = f"{len(judged) - len(outside)} of {len(judged)}"
-            rows.append((f"{title}: {METRICS[metric][0]}", inside, "; ".join(outside) or "none"))
+    for (run, metric), group in groupby(found.numbers, key=lambda each: (each.run, each.metric)):
+        judged = list(group)
+        outside = [f"{n.iteration}: {n.printed:.3f}, ours {show(n.ours)}" for n in judged if not n.inside]
+        count = f"{inside(judged)} of {len(judged)}"
+        rows.append((f"{run}: {METRICS[metric][0]}", count, "; ".join(outside) or "none"))
     return rows
 
 
 def number_rows(found: Reproduction) -> list[tuple[str, ...]]:
     """Every printed number with our prediction interval, iteration by iteration; those outside are marked."""
-    return [
-        (
-            title,
-            str(iteration),
-            *(
-                f"{each.printed:.3f} [{each.ours.low:.3f},\u00a0{each.ours.high:.3f}]" + " outside" * (not each.inside)
-                for each in judged
-            ),
-        )
-        for title, metrics in found.numbers.items()
-        for iteration, judged in enumerate(zip(*metrics.values(), strict=True), 1)
-    ]
+    cells: dict[tuple[str, int], list[str]] = {}
+    for each in found.numbers:
+        cell = f"{each.printed:.3f} [{each.ours.low:.3f},\u00a0{each.ours.high:.3f}]" + " outside" * (not each.inside)
+        cells.setdefault((each.run, each.iteration), []).append(cell)
+    return [(run, str(iteration), *row) for (run, iteration), row in cells.items()]
 
 
 def stride_rows(found: Reproduction) -> list[tuple[str, ...]]:
@@ -318,87 +269,74 @@ def answers(found: Reproduction) -> list[str]:
     return [*_answer_curves(found), *_answer_strides(found), _answer_seconds(found.audit)]
 
 
-def _answer_curves(found: Reproduction) -> list[str]:
-    printed = found.audit.printed
-    if not found.total:
-        return ["Fewer than two of our sessions trained, so the printed curves have nothing to stand beside."]
-    share = found.inside / found.total
-    seeds = max(each.ours.n for each in _all(found.numbers))
-    text = (
-        f"Of {found.total} losses and accuracies that the notebook printed of its {len(printed.runs)} runs, "
-        f"{found.inside} ({share:.1%}) lie within the 95% prediction interval of our {seeds} sessions; chance leaves "
-        f"{(1 - CONFIDENCE) * found.total:.2g} outside, here it is {found.total - found.inside}"
+def _answer_curves(found: Reproduction) -> Iterator[str]:
+    printed, total, kept = found.audit.printed, len(found.numbers), inside(found.numbers)
+    if not total:
+        yield "Fewer than two of our sessions trained, so the printed curves have nothing to stand beside."
+        return
+    seeds, by_chance = max(each.ours.n for each in found.numbers), (1 - CONFIDENCE) * total
+    others = (
+        f"; of our own sessions, each held against the others, {min(found.sessions)} to {max(found.sessions)}"
+        if found.sessions
+        else ""
     )
-    others = found.sessions_outside
-    if others:
-        text += f"; of our own sessions, each held against the others, {min(others)} to {max(others)}"
-    few = found.total - found.inside <= (1 - CONFIDENCE) * found.total
+    few = total - kept <= by_chance
     verdict = " That is no more than chance leaves, so none of them asks for a cause of its own." if few else ""
-    if share < SHARE_INSIDE:
+    if kept / total < SHARE_INSIDE:
         verdict = f" Fewer than {SHARE_INSIDE:.0%} inside is a finding: see the table."
-    sentences = [f"{text}.{verdict}"]
-    sentences += _answer_exploded(found)
-    coded = _all(found.as_coded)
-    if coded:
+    yield (
+        f"Of {total} losses and accuracies that the notebook printed of its {len(printed.runs)} runs, {kept} "
+        f"({kept / total:.1%}) lie within the 95% prediction interval of our {seeds} sessions; chance leaves "
+        f"{by_chance:.2g} outside, here it is {total - kept}{others}.{verdict}"
+    )
+    yield from _answer_exploded(found)
+    if found.as_coded:
         n_coded = min(run.n_train for run in found.audit.repeated)
-        sentences.append(
+        yield (
             f"It printed {printed.n_train:,} training images, but its code draws {n_coded:,}: on so many of ours "
-            f"{sum(each.inside for each in coded)} of {len(coded)} are inside."
+            f"{inside(found.as_coded)} of {len(found.as_coded)} are inside."
         )
     if found.audit.diverged:
-        sentences.append(f"Of ours, these runs diverged and stand in no interval: {'; '.join(found.audit.diverged)}.")
-    return sentences
+        yield f"Of ours, these runs diverged and stand in no interval: {'; '.join(found.audit.diverged)}."
 
 
-def _answer_exploded(found: Reproduction) -> list[str]:
+def _answer_exploded(found: Reproduction) -> Iterator[str]:
     """What the sessions whose test pixels explode do to the intervals of test losses."""
     if not found.exploded:
-        return []
-    losses = [each for metrics in found.numbers.values() for each in metrics.get("test_loss", [])]
+        return
+    losses = [each for each in found.numbers if each.metric == "test_loss"]
     mute = sum(each.ours.high > TELLING * each.ours.low for each in losses)
-    runs = [run for run in found.audit.repeated if run.seed in found.exploded]
-    worst = max(value for run in runs for value in run.test_loss)
-    kept = _all(found.without)
-    text = (
+    worst = max(value for run in found.audit.repeated if run.seed in found.exploded for value in run.test_loss)
+    others = (
+        f"; held against the other sessions, a look taken after seeing this, {inside(found.without)} of "
+        f"{len(found.without)} numbers are inside"
+    )
+    yield (
         f"In {len(found.exploded)} of our sessions (seed {', '.join(map(str, found.exploded))}) test pixels exploded "
         f"under its standardisation, to a test loss of {worst:.3g}. Being inside therefore says nothing for {mute} of "
         f"{len(losses)} test losses, whose intervals span more than a factor of {TELLING}"
+        f"{others if found.without else ''}."
     )
-    if not kept:
-        return [f"{text}."]
-    inside = sum(each.inside for each in kept)
-    return [
-        f"{text}; held against the other sessions, a look taken after seeing this, {inside} of {len(kept)} numbers are "
-        f"inside."
-    ]
 
 
-def _answer_strides(found: Reproduction) -> list[str]:
+def _answer_strides(found: Reproduction) -> Iterator[str]:
     if not found.strides:
-        return [
-            "Its text CNNs' accuracies are not compared: that takes the homework's vectors, which 'hw4 fetch' brings."
-        ]
-    trained = [each.trained_p for each in found.strides if each.trained_p is not None]
-    differ = [f"{each.stride} (accuracy)" for each in found.strides if (each.trained_p or 1) < 1 - CONFIDENCE]
-    differ += [f"{each.stride} (lost trials)" for each in found.strides if each.lost_p < 1 - CONFIDENCE]
-    tests = len(trained) + len(found.strides)
+        yield "Its text CNNs' accuracies are not compared: that takes the homework's vectors, which 'hw4 fetch' brings."
+        return
+    low = 1 - CONFIDENCE
+    differ = [f"{each.stride} (accuracy)" for each in found.strides if (each.trained_p or 1) < low]
+    differ += [f"{each.stride} (lost trials)" for each in found.strides if each.lost_p < low]
+    tests = len(found.strides) + sum(each.trained_p is not None for each in found.strides)
     trials = sum(len(each.printed) + each.printed_lost for each in found.strides)
-    text = (
-        f"its strides {', '.join(differ)} differ from ours"
-        if differ
-        else "none shows a difference between its and ours"
-    )
-    return [
+    none = "none shows a difference between its and ours"
+    text = f"its strides {', '.join(differ)} differ from ours" if differ else none
+    theirs = [f"{each.printed_lost} at stride {each.stride}" for each in found.strides if each.printed_lost]
+    ours = [f"{each.ours.diverged} at stride {each.stride}" for each in found.strides if each.ours.diverged]
+    yield (
         f"Of {tests} tests on its {trials} accuracies, corrected together, {text}. A lost trial has the accuracy "
         f"{found.audit.class_0_share:.3f}, the share of class 0, for argmax takes the first of scores that are no "
-        f"numbers: it lost {_by_stride(found, printed=True)}, we {_by_stride(found, printed=False)}."
-    ]
-
-
-def _by_stride(found: Reproduction, *, printed: bool) -> str:
-    """How many trials were lost where."""
-    lost = {each.stride: each.printed_lost if printed else each.ours.diverged for each in found.strides}
-    return " and ".join(f"{count} at stride {stride}" for stride, count in lost.items() if count) or "none"
+        f"numbers: it lost {' and '.join(theirs) or 'none'}, we {' and '.join(ours) or 'none'}."
+    )
 
 
 def _answer_seconds(audit: NotebookAudit) -> str:
@@ -416,10 +354,10 @@ def _answer_seconds(audit: NotebookAudit) -> str:
 
 def caption(audit: NotebookAudit) -> str:
     """What was repeated."""
-    seeds = len({run.seed for run in audit.repeated})
     return (
         f"The notebook's protocol: images drawn anew each time, pixels over std + 1e-6, scores in evaluation mode "
-        f"before each pass, questions as it parses them; {seeds} sessions, {audit.printed.n_train:,} images"
+        f"before each pass, questions as it parses them; {len({run.seed for run in audit.repeated})} sessions, "
+        f"{audit.printed.n_train:,} images"
     )
 
 
@@ -428,9 +366,10 @@ def figure(found: Reproduction) -> Figure:
     canvas = Figure(figsize=(14, 8), dpi=DPI, layout="constrained")
     grid = canvas.add_gridspec(2, 4)
     first = canvas.add_subplot(grid[0, 0])
-    panels = [first, *(canvas.add_subplot(grid[0, place], sharey=first) for place in range(1, len(found.numbers)))]
-    for ax, (title, metrics) in zip(panels, found.numbers.items(), strict=False):
-        _draw_run(ax, metrics)
+    titles = [run.title for run in found.audit.printed.runs]
+    panels = [first, *(canvas.add_subplot(grid[0, place], sharey=first) for place in range(1, len(titles)))]
+    for ax, title in zip(panels, titles, strict=True):
+        _draw_run(ax, [each for each in found.numbers if each.run == title])
         ax.set(title=title, xlabel="iteration (scores before that pass)")
     first.set_ylim(min(-1.6, first.get_ylim()[0]), max(1.6, first.get_ylim()[1]))
     first.set_ylabel("distance from the middle of our 95%\nprediction interval (1: its end)")
@@ -439,15 +378,14 @@ def figure(found: Reproduction) -> Figure:
     return canvas
 
 
-def _draw_run(ax: Axes, metrics: dict[Metric, list[Judged]]) -> None:
+def _draw_run(ax: Axes, numbers: Sequence[Number]) -> None:
     """One printed run: its numbers' deviations from ours; those outside are ringed."""
     ax.axhspan(-1, 1, color="#999999", alpha=0.25, label="inside our 95% prediction interval")
-    for metric, judged in metrics.items():
-        name, color, marker = METRICS[metric]
-        iterations = range(1, len(judged) + 1)
-        deviations = [each.deviation for each in judged]
-        ax.plot(iterations, deviations, color=color, marker=marker, markersize=5, linewidth=0.8, label=name)
-        outside = [(x, each.deviation) for x, each in zip(iterations, judged, strict=True) if not each.inside]
+    for metric, (name, color, marker) in METRICS.items():
+        judged = [each for each in numbers if each.metric == metric]
+        points = ([each.iteration for each in judged], [each.deviation for each in judged])
+        ax.plot(*points, color=color, marker=marker, markersize=5, linewidth=0.8, label=name)
+        outside = [(each.iteration, each.deviation) for each in judged if not each.inside]
         if outside:
             ax.plot(
                 *zip(*outside, strict=True),
@@ -478,30 +416,23 @@ def _draw_strides(ax: Axes, found: Reproduction) -> None:
     ax.grid(alpha=0.3)
 
 
-def alt_text() -> str:
-    """Describe the figure for those who cannot see it."""
-    return (
-        "For each run that the notebook printed, how far each of its numbers lies from the middle of our prediction "
-        "interval, over iterations; below, the accuracies of its text CNNs beside ours. The tables give the values."
-    )
-
-
-def entries(audit: NotebookAudit, **about: Any) -> list[Entry]:
+def entry(audit: NotebookAudit, **about: Any) -> Entry:
     """The report's part on the printed numbers; ``about`` is what it shares with the rest of the audit."""
     found = reproduce(audit)
-    numbers = Entry(
+    return Entry(
         title="The solved notebook, number by number",
         question="Are the numbers that the homework's solved notebook printed those that its own protocol gives here?",
-        file_name="notebook.png",
-        figure=figure(found),
-        alt=alt_text(),
-        caption=caption(audit),
+        answer=answers(found),
         tables=[
             ("What lies inside our 95% prediction intervals", RUN_HEADER, run_rows(found)),
             ("Text CNNs; p-values are Holm's over all tests", STRIDE_HEADER, stride_rows(found)),
             ("Every number, with our interval", NUMBER_HEADER, number_rows(found)),
         ],
-        answer=answers(found),
+        file_name="notebook.png",
+        figure=figure(found),
+        caption=caption(audit),
+        alt="For each run that the notebook printed, how far each of its numbers lies from the middle of our "
+        "prediction interval, over iterations; below, the accuracies of its text CNNs beside ours. The tables give the "
+        "values.",
         **about,
     )
-    return [numbers]

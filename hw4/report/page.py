@@ -82,7 +82,7 @@ class Report:
                 "answer": list(entry.answer),
                 "rerun": entry.rerun,
                 "tables": [
-                    {"caption": caption, "header": list(header), "rows": [list(row) for row in rows]}
+                    {"caption": caption, "header": list(header), "rows": list(map(list, rows))}
                     for caption, header, rows in entry.tables
                 ],
             }
@@ -108,12 +108,10 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
             if whole:
                 raise
             absent.setdefault(title, str(error))
-    by_exercise = [entry for entry in entries if entry.title.startswith("Exercise")]
-    others = [entry for entry in entries if not entry.title.startswith("Exercise")]
-    report = Report([*sorted(by_exercise, key=lambda entry: entry.title), *others], absent, note.notes if note else ())
-    if not report.entries and report.absent:
-        reasons = "; ".join(f"{title}: {reason}" for title, reason in report.absent.items())
+    if not entries and absent:
+        reasons = "; ".join(f"{title}: {reason}" for title, reason in absent.items())
         raise RecordError(f"nothing in {folder} can be reported ({reasons})")
-    if not report.entries:
+    if not entries:
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
-    return report
+    exercises_first = sorted(entries, key=lambda entry: entry.title if entry.title.startswith("Exercise") else "Others")
+    return Report(exercises_first, absent, note.notes if note else ())

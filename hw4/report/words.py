@@ -2,11 +2,8 @@
 
 import math
 from dataclasses import replace
-from typing import Literal
 
 from hw4.stats import Interval
-
-Verdict = Literal["below", "above", "not decided", "one seed"]
 
 SETTLED_PASS = 3
 """Smoothness is averaged from this pass on: the first passes leave the initialisation, where the order is another."""
@@ -27,9 +24,22 @@ def settled_span(last: int) -> str:
     return f"over passes {SETTLED_PASS} to {last}" if last > SETTLED_PASS else f"after pass {last}"
 
 
-def verdict(found: Interval, value: float) -> Verdict:
-    """On which side of ``value`` the interval lies, if on one; one seed has no interval and decides nothing."""
-    return "one seed" if found.n < 2 else found.compared_with(value)
+def decide(found: Interval, *, below: str, above: str, undecided: str, one: str, value: float = 1) -> str:
+    """What to say by the side of ``value`` on which the interval lies; one seed has none and decides nothing."""
+    words = {"below": below, "above": above, "not decided": undecided}
+    return one if found.n < 2 else words[found.compared_with(value)]
+
+
+def compared(ratio: Interval, what: str, seeds: int) -> str:
+    """Whether BatchNorm changes a quantity, as far as the ratio's interval over so many seeds says; no full stop."""
+    words = decide(
+        ratio,
+        below=f"The {what} is smaller with BatchNorm: it is",
+        above=f"The {what} is larger with BatchNorm: it is",
+        undecided=f"Whether BatchNorm changes the {what} is not decided: with it it is",
+        one=f"{seen(seeds)}: with BatchNorm the {what} is",
+    )
+    return f"{words} {show(ratio, digits=2)} times that without"
 
 
 def seen(seeds: int) -> str:
