@@ -58,8 +58,9 @@ def largest_eigenvalues(
         ) from error
     found = []
     for value, vector in sorted(zip(values.tolist(), vectors.T, strict=True), key=lambda pair: -pair[0]):
-        residual = float(np.linalg.norm(product(vector) - value * vector))
-        found.append(Sharpness(value=value, residual=residual / abs(value) if value else residual, products=made))
+        off = float(np.linalg.norm(product(vector) - value * vector))
+        known = off < abs(value)  # else nobody knows its sign, and a multiple of it would say nothing
+        found.append(Sharpness(value=value, residual=off / abs(value) if known else None, products=made))
     objective.confirm()
     return found
 

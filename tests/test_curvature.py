@@ -57,6 +57,7 @@ def test_quadratics_have_their_sharpness_no_kinks_and_one_smoothness(p: int, see
     torch.testing.assert_close(objective.hessian_product(w, u), hessian @ u, rtol=EXACT, atol=EXACT)
     found = sharpness(objective, tolerance=1e-10)
     assert found.value == pytest.approx(7, rel=EXACT), "it must be the largest, not the largest in size"
+    assert found.residual is not None
     assert found.residual < 1e-6
     assert kink_share(objective, u, nodes=2).share < EXACT
     view = range_view(objective, u)
@@ -71,6 +72,16 @@ def test_the_largest_eigenvalue_may_be_negative_and_the_largest_in_size_is_anoth
     w = torch.ones(3, dtype=torch.float64)
     curvatures = torch.tensor([-9.0, -4.0, -2.0], dtype=torch.float64)
     assert sharpness(function(lambda v: (curvatures * v**2).sum() / 2, w)).value == pytest.approx(-2, rel=EXACT)
+
+
+@pytest.mark.parametrize("top", [0.0, 1e-17])
+def test_a_largest_eigenvalue_of_0_has_no_relative_residual(top: float) -> None:
+    hessian, draw = symmetric(6, 3)
+    values, vectors = torch.linalg.eigh(hessian)
+    hessian = vectors @ torch.diag(torch.where(values > 0, top, values)) @ vectors.T
+    found = sharpness(function(lambda v: v @ hessian @ v / 2, draw(6)))
+    assert abs(found.value) < 1e-14
+    assert found.residual is None
 
 
 def test_one_parameter_is_enough() -> None:
@@ -152,6 +163,7 @@ def test_sharpness_is_the_dense_hessians(smooth: bool, norm: bool) -> None:
     torch.testing.assert_close(dense @ v, difference, rtol=1e-4, atol=1e-4 * float(difference.norm()))
     found = sharpness(objective, tolerance=1e-8)
     assert found.value == pytest.approx(float(torch.linalg.eigvalsh(dense)[-1]), rel=1e-6)
+    assert found.residual is not None
     assert found.residual < 1e-6
 
 
@@ -240,4 +252,4 @@ def test_curvlinops_and_dense_hessians_by_torch_func_agree(entry: str) -> None:
     by_theirs = sorted(eigsh(theirs.to_scipy(), k=3, which="LA", return_eigenvectors=False), reverse=True)
     assert [each.value for each in top] == pytest.approx(by_theirs, rel=1e-7)
     assert [each.value for each in top] == pytest.approx(torch.linalg.eigvalsh(dense).flip(0)[:3].tolist(), rel=1e-7)
-    assert all(each.residual < 1e-6 for each in top)
+    assert all(each.residual is not None and each.residual < 1e-6 for each in top)
