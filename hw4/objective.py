@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
 
-from hw4.borrowed import Borrowed, Randomness
+from hw4.borrowed import Borrowed, Randomness, reachable
 from hw4.errors import ObjectiveError
 from hw4.examples import Batch, of_anything, tensors
 from hw4.specs import NormMode
@@ -67,7 +68,9 @@ class Objective:
         self.loss, self.forward, self._dtype = loss, forward, dtype
         self._given = (model, x, y, chunk_size)
         self._model = model
-        self._borrowed = Borrowed(model, [loss] if isinstance(loss, nn.Module) else [], norm_mode, dtype)
+        found = list(reachable([loss, forward]))
+        beside = [each for each in found if isinstance(each, nn.Module | Dataset | DataLoader | torch.optim.Optimizer)]
+        self._borrowed = Borrowed(model, beside, norm_mode, dtype)
         self._moved_loss = _in_precision(loss, dtype)
         self.names, self.parameters = self._borrowed.names, self._borrowed.leaves
         self._sizes = [p.numel() for p in self.parameters]
@@ -84,19 +87,23 @@ class Objective:
         self._twice = False
         self._seen: dict[int, float] = {}
         self._first_pass: list[float] | None = None
+        by_id = {id(p) for p in self._borrowed.originals}
+        found += [each for each in reachable([model]) if isinstance(each, int)]
+        if any(id(each) in by_id or (isinstance(each, int) and each in by_id) for each in found):
+            self._require_no_identities(beside)
         self._check_mean()
 
     # Evaluating --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
+    def _computing(self, borrowed: Borrowed | None = None) -> Iterator[None]:
         """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
         cached = torch.is_autocast_cache_enabled()
         with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
             torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
             torch.clear_autocast_cache()
             try:
-                with self._borrowed.inside():
+                with (borrowed or self._borrowed).inside():
                     yield
             finally:
                 torch.set_autocast_cache_enabled(cached)
@@ -171,6 +178,36 @@ class Objective:
             self._require_fixed("some")  # the cause, where that is it
             raise
         self._require_fixed("some")
+
+    def _require_no_identities(self, beside: Sequence[Any]) -> None:
+        """Raise ObjectiveError when a loss tells the user's own parameters apart, which ours take the place of.
+
+        For where parameters or their ids are kept: the first batch's gradients by theirs and by ours must agree.
+        """
+        if self._dtype is not None:  # in which theirs are not
+            model, x, y, chunk_size = self._given
+            settings = {"loss": self.loss, "forward": self.forward, "norm_mode": self.norm_mode}
+            Objective(model, x, y, chunk_size=chunk_size, **settings)  # type: ignore[arg-type]
+            return
+        theirs = Borrowed(self._model, beside, self.norm_mode, None, theirs=True)
+        gradients: list[Tensor] = []
+        for borrowed in (theirs, self._borrowed):
+            with self._computing(borrowed):
+                try:
+                    value = self._batch_loss(self._examples.take(self._examples.plan[0]))[0]
+                    if borrowed is self._borrowed:
+                        self._require_owned(value, self._examples.plan[0])
+                except Exception as error:
+                    if borrowed is theirs or isinstance(error, ObjectiveError):
+                        raise
+                    raise ObjectiveError(IDENTITY) from error
+                found = (
+                    torch.autograd.grad(value, borrowed.leaves, materialize_grads=True) if value.requires_grad else []
+                )
+            gradients.append(flatten([each.to_dense() for each in found]) if found else self._like)
+        ours, own = gradients
+        if not torch.allclose(ours, own, rtol=0, atol=self._tolerance(100) * float(own.abs().max()), equal_nan=True):
+            raise ObjectiveError(IDENTITY)
 
     def _check_parts(self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None) -> None:
         """Raise ObjectiveError unless a batch's loss is the mean of its parts', layers that look at it all aside."""
@@ -337,6 +374,12 @@ class Objective:
     def parts(self, update: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
         """A displacement, flat or by name, in the parameters' shapes; raises ValueError when it does not fit them."""
         shapes = {name: p.shape for name, p in zip(self.names, self.parameters, strict=True)}
+        given = update.values() if isinstance(update, Mapping) else [update]
+        if not all(isinstance(each, Tensor) and not each.is_complex() for each in given):
+            raise ValueError(
+                f"an update must be of real tensors, got {', '.join(sorted({type(each).__name__ for each in given}))}; "
+                f"torch.as_tensor makes them of numbers"
+            )
         if isinstance(update, Mapping):
             if {name: part.shape for name, part in update.items()} != shapes:
                 raise ValueError(
@@ -502,6 +545,10 @@ def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
     return functools.partial(loss.func, *map(move, loss.args), **{k: move(v) for k, v in loss.keywords.items()})
 
 
+IDENTITY = (
+    "the loss or the model tells parameters apart by what they are (id(p), `is`, as keys), but copies take their place "
+    "while they are measured, so it gave another gradient; tell them apart by name (model.named_parameters())"
+)
 REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
     "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"

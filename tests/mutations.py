@@ -4,6 +4,7 @@ Sources: public code that draws the smoothness plot, the homework's solved noteb
 and records have failed. A fault is planted by monkeypatching, for as long as its test runs; no file is edited.
 """
 
+import contextlib
 import gzip
 import math
 import tempfile
@@ -424,6 +425,38 @@ def the_step_before_its_rounding(patch: Patch) -> None:
 @fault("public code", case("inputs changed in place"))
 def the_users_inputs_are_handed_to_the_model(patch: Patch) -> None:
     patch.setattr(hw4.examples, "placed", lambda batch, *_: batch)
+
+
+@fault("public code", case("a mask by id"))
+def parameters_told_apart_go_unnoticed(patch: Patch) -> None:
+    unchecked(Objective, "_require_no_identities")(patch)
+
+
+@fault("public code", case("a loss with a memory in a partial"))
+def modules_inside_a_loss_are_left_changed(patch: Patch) -> None:
+    patch.setattr(hw4.objective, "reachable", lambda _: [])
+
+
+kept = test_contract.test_what_is_kept_beside_a_lock_and_by_a_sampler_is_left_as_it_was
+
+
+@fault("public code", kept)
+def a_samplers_epochs_are_left_counted(patch: Patch) -> None:
+    patch.setattr(hw4.examples, "lent", lambda *_: contextlib.nullcontext())
+
+
+@fault("public code", kept)
+def what_stands_beside_a_lock_is_shared(patch: Patch) -> None:
+    patch.setattr(hw4.borrowed, "_copied_in_parts", lambda value, _: value)
+
+
+@fault("model", test_smoothness.test_memory_is_what_the_docstring_says, None, 3, [400] * 21)
+def every_gradient_is_there_at_once(patch: Patch) -> None:
+    def together(self: Objective, total: Any, objective: Tensor) -> None:
+        for part, found in zip(total, torch.autograd.grad(objective, self.parameters), strict=True):
+            part.add_(found)
+
+    patch.setattr(Objective, "_add_gradients", together)
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------
