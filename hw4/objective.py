@@ -35,8 +35,9 @@ class Objective:
     model give ``forward(model, batch)`` instead. Either returns the mean over the batch's examples, or a pair: the sum
     and the weight by which the sum over all examples is divided (class weights, tokens that are not padding).
 
-    ``norm_mode`` is "batch" (every layer in training mode: BatchNorm normalises by the statistics of each chunk),
-    "running" (evaluation mode) or "as is" (every layer in the mode it is in); ``dtype`` computes in another precision.
+    ``norm_mode`` is "batch" (the function that is trained, every layer in training mode: BatchNorm normalises by the
+    statistics of each chunk), "running" (the one that is evaluated, by running statistics) or "as is" (every layer in
+    the mode it is in): three different functions; ``dtype`` computes in another precision.
     ``w`` holds the model's own parameters. The model, its buffers, modes and hooks, the random generators and the data
     loader are left as they were.
 
@@ -87,10 +88,7 @@ class Objective:
         self._twice = False
         self._seen: dict[int, float] = {}
         self._first_pass: list[float] | None = None
-        by_id = {id(p) for p in self._borrowed.originals}
-        found += [each for each in reachable([model]) if isinstance(each, int)]
-        if any(id(each) in by_id or (isinstance(each, int) and each in by_id) for each in found):
-            self._require_no_identities(beside)
+        self._require_no_identities(found, beside)
         self._check_mean()
 
     # Evaluating --------------------------------------------------------------------------------------------------
@@ -179,11 +177,16 @@ class Objective:
             raise
         self._require_fixed("some")
 
-    def _require_no_identities(self, beside: Sequence[Any]) -> None:
+    def _require_no_identities(self, held: Sequence[Any], beside: Sequence[Any]) -> None:
         """Raise ObjectiveError when a loss tells the user's own parameters apart, which ours take the place of.
 
-        For where parameters or their ids are kept: the first batch's gradients by theirs and by ours must agree.
+        Where the loss holds parameters or anything their ids, the first batch's gradients by theirs and by ours must
+        agree.
         """
+        by_id = {id(p) for p in self._borrowed.originals}
+        numbers = [each for each in (*held, *reachable([self._model])) if isinstance(each, int)]
+        if not by_id & {*map(id, held), *numbers}:
+            return
         if self._dtype is not None:  # in which theirs are not
             model, x, y, chunk_size = self._given
             settings = {"loss": self.loss, "forward": self.forward, "norm_mode": self.norm_mode}

@@ -115,10 +115,8 @@ def measure_smoothness(
     The update is ``update`` (flat, or by parameter name, see :func:`optimizer_update`), or one of minibatch SGD:
     u = -learning_rate * gradient over ``batch_size`` examples drawn with replacement from ``generator``; both full
     gradients run over all n examples of x (n, ...) and y (n, ...), in chunks, or over the batches of a data loader x.
-    ``norm_mode="batch"`` differentiates the function that is trained, normalised by batch statistics, ``"running"`` the
-    one that is evaluated, normalised by running statistics, ``"as is"`` that of every layer in the mode it is in: three
-    different functions. What else can be given, and how the model is left as it was, says
-    :class:`hw4.objective.Objective`; ``dtype=torch.float64`` is rid of rounding.
+    ``norm_mode``, what else can be given and how the model is left as it was says :class:`hw4.objective.Objective`;
+    ``dtype=torch.float64`` is rid of rounding.
 
     ``noise_floor`` asks for the reading's error. ``"reordered"`` costs one full gradient more: the same numbers are
     summed in another order. It does not see ReLUs and pooling windows that rounding tips over, which matter where u is
