@@ -28,12 +28,22 @@ DROPOUT = (nn.modules.dropout._DropoutNd,)
 class Borrowed:
     """Modules whose parameters and buffers are replaced by copies of ours, in ``dtype`` when one is given.
 
-    ``names`` and ``leaves`` are the model's trained parameters, each once, ``originals`` the user's own; ``others`` are
-    modules used beside it, such as a loss. ``norm_mode`` sets the mode of the model: "batch" trains, "running"
-    evaluates, "as is" leaves every layer in the mode it is in. Raises ObjectiveError for what cannot be measured.
+    ``names`` and ``leaves`` are the model's trained parameters, each once, ``originals`` the user's own, which
+    ``theirs`` leaves in place. ``beside`` are modules used with it, such as a loss's, and data and optimisers, which
+    are never copied. ``norm_mode`` sets the mode of the model: "batch" trains, "running" evaluates, "as is" leaves
+    every layer in the mode it is in. Raises ObjectiveError for what cannot be measured.
     """
 
-    def __init__(self, model: nn.Module, others: Sequence[nn.Module], norm_mode: NormMode, dtype: torch.dtype | None):
+    def __init__(
+        self,
+        model: nn.Module,
+        beside: Sequence[Any],
+        norm_mode: NormMode,
+        dtype: torch.dtype | None,
+        *,
+        theirs: bool = False,
+    ) -> None:
+        others = [each for each in beside if isinstance(each, nn.Module)]
         self.modules = list(dict.fromkeys(each for module in (model, *others) for each in module.modules()))
         _refuse(model, self.modules, norm_mode)
         self._original = {module: module.__dict__ for module in self.modules}
@@ -41,8 +51,8 @@ class Borrowed:
         for module in self.modules:
             for tensor in (*module._parameters.values(), *module._buffers.values()):
                 if tensor is not None and tensor not in replaced:
-                    replaced[tensor] = _own(tensor, dtype)
-        memo: dict[int, Any] = {id(module): module for module in self.modules}
+                    replaced[tensor] = tensor if theirs and tensor.requires_grad else _own(tensor, dtype)
+        memo: dict[int, Any] = {id(each): each for each in (*beside, *self.modules)}
         memo |= {id(tensor): own for tensor, own in replaced.items()}  # so that copies of attributes hold ours
         self._inner = {
             module: {name: _copied(value, memo) for name, value in vars(module).items()} for module in self.modules
@@ -123,6 +133,11 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
     for name, parameter in model.named_parameters():
         if isinstance(parameter, nn.parameter.UninitializedParameter):
             raise ObjectiveError(f"the parameter {name} has no shape yet; run the model once on a batch")
+        if parameter.device != next(model.parameters()).device or parameter.is_meta:
+            raise ObjectiveError(
+                f"the parameter {name} is on {parameter.device}; all must have values on one device, so load them or "
+                f"move the model (model.to(device))"
+            )
         if parameter.requires_grad and parameter.is_complex():
             raise ObjectiveError(
                 f"the parameter {name} is complex, and smoothness is defined for real ones; hold its real and "
@@ -207,11 +222,44 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
     try:
         found = copy.deepcopy(value, attempt)
     except Exception:
-        found = copy.copy(value) if isinstance(value, list | dict | set) else value
-        memo[id(value)] = found
-    else:
-        memo.update(attempt)
+        return _copied_in_parts(value, memo)
+    memo.update(attempt)
     return found
+
+
+def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
+    """A copy of what holds something without one: all else in it is copied."""
+    if id(value) in memo:
+        return memo[id(value)]
+    found: Any
+    try:
+        found = memo[id(value)] = value if isinstance(value, Tensor) else copy.copy(value)
+    except Exception:
+        found = memo[id(value)] = value
+    if found is value:
+        return value
+    if isinstance(value, list):
+        found[:] = [_copied(each, memo) for each in value]
+    elif isinstance(value, dict):
+        found.update({key: _copied(each, memo) for key, each in value.items()})
+    found_own = getattr(found, "__dict__", {})
+    found_own.update({name: _copied(each, memo) for name, each in found_own.items()})
+    return found
+
+
+@contextlib.contextmanager
+def lent(objects: Sequence[Any], kept: Sequence[Any]) -> Iterator[None]:
+    """Inside, objects have copies of their attributes, of which ``kept`` are none; afterwards they have their own."""
+    originals = {id(each): (each, vars(each)) for each in objects if hasattr(each, "__dict__")}
+    memo = {id(each): each for each in (*objects, *kept)}
+    copies = [(each, {k: _copied(v, memo) for k, v in own.items()}) for each, own in originals.values()]
+    try:
+        for each, attributes in copies:
+            object.__setattr__(each, "__dict__", attributes)
+        yield
+    finally:
+        for each, own in originals.values():
+            object.__setattr__(each, "__dict__", own)
 
 
 def _equal(first: Tensor, second: Tensor | None) -> bool:
@@ -234,7 +282,7 @@ class Randomness:
 
     def __init__(self, holders: Sequence[Any] = ()) -> None:
         self.moved: list[str] = []
-        self._own = list(_kept_generators(holders))
+        self._own = [each for each in reachable(holders) if isinstance(each, Generator)]
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -267,27 +315,26 @@ class Randomness:
 
 
 MOST = 20_000
-"""So many objects are looked through for generators at most."""
+"""So many objects are looked through at most."""
 
 
-def _kept_generators(holders: Sequence[Any]) -> Iterator[Any]:
-    """The random generators that can be reached from objects: attributes, elements, closures, globals they name."""
+def reachable(holders: Sequence[Any]) -> Iterator[Any]:
+    """What can be reached from objects: attributes, elements, keys, closures, globals they name; no text, no module."""
     seen, todo = set[int](), list(holders)
     while todo and len(seen) < MOST:
         value = todo.pop()
-        if id(value) in seen or isinstance(value, str | bytes | int | float | Tensor | np.ndarray | types.ModuleType):
+        if id(value) in seen or isinstance(value, str | bytes | float | np.ndarray | types.ModuleType):
             continue
         seen.add(id(value))
-        if isinstance(value, Generator):
-            yield value
-        else:
+        yield value
+        if not isinstance(value, Generator | Tensor | int):
             todo += _within(value)
 
 
 def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
     """What an object holds, a level down."""
     if isinstance(value, Mapping):
-        return list(itertools.islice(value.values(), 100))
+        return [each for pair in itertools.islice(value.items(), 100) for each in pair]
     if isinstance(value, list | tuple | set | frozenset):
         return list(itertools.islice(value, 100))
     if isinstance(value, functools.partial):
@@ -295,15 +342,24 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
     if isinstance(value, types.MethodType):
         return [value.__self__, value.__func__]
     if isinstance(value, types.FunctionType):
-        found = [value.__globals__.get(name) for name in value.__code__.co_names]
+        found = [value.__globals__.get(name) for code in _codes(value.__code__) for name in code.co_names]
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # a cell that is still empty
                 found.append(cell.cell_contents)
         return [*found, *(value.__defaults__ or ())]
     if isinstance(value, type) or type(value).__module__.partition(".")[0] in ("torch", "numpy", "builtins"):
-        return list(getattr(value, "__dict__", {}).values()) if not isinstance(value, type) else []
-    own = list(getattr(value, "__dict__", {}).values())
+        names = () if isinstance(value, type) else getattr(value, "__dict__", {})
+        return [names[name] for name in names if name not in ("_parameters", "_buffers")]
+    own = [each for name, each in getattr(value, "__dict__", {}).items() if name not in ("_parameters", "_buffers")]
     return [*own, *(each for each in vars(type(value)).values() if isinstance(each, types.FunctionType | Generator))]
+
+
+def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
+    """A function's code, and that of the functions inside it."""
+    yield code
+    for each in code.co_consts:
+        if isinstance(each, types.CodeType):
+            yield from _codes(each)
 
 
 def _state(generator: Any) -> Any:

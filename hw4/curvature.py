@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hw4.objective import Objective
 from hw4.readings import KinkShare, RangeView, Sharpness
-from hw4.smoothness import SmoothnessUndefinedError
+from hw4.smoothness import SmoothnessUndefinedError, norm
 
 
 def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: int = 300) -> Sharpness:
@@ -29,7 +29,7 @@ def largest_eigenvalues(
     finite or no eigenvalue settles within ``most_products``.
     """
     w = objective.w
-    objective.gradient(w)  # with its checks: a Hessian alone would not show that the loss is no fixed function
+    objective.gradient()  # with its checks: a Hessian alone would not show that the loss is no fixed function
     p, made = len(w), 0
     if not 1 <= k < max(p, 2):
         raise ValueError(f"k must be at least 1 and below the number of parameters, {p}, got {k}")
@@ -58,8 +58,9 @@ def largest_eigenvalues(
         ) from error
     found = []
     for value, vector in sorted(zip(values.tolist(), vectors.T, strict=True), key=lambda pair: -pair[0]):
-        residual = float(np.linalg.norm(product(vector) - value * vector))
-        found.append(Sharpness(value=value, residual=residual / abs(value) if value else residual, products=made))
+        off = float(np.linalg.norm(product(vector) - value * vector))
+        known = off < abs(value)  # else nobody knows its sign, and a multiple of it would say nothing
+        found.append(Sharpness(value=value, residual=off / abs(value) if known else None, products=made))
     objective.confirm()
     return found
 
@@ -79,9 +80,10 @@ def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
     if nodes < 1:
         raise ValueError(f"the number of nodes must be at least 1, got {nodes}")
     w = objective.w
-    moved, step = _step(objective, u, 1.0)
-    change = (objective.gradient(moved) - objective.gradient(w)).double()
-    size = float(change.norm())
+    step = _step(objective, u, 1.0)
+    moved = objective.loss_and_gradient_here()[1]
+    change = moved.sub_(objective.gradient()).double()
+    size = norm(change)
     if size == 0 or not np.isfinite(size):
         raise SmoothnessUndefinedError(f"the gradient changes by {size:g} along the step, so there is nothing to share")
     rules = []
@@ -93,32 +95,29 @@ def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
         rules.append(total)
     objective.confirm()
     coarse, fine = rules
-    share = float((change - (coarse + fine) / 2).norm()) / size
-    return KinkShare(share=share, quadrature_error=float((fine - coarse).norm()) / size / 2, nodes=nodes)
+    share = norm(change - (coarse + fine) / 2) / size
+    return KinkShare(share=share, quadrature_error=norm(fine - coarse) / size / 2, nodes=nodes)
 
 
 LARGEST_ROUNDING = 0.01
 """How far, relative to its length, rounding may leave a step from where it was to lead."""
 
 
-def _step(objective: Objective, u: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """The point factor x u (p,) away from the model's parameters, and the step there as rounding left it.
+def _step(objective: Objective, u: Tensor, factor: float) -> Tensor:
+    """Move the parameters factor x u (p,) away from the model's own, and give the step (p,) as rounding left it.
 
     Raises ValueError for a vector of another length and SmoothnessUndefinedError for a step that rounding swallows.
     """
-    w = objective.w
-    if u.shape != w.shape:
-        raise ValueError(
-            f"u must be flat and as long as the parameters, {w.numel()} numbers, got shape {tuple(u.shape)}"
-        )
-    moved = objective.reached(w + factor * u)
-    step, wanted = moved - w, factor * u
-    if float((step - wanted).double().norm()) > LARGEST_ROUNDING * float(wanted.double().norm()) or not step.any():
+    wanted = factor * u
+    objective.move_by(wanted)
+    step = objective.step()
+    asked = norm(wanted)
+    if norm(step - wanted) > LARGEST_ROUNDING * asked or not step.any():
         raise SmoothnessUndefinedError(
-            f"the update is zero or so small that rounding swallows it (||u|| = {float(wanted.double().norm()):.3g} "
-            f"against ||w|| = {float(w.double().norm()):.3g}); compute in float64, or take a larger one"
+            f"the update is zero or so small that rounding swallows it (||u|| = {asked:.3g} against ||w|| = "
+            f"{norm(objective.w):.3g}); compute in float64, or take a larger one"
         )
-    return moved, step
+    return step
 
 
 FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
@@ -133,15 +132,15 @@ def range_view(objective: Objective, u: Tensor, *, factors: Sequence[float] = FA
     """
     if not factors or min(factors) <= 0:
         raise ValueError(f"expected at least one factor, all above 0, got {list(factors)}")
-    w = objective.w
-    points = [_step(objective, u, factor)[0] for factor in factors]
-    update_norm = float(u.double().norm())
-    loss, gradient = objective.loss_and_gradient(w)
+    _step(objective, u, min(factors))  # refuses what cannot be walked before anything is computed
+    update_norm = norm(u)
+    loss, start = objective.loss_and_gradient()
     losses, changes = [], []
-    for point in points:
-        value, moved = objective.loss_and_gradient(point)
+    for factor in factors:
+        objective.move_by(factor * u)
+        value, moved = objective.loss_and_gradient_here()
         losses.append(value)
-        changes.append(float((moved - gradient).double().norm()))
+        changes.append(norm(moved.sub_(start)))
     objective.confirm()
     if not np.isfinite([loss, *losses, *changes]).all():
         raise SmoothnessUndefinedError("a loss or gradient along the update is not finite: the model has diverged")

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from hw4.borrowed import Randomness
+from hw4.borrowed import Randomness, lent
 from hw4.errors import ObjectiveError
 
 Batch = Any
@@ -107,7 +107,8 @@ def of_loader(loader: Any, place: Place) -> Examples:
 def _plan(loader: DataLoader[Any]) -> list[list[int]]:
     """The indices of every batch; raises ObjectiveError when they are others the next time."""
     assert loader.batch_sampler is not None
-    with Randomness([loader, loader.sampler]).watched():
+    samplers = [loader.sampler, loader.batch_sampler]
+    with Randomness([loader, loader.sampler]).watched(), lent(samplers, [loader, loader.dataset]):
         plan, again = (_indices(loader) for _ in range(2))
     if plan != again:
         raise ObjectiveError(
@@ -209,7 +210,7 @@ def placed(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     return mapped(value, place)
 
 
-def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0911  a kind a line
     """Change every tensor of a batch, alone or inside lists, tuples and mappings, which keep their type."""
     if isinstance(value, Tensor):
         return change(value)
@@ -229,6 +230,10 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
             f"a batch holds a {type(value).__name__}, whose tensors cannot be told apart; give its tensors in a dict "
             "and put it together again in forward="
         )
+    if getattr(value, "__dict__", None) and not callable(value):  # a dataclass, a namespace
+        found = copy.copy(value)
+        found.__dict__.update({name: mapped(each, change) for name, each in vars(value).items()})
+        return found
     return value
 
 
@@ -236,8 +241,8 @@ def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
     """A mapping of the same type, where that takes a dict."""
     if type(value) is dict:
         return changed
-    found = copy.copy(value)
     try:
+        found = copy.copy(value)
         found.update(changed)  # type: ignore[attr-defined]
     except (TypeError, AttributeError) as error:
         raise ObjectiveError(

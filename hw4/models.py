@@ -35,7 +35,8 @@ class ConvNet(nn.Module):
 
     Two things differ from the plain stack conv, ReLU, pool, flatten, linear, neither in the function computed:
     pooling comes before the ReLU (max and ReLU commute exactly, forward and backward, and the ReLU then sees a
-    quarter of the values), and tensors are kept channels-last. State dicts interchange with the plain stack.
+    quarter of the values), and tensors are kept channels-last. The plain stack's tensors fit as they are; its
+    state dict does once its keys are named as here, ``convs.0.weight`` to ``linear.bias``.
     """
 
     def __init__(
@@ -259,9 +260,10 @@ class TextCNNEnsemble(nn.Module):
     def _kept(self, name: str, *shape: int) -> Tensor:
         """A buffer of this shape that outlives the call; its contents do not."""
         key = (name, torch.Size(shape))
-        if key not in self._buffers_of:
-            self._buffers_of[key] = self.conv.new_empty(shape)
-        return self._buffers_of[key]
+        found = self._buffers_of.get(key)
+        if found is None or found.dtype != self.conv.dtype or found.device != self.conv.device:  # the model was moved
+            found = self._buffers_of[key] = self.conv.new_empty(shape)
+        return found
 
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input

@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.data import DataLoader, Dataset
 
-from hw4.borrowed import Borrowed, Randomness
+from hw4.borrowed import Borrowed, Randomness, reachable
 from hw4.errors import ObjectiveError
 from hw4.examples import Batch, of_anything, tensors
 from hw4.specs import NormMode
@@ -34,8 +35,9 @@ class Objective:
     model give ``forward(model, batch)`` instead. Either returns the mean over the batch's examples, or a pair: the sum
     and the weight by which the sum over all examples is divided (class weights, tokens that are not padding).
 
-    ``norm_mode`` is "batch" (every layer in training mode: BatchNorm normalises by the statistics of each chunk),
-    "running" (evaluation mode) or "as is" (every layer in the mode it is in); ``dtype`` computes in another precision.
+    ``norm_mode`` is "batch" (the function that is trained, every layer in training mode: BatchNorm normalises by the
+    statistics of each chunk), "running" (the one that is evaluated, by running statistics) or "as is" (every layer in
+    the mode it is in): three different functions; ``dtype`` computes in another precision.
     ``w`` holds the model's own parameters. The model, its buffers, modes and hooks, the random generators and the data
     loader are left as they were.
 
@@ -67,12 +69,14 @@ class Objective:
         self.loss, self.forward, self._dtype = loss, forward, dtype
         self._given = (model, x, y, chunk_size)
         self._model = model
-        self._borrowed = Borrowed(model, [loss] if isinstance(loss, nn.Module) else [], norm_mode, dtype)
+        found = list(reachable([loss, forward]))
+        beside = [each for each in found if isinstance(each, nn.Module | Dataset | DataLoader | torch.optim.Optimizer)]
+        self._borrowed = Borrowed(model, beside, norm_mode, dtype)
         self._moved_loss = _in_precision(loss, dtype)
         self.names, self.parameters = self._borrowed.names, self._borrowed.leaves
         self._sizes = [p.numel() for p in self.parameters]
-        with torch.inference_mode(False):
-            self.w = flatten([p.detach() for p in self.parameters])
+        self._like = flatten([p.detach().reshape(-1)[:0] for p in self.parameters])
+        self._sums, self._at_start = self._originals_sums(), True
         self._random = Randomness(
             [*self._borrowed.modules, loss, forward, getattr(x, "dataset", x), getattr(x, "collate_fn", None)]
         )
@@ -83,20 +87,21 @@ class Objective:
         self._weight: float | None = None
         self._twice = False
         self._seen: dict[int, float] = {}
-        self._first_pass: tuple[Tensor, list[float]] | None = None
+        self._first_pass: list[float] | None = None
+        self._require_no_identities(found, beside)
         self._check_mean()
 
     # Evaluating --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _computing(self) -> Iterator[None]:
+    def _computing(self, borrowed: Borrowed | None = None) -> Iterator[None]:
         """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
         cached = torch.is_autocast_cache_enabled()
         with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
             torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
             torch.clear_autocast_cache()
             try:
-                with self._borrowed.inside():
+                with (borrowed or self._borrowed).inside():
                     yield
             finally:
                 torch.set_autocast_cache_enabled(cached)
@@ -124,6 +129,11 @@ class Objective:
                 f"the loss must be one real number, the batch's mean, or a pair (sum, weight), got {what}"
             )
         return found, weight
+
+    def _detached_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
+        """The loss of these examples and its weight, without what derivatives would need."""
+        value, weight = self._batch_loss(self._examples.take(indices))
+        return value.detach(), weight
 
     def _share(self, value: Tensor, weight: float | None, count: int) -> Tensor:
         """A batch's part in the mean over all examples."""
@@ -158,6 +168,7 @@ class Objective:
                     self._seen[place] = float(self._share(value, weight, len(plan[place])).detach())
                     if not math.isfinite(self._seen[place]):
                         self._require_finite_examples()  # else a diverged model; whoever measures it says so
+                    value = value.detach()  # its activations go before the parts' come
                     self._check_parts(plan[place], (value, weight))
                 for offset in (0, n // (2 * size)) if len(plan) > 1 else ():
                     self._check_parts([(offset + place * n // size) % n for place in range(size)])
@@ -165,6 +176,41 @@ class Objective:
             self._require_fixed("some")  # the cause, where that is it
             raise
         self._require_fixed("some")
+
+    def _require_no_identities(self, held: Sequence[Any], beside: Sequence[Any]) -> None:
+        """Raise ObjectiveError when a loss tells the user's own parameters apart, which ours take the place of.
+
+        Where the loss holds parameters or anything their ids, the first batch's gradients by theirs and by ours must
+        agree.
+        """
+        by_id = {id(p) for p in self._borrowed.originals}
+        numbers = [each for each in (*held, *reachable([self._model])) if isinstance(each, int)]
+        if not by_id & {*map(id, held), *numbers}:
+            return
+        if self._dtype is not None:  # in which theirs are not
+            model, x, y, chunk_size = self._given
+            settings = {"loss": self.loss, "forward": self.forward, "norm_mode": self.norm_mode}
+            Objective(model, x, y, chunk_size=chunk_size, **settings)  # type: ignore[arg-type]
+            return
+        theirs = Borrowed(self._model, beside, self.norm_mode, None, theirs=True)
+        gradients: list[Tensor] = []
+        for borrowed in (theirs, self._borrowed):
+            with self._computing(borrowed):
+                try:
+                    value = self._batch_loss(self._examples.take(self._examples.plan[0]))[0]
+                    if borrowed is self._borrowed:
+                        self._require_owned(value, self._examples.plan[0])
+                except Exception as error:
+                    if borrowed is theirs or isinstance(error, ObjectiveError):
+                        raise
+                    raise ObjectiveError(IDENTITY) from error
+                found = (
+                    torch.autograd.grad(value, borrowed.leaves, materialize_grads=True) if value.requires_grad else []
+                )
+            gradients.append(flatten([each.to_dense() for each in found]) if found else self._like)
+        ours, own = gradients
+        if not torch.allclose(ours, own, rtol=0, atol=self._tolerance(100) * float(own.abs().max()), equal_nan=True):
+            raise ObjectiveError(IDENTITY)
 
     def _check_parts(self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None) -> None:
         """Raise ObjectiveError unless a batch's loss is the mean of its parts', layers that look at it all aside."""
@@ -174,9 +220,8 @@ class Objective:
         parts = (indices[::3], [each for place, each in enumerate(indices) if place % 3])
         with self._borrowed.without_batch_statistics():
             whole = None if self._borrowed.looks_at_batches else known
-            found = [whole or self._batch_loss(self._examples.take(indices))]
-            found += [self._batch_loss(self._examples.take(each)) for each in parts]
-        losses, weights = [float(each.detach()) for each, _ in found], [each for _, each in found]
+            found = [whole or self._detached_loss(indices), *map(self._detached_loss, parts)]
+        losses, weights = [float(each) for each, _ in found], [each for _, each in found]
         tolerance = self._tolerance(1000, found[0][0])
         if not all(map(math.isfinite, losses)):
             return
@@ -186,7 +231,7 @@ class Objective:
         expected = sum(len(part) * mean for part, mean in zip(parts, losses[1:], strict=True)) / len(indices)
         if abs(losses[0] - expected) > tolerance * max(map(abs, losses)):
             with self._borrowed.without_batch_statistics():
-                again = float(self._batch_loss(self._examples.take(indices))[0].detach())
+                again = float(self._detached_loss(indices)[0])
             if again != losses[0]:
                 raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers()))
             raise ObjectiveError(
@@ -254,25 +299,24 @@ class Objective:
                 f"(dropout, layers skipped at random, augmentation); switch it off for the measurement"
             )
 
-    def _check_pass(self, w: Tensor, losses: Sequence[Tensor]) -> None:
+    def _check_pass(self, losses: Sequence[Tensor]) -> None:
         """After a pass over all batches: no random number was drawn, and the first pass' losses are still the same."""
         self._require_fixed("all")
-        if self._first_pass is None:
-            self._first_pass = (w if w is self.w else w.clone(), [float(each) for each in losses])
-            if w is self.w:  # where the losses seen so far were computed
-                self._require_unchanged({place: self._first_pass[1][place] for place in self._seen})
+        if self._first_pass is None and self._at_start:  # where the losses seen so far were computed
+            self._first_pass = [float(each) for each in losses]
+            self._require_unchanged({place: self._first_pass[place] for place in self._seen})
 
     def confirm(self) -> None:
-        """Raise ObjectiveError unless the first batch's loss is still what it was in the first pass."""
+        """Raise ObjectiveError unless the model and the first batch's loss are still what they were at first."""
+        self._require_untrained()
         if self._first_pass is None:
             return
-        w, losses = self._first_pass
-        self._move_to(w)
+        self.move_to()
         with self._computing():
             found = self._batch_loss(self._examples.take(self._examples.plan[0]))
             self._seen = {0: float(self._share(*found, len(self._examples.plan[0])).detach())}
         self._require_fixed("all")
-        self._require_unchanged({0: losses[0]})
+        self._require_unchanged({0: self._first_pass[0]})
 
     def _require_unchanged(self, parts: Mapping[int, float]) -> None:
         """Raise ObjectiveError unless batches' parts in the mean are those that the losses seen so far have."""
@@ -299,46 +343,98 @@ class Objective:
             dtype=torch.float64,
         )
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision of flat vectors: the widest of the parameters'."""
+        return self._like.dtype
+
+    @property
+    def w(self) -> Tensor:
+        """The model's own parameters, flat (p,), in a copy of its own; ObjectiveError when they were trained since."""
+        self._require_untrained()
+        with torch.inference_mode(False):
+            return flatten(list(self._start()))
+
+    def _start(self) -> Iterator[Tensor]:
+        """The model's own parameters, one by one, in the precision that is computed in."""
+        return (own.detach().to(p.dtype) for own, p in zip(self._borrowed.originals, self.parameters, strict=True))
+
+    def _require_untrained(self) -> None:
+        """Raise ObjectiveError when the user's parameters have changed since this objective was built."""
+        if self._originals_sums() != self._sums:
+            raise ObjectiveError(
+                "the model's parameters are others than when this objective was built; build one anew after training"
+            )
+
+    def _originals_sums(self) -> list[str]:
+        """What tells whether the user's parameters have changed; a copy would be as large as they are."""
+        return [str(float(p.detach().sum())) for p in self._borrowed.originals]  # nan is not itself, "nan" is
+
     def split(self, w: Tensor) -> Sequence[Tensor]:
         """Cut a flat vector into the parameters' parts, in their order."""
         return torch.split(w, self._sizes)
 
-    def flat(self, vector: Tensor | Mapping[str, Tensor]) -> Tensor:
-        """A displacement of the parameters as one flat vector (p,); raises ValueError when it does not fit them."""
-        if isinstance(vector, Mapping):
-            shapes = {name: p.shape for name, p in zip(self.names, self.parameters, strict=True)}
-            if {name: part.shape for name, part in vector.items()} != shapes:
+    def parts(self, update: Tensor | Mapping[str, Tensor]) -> list[Tensor]:
+        """A displacement, flat or by name, in the parameters' shapes; raises ValueError when it does not fit them."""
+        shapes = {name: p.shape for name, p in zip(self.names, self.parameters, strict=True)}
+        given = update.values() if isinstance(update, Mapping) else [update]
+        if not all(isinstance(each, Tensor) and not each.is_complex() for each in given):
+            raise ValueError(
+                f"an update must be of real tensors, got {', '.join(sorted({type(each).__name__ for each in given}))}; "
+                f"torch.as_tensor makes them of numbers"
+            )
+        if isinstance(update, Mapping):
+            if {name: part.shape for name, part in update.items()} != shapes:
                 raise ValueError(
                     f"an update by name must have a tensor of its shape for each of {', '.join(self.names)}, got "
-                    f"{', '.join(vector)}"
+                    f"{', '.join(update)}"
                 )
-            vector = flatten([vector[name].detach().to(self.w) for name in self.names])
-        if vector.shape != self.w.shape:
-            raise ValueError(f"expected a flat update of {self.w.numel()} numbers, got shape {tuple(vector.shape)}")
-        return vector.detach().to(self.w)
+            return [update[name].detach() for name in self.names]
+        if update.shape != (sum(self._sizes),):
+            raise ValueError(f"expected a flat update of {sum(self._sizes)} numbers, got shape {tuple(update.shape)}")
+        return [part.view(shape) for part, shape in zip(self.split(update.detach()), shapes.values(), strict=True)]
 
-    def reached(self, w: Tensor) -> Tensor:
-        """The point (p,) that the parameters take when they are moved to w, each in its own precision."""
-        if all(parameter.dtype == w.dtype for parameter in self.parameters):
-            return w
-        parts = zip(self.parameters, self.split(w), strict=True)
-        return flatten([part.to(parameter.dtype).to(w.dtype) for parameter, part in parts])
+    @torch.no_grad()
+    def move_to(self, w: Tensor | None = None) -> None:
+        """Put the parameters at w (p,), or back where the model's own are."""
+        self._at_start = w is None
+        if w is not None and w.shape != (sum(self._sizes),):
+            raise ValueError(f"expected a flat vector of {sum(self._sizes)} numbers, got shape {tuple(w.shape)}")
+        for parameter, values in zip(self.parameters, self._start() if w is None else self.split(w), strict=True):
+            parameter.copy_(values.view(parameter.shape) if w is not None else values)
 
-    def _move_to(self, w: Tensor) -> None:
-        if w.shape != self.w.shape:
-            raise ValueError(f"expected a flat vector of {self.w.numel()} numbers, got shape {tuple(w.shape)}")
-        with torch.no_grad():
-            for parameter, values in zip(self.parameters, self.split(w), strict=True):
-                parameter.copy_(values.view(parameter.shape))
+    @torch.no_grad()
+    def move_by(self, update: Tensor | Mapping[str, Tensor]) -> None:
+        """Put the parameters an update (p,), flat or by name, away from the model's own, each in its own precision."""
+        self._at_start = False
+        for parameter, part, start in zip(self.parameters, self.parts(update), self._start(), strict=True):
+            parameter.copy_(part.to(self._like) + start)
 
-    def gradient(self, w: Tensor, *, reordered: bool = False) -> Tensor:
-        """Gradient (p,) of f at w; ``reordered`` sums the same numbers in another order."""
+    @property
+    def here(self) -> Tensor:
+        """Where the parameters were moved to, flat (p,), in a copy."""
+        with torch.inference_mode(False):
+            return flatten([p.detach() for p in self.parameters])
+
+    def step(self) -> Tensor:
+        """How far (p,) the parameters are from the model's own, as rounding left it."""
+        found = self.here
+        for part, start in zip(self.split(found), self._start(), strict=True):
+            part.sub_(start.reshape(-1))
+        return found
+
+    def gradient(self, w: Tensor | None = None, *, reordered: bool = False) -> Tensor:
+        """Gradient (p,) of f at w, or at the model's own parameters; ``reordered`` sums the same in another order."""
         return self.loss_and_gradient(w, reordered=reordered)[1]
 
+    def loss_and_gradient(self, w: Tensor | None = None, *, reordered: bool = False) -> tuple[float, Tensor]:
+        """The loss f and its gradient (p,) at w, or at the model's own parameters."""
+        self.move_to(w)
+        return self.loss_and_gradient_here(reordered=reordered)
+
     @torch.inference_mode(False)
-    def loss_and_gradient(self, w: Tensor, *, reordered: bool = False) -> tuple[float, Tensor]:
-        """f(w) and its gradient (p,)."""
-        self._move_to(w)
+    def loss_and_gradient_here(self, *, reordered: bool = False) -> tuple[float, Tensor]:
+        """The loss f and its gradient (p,) where the parameters were moved to."""
         total, parts_of_total = self._accumulators()
         losses = []
         with self._computing():
@@ -347,26 +443,40 @@ class Objective:
                 self._add_gradients(parts_of_total, objective)
                 losses.append(objective.detach())
         if not reordered:
-            self._check_pass(w, losses)
+            self._check_pass(losses)
         return float(functools.reduce(torch.add, losses)), total
 
     def _accumulators(self) -> tuple[Tensor, list[Tensor]]:
         """Zeros (p,) to add to, and the same memory in the shapes of the parameters."""
-        total = torch.zeros_like(self.w)
+        total = self._like.new_zeros(sum(self._sizes))
         return total, [part.view(p.shape) for part, p in zip(self.split(total), self.parameters, strict=True)]
 
     def _add_gradients(self, total: Sequence[Tensor], objective: Tensor) -> None:
+        """Add an objective's gradient to ``total``, parameter by parameter, so that it is never there as a whole."""
         if not objective.requires_grad:
             return  # a constant loss
-        with _named_refusals():
-            gradients = torch.autograd.grad(objective, self.parameters, materialize_grads=True)
-        for accumulated, part in zip(total, gradients, strict=True):
-            accumulated.add_(part)
+
+        def add(parameter: Tensor, accumulated: Tensor) -> None:
+            assert parameter.grad is not None
+            accumulated.add_(parameter.grad)
+            parameter.grad = None
+
+        hooks = []
+        for parameter, accumulated in zip(self.parameters, total, strict=True):
+            parameter.grad = None  # of a model that calls backward() itself
+            hook = functools.partial(add, accumulated=accumulated)
+            hooks.append(parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
+        try:
+            with _named_refusals():
+                torch.autograd.backward(objective, inputs=self.parameters)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @torch.inference_mode(False)
-    def minibatch_gradient(self, w: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    def minibatch_gradient(self, w: Tensor | None, batch_size: int, generator: torch.Generator) -> Tensor:
         """Gradient (p,) at w of the mean loss over ``batch_size`` examples drawn with replacement."""
-        self._move_to(w)
+        self.move_to(w)
         (batch,) = draw_batches(self.n, updates=1, batch_size=batch_size, generator=generator)
         total, parts_of_total = self._accumulators()
         with self._computing():
@@ -378,7 +488,7 @@ class Objective:
     @torch.inference_mode(False)
     def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
         """H v (p,), H the Hessian of f at w, by differentiating grad f . v."""
-        self._move_to(w)
+        self.move_to(w)
         total, parts_of_total = self._accumulators()
         parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
         # Attention's fused kernels have no second derivative; the plain one is the same function.
@@ -392,10 +502,8 @@ class Objective:
                     self._twice = True
                 gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
                 slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
-                if slope.requires_grad:  # a loss without curvature has a gradient without history
-                    products = torch.autograd.grad(slope, self.parameters, materialize_grads=True)
-                    for accumulated, product in zip(parts_of_total, products, strict=True):
-                        accumulated.add_(product)
+                del gradients
+                self._add_gradients(parts_of_total, slope)
         self._require_fixed("all")
         return total
 
@@ -440,6 +548,10 @@ def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
     return functools.partial(loss.func, *map(move, loss.args), **{k: move(v) for k, v in loss.keywords.items()})
 
 
+IDENTITY = (
+    "the loss or the model tells parameters apart by what they are (id(p), `is`, as keys), but copies take their place "
+    "while they are measured, so it gave another gradient; tell them apart by name (model.named_parameters())"
+)
 REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
     "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"

@@ -70,11 +70,12 @@ class Sharpness:
     """Largest eigenvalue of the full loss's Hessian H, and how well it is known.
 
     ``residual`` is ||H v - value v|| / |value| for the unit vector v found; some eigenvalue of H lies within
-    residual x |value| of the value. ``products`` Hessian-vector products were made.
+    residual x |value| of the value. It is None where the value is 0 up to its own error, which no multiple of it can
+    express. ``products`` Hessian-vector products were made.
     """
 
     value: Finite
-    residual: NonNegative
+    residual: NonNegative | None
     products: int
 
 

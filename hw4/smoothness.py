@@ -6,7 +6,7 @@ definition, after Santurkar et al., "How Does Batch Normalization Help Optimizat
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -17,7 +17,7 @@ from hw4.errors import ObjectiveError
 from hw4.objective import Forward, Objective
 from hw4.readings import Block, SmoothnessReading
 from hw4.specs import NormMode
-from hw4.training import Loss
+from hw4.training import Loss, draw_batches
 
 NoiseFloor = Literal["reordered", "float64"]
 Update = Tensor | Mapping[str, Tensor]
@@ -34,51 +34,50 @@ def effective_smoothness(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Ten
     w and u are flat (p,), ``gradient`` maps (p,) to (p,). On f(w) = w'Hw/2 + b'w this is ||Hu|| / ||u||. Raises
     ValueError for shapes that differ and SmoothnessUndefinedError for a zero u or a gradient that is not finite.
     """
-    _, step, change = _secant(gradient, w, u, None)
-    return _norm(change) / _norm(step)
+    step, change = _secant(gradient, w, u)
+    return norm(change) / norm(step)
 
 
-def _secant(
-    gradient: Callable[[Tensor], Tensor],
-    w: Tensor,
-    u: Tensor,
-    before: Tensor | None,
-    reached: Callable[[Tensor], Tensor] = torch.Tensor.clone,
-    *,
-    fresh: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The point ``reached`` on the way to w + u, the step there as rounding left it, and the gradient's change over it.
-
-    ``before`` is the gradient at w, where it is known. A function that gives ``fresh`` memory each time, which may be
-    written to as u may then, spares copies.
-    """
+def _secant(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+    """The step towards w + u as rounding left it, which is the one the gradients see, and their change over it."""
     if w.ndim != 1 or w.shape != u.shape:
         raise ValueError(f"w and u must be flat and equally long, got shapes {tuple(w.shape)} and {tuple(u.shape)}")
-    moved = reached(u.add_(w) if fresh else w + u)
-    step = moved - w  # the displacement that rounding left of u, which is the one the gradients see
-    if _norm(step) == 0:
-        raise SmoothnessUndefinedError(
-            f"the update is zero, or so small that rounding swallows it beside ||w|| = {_norm(w):.3g}, so the quotient "
-            f"has no value"
-        )
-    if before is None:
-        before = gradient(w).clone()  # a function may give the same memory each time
+    moved = w + u
+    step = moved - w
+    _require_step(step, norm(w))
+    before = gradient(w).clone()  # a function may give the same memory each time
     if before.shape != w.shape:
         raise ValueError(f"the gradient must have the shape of w, {tuple(w.shape)}, got {tuple(before.shape)}")
-    change = gradient(moved).sub_(before) if fresh else gradient(moved) - before
-    if not (math.isfinite(_norm(step)) and math.isfinite(_norm(change))):
+    change = gradient(moved) - before
+    _require_finite(step, change)
+    return step, change
+
+
+def _require_step(step: Tensor, weight_norm: float) -> None:
+    if norm(step) == 0:
+        raise SmoothnessUndefinedError(
+            f"the update is zero, or so small that rounding swallows it beside ||w|| = {weight_norm:.3g}, so the "
+            f"quotient has no value"
+        )
+
+
+def _require_finite(step: Tensor, change: Tensor) -> None:
+    if not (math.isfinite(norm(step)) and math.isfinite(norm(change))):
         raise SmoothnessUndefinedError("a gradient or the update is not finite: the model has diverged")
-    return moved, step, change
 
 
-def _norm(vector: Tensor) -> float:
-    """Euclidean norm, summed in float64."""
-    return float(torch.linalg.vector_norm(vector, dtype=torch.float64))
+PIECE = 2**17
+"""So many numbers are converted to float64 at a time: torch would make a copy of all."""
+
+
+def norm(vector: Tensor) -> float:
+    """Euclidean norm of a vector (p,), summed in float64."""
+    return math.hypot(*(float(torch.linalg.vector_norm(a, dtype=torch.float64)) for a in torch.split(vector, PIECE)))
 
 
 def _dot(first: Tensor, second: Tensor) -> float:
-    """Scalar product, summed in float64, of which no copy as long as the vectors is made."""
-    pairs = zip(torch.split(first, 2**20), torch.split(second, 2**20), strict=True)
+    """Scalar product of vectors (p,), summed in float64."""
+    pairs = zip(torch.split(first, PIECE), torch.split(second, PIECE), strict=True)
     return math.fsum(float(a.double() @ b.double()) for a, b in pairs)
 
 
@@ -92,7 +91,7 @@ def full_gradient(
     its running statistics too, is left as it was. Raises ObjectiveError as :class:`hw4.objective.Objective` does.
     """
     objective = Objective(model, x, y, loss=loss, norm_mode="as is", chunk_size=chunk_size)
-    return objective.gradient(objective.w)
+    return objective.gradient()
 
 
 def measure_smoothness(
@@ -116,14 +115,15 @@ def measure_smoothness(
     The update is ``update`` (flat, or by parameter name, see :func:`optimizer_update`), or one of minibatch SGD:
     u = -learning_rate * gradient over ``batch_size`` examples drawn with replacement from ``generator``; both full
     gradients run over all n examples of x (n, ...) and y (n, ...), in chunks, or over the batches of a data loader x.
-    ``norm_mode="batch"`` differentiates the function that is trained, normalised by batch statistics, ``"running"`` the
-    one that is evaluated, normalised by running statistics, ``"as is"`` that of every layer in the mode it is in: three
-    different functions. What else can be given, and how the model is left as it was, says
-    :class:`hw4.objective.Objective`; ``dtype=torch.float64`` is rid of rounding.
+    ``norm_mode``, what else can be given and how the model is left as it was says :class:`hw4.objective.Objective`;
+    ``dtype=torch.float64`` is rid of rounding.
 
     ``noise_floor`` asks for the reading's error. ``"reordered"`` costs one full gradient more: the same numbers are
     summed in another order. It does not see ReLUs and pooling windows that rounding tips over, which matter where u is
     tiny; ``"float64"`` does, for two full gradients in double precision: it is the norm of the actual error of dg.
+
+    Beside the model and one chunk's activations, memory is needed for three times the parameters and for their largest
+    tensor once more, so four times at most. With ``noise_floor="float64"`` it is eight times and twice that tensor.
 
     Raises ObjectiveError for what is no fixed mean over the examples or cannot be measured, ValueError for other unfit
     arguments, SmoothnessUndefinedError when the update is zero or a gradient is not finite.
@@ -146,7 +146,8 @@ def measure_smoothness(
 @torch.inference_mode(False)
 def measure_update(objective: Objective, update: Update, *, noise_floor: NoiseFloor | None = None) -> SmoothnessReading:
     """The reading along an update (p,) of whatever optimiser, flat or by parameter name."""
-    (reading,) = _readings(objective, [objective.flat(update).clone()], None, noise_floor)
+    objective.parts(update)  # refuses what does not fit before anything is computed
+    (reading,) = _readings(objective, iter([update]), 1, None, noise_floor)
     return reading
 
 
@@ -194,46 +195,75 @@ def measure_directions(
         )
     if directions < 1:
         raise ValueError(f"the number of directions must be at least 1, got {directions}")
-    drawn = (
-        objective.minibatch_gradient(objective.w, batch_size, generator).mul_(-learning_rate) for _ in range(directions)
-    )
-    return _readings(objective, drawn, learning_rate, noise_floor)
+    draw_batches(objective.n, batch_size=batch_size, generator=torch.Generator())  # refuses a batch_size at once
+    drawn = (objective.minibatch_gradient(None, batch_size, generator).mul_(-learning_rate) for _ in range(directions))
+    return _readings(objective, drawn, directions, learning_rate, noise_floor)
 
 
 def _readings(
-    objective: Objective, updates: Iterable[Tensor], learning_rate: float | None, noise_floor: NoiseFloor | None
+    objective: Objective,
+    updates: Iterator[Update],
+    directions: int,
+    learning_rate: float | None,
+    noise_floor: NoiseFloor | None,
 ) -> list[SmoothnessReading]:
-    """Readings along updates (p,), which share the full gradient at the point and what rounding makes of it."""
+    """Readings along updates, which share the full gradient at the point and what rounding makes of it.
+
+    Nothing as long as the parameters is kept that can be computed again: three such vectors are there at a time, the
+    model's copy among them, and with several directions four.
+    """
     if noise_floor not in (None, "reordered", "float64"):
         raise ValueError(f"noise_floor must be None, 'reordered' or 'float64', got {noise_floor!r}")
-    if noise_floor == "float64" and objective.w.dtype == torch.float64:
+    if noise_floor == "float64" and objective.dtype == torch.float64:
         raise ValueError("a float64 reading has no more exact one beside it; use noise_floor='reordered'")
-    w = objective.w
     double = objective.in_double() if noise_floor == "float64" else None
-    before = noise = None
+    weights = _norms(objective, objective.w)
+    before = objective.gradient()
+    # Two gradients of the same function at the same point, summed in different orders, differ by sqrt(2) times the
+    # error of one; so does a difference of gradients at two points from its own true value.
+    noise = norm(objective.gradient(reordered=True).sub_(before)) if noise_floor == "reordered" else None
     readings = []
-    for u in updates:
-        if before is None:
-            before = objective.gradient(w)
-        moved, step, change = _secant(objective.gradient, w, u, before, objective.reached, fresh=True)
-        del u
+    for left in reversed(range(directions)):
+        objective.move_by(next(updates))
+        change = objective.loss_and_gradient_here()[1].sub_(before)
+        if not left:
+            del before
         if double is not None:
-            exact = double.gradient(moved.double()) - double.gradient(w.double())
-            noise = _norm(change.double() - exact)
-        elif noise_floor and noise is None:
-            # Two gradients of the same function at the same point, summed in different orders, differ by sqrt(2) times
-            # the error of one; so does a difference of gradients at two points from its own true value.
-            noise = _norm(objective.gradient(w, reordered=True).sub_(before))
-        readings.append(_reading(objective, w, step, change, learning_rate=learning_rate, noise=noise))
+            noise = _error(objective, double, change)
+        step = objective.step()
+        _require_step(step, weights[0])
+        _require_finite(step, change)
+        readings.append(_reading(objective, weights, step, change, learning_rate=learning_rate, noise=noise))
+        del step, change
     objective.confirm()
     return readings
 
 
+def _error(objective: Objective, double: Objective, change: Tensor) -> float:
+    """Norm of the error of a change (p,) of the gradient up to where the parameters are, by the same in float64."""
+    double.move_to(objective.here)
+    exact = double.loss_and_gradient_here()[1]
+    double.move_to(objective.w)
+    exact.sub_(double.loss_and_gradient_here()[1])
+    return norm(exact.sub_(change))
+
+
+def _norms(objective: Objective, vector: Tensor) -> tuple[float, list[float]]:
+    """Euclidean norms of a vector (p,) and of each parameter's part in it."""
+    return norm(vector), [norm(part) for part in objective.split(vector)]
+
+
 def _reading(
-    objective: Objective, w: Tensor, step: Tensor, change: Tensor, *, learning_rate: float | None, noise: float | None
+    objective: Objective,
+    weights: tuple[float, list[float]],
+    step: Tensor,
+    change: Tensor,
+    *,
+    learning_rate: float | None,
+    noise: float | None,
 ) -> SmoothnessReading:
-    """The reading of a step (p,) from w (p,) along which the gradient changed so (p,); ``noise`` is the change's."""
-    update_norm, change_norm = _norm(step), _norm(change)
+    """The reading of a step (p,) along which the gradient changed so (p,); ``noise`` is the change's."""
+    (update_norm, steps), (change_norm, changes) = _norms(objective, step), _norms(objective, change)
     along = _dot(step, change)
     return SmoothnessReading(
         smoothness=change_norm / update_norm,
@@ -241,13 +271,13 @@ def _reading(
         gradient_change_norm=change_norm,
         cosine=max(-1.0, min(1.0, along / update_norm / change_norm)) if change_norm else 0.0,
         along_update=abs(along) / update_norm**2,
-        weight_norm=_norm(w),
+        weight_norm=weights[0],
         learning_rate=learning_rate,
         noise_floor=None if noise is None else noise / update_norm,
         norm_mode=objective.norm_mode,
         chunk_size=objective.chunk_size,
         blocks=tuple(
-            Block(name=name, weight_norm=_norm(a), update_norm=_norm(b), gradient_change_norm=_norm(c))
-            for name, a, b, c in zip(objective.names, *map(objective.split, (w, step, change)), strict=True)
+            Block(name=name, weight_norm=a, update_norm=b, gradient_change_norm=c)
+            for name, a, b, c in zip(objective.names, weights[1], steps, changes, strict=True)
         ),
     )

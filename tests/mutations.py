@@ -4,6 +4,7 @@ Sources: public code that draws the smoothness plot, the homework's solved noteb
 and records have failed. A fault is planted by monkeypatching, for as long as its test runs; no file is edited.
 """
 
+import contextlib
 import gzip
 import math
 import tempfile
@@ -36,7 +37,7 @@ from hw4 import gate
 from hw4.data import locate
 from hw4.data.images import load_images
 from hw4.data.vectors import load_questions
-from hw4.objective import Objective
+from hw4.objective import Objective, flatten
 from hw4.readings import SmoothnessReading
 from hw4.records import PassRow
 from hw4.report import strides
@@ -117,22 +118,23 @@ definition = test_smoothness.test_it_is_the_definition
 def gradients_accumulate_between_the_two_evaluations(patch: Patch) -> None:
     total: dict[str, Tensor] = {}
 
-    def accumulating(original: Any, self: Objective, w: Tensor, **settings: Any) -> Tensor:
-        total["sum"] = total.get("sum", 0) + original(self, w, **settings)
-        return total["sum"].clone()
+    def accumulating(original: Any, self: Objective, **settings: Any) -> tuple[float, Tensor]:
+        value, gradient = original(self, **settings)
+        total["sum"] = total.get("sum", 0) + gradient
+        return value, total["sum"].clone()
 
-    around(Objective, "gradient", patch, accumulating)
+    around(Objective, "loss_and_gradient_here", patch, accumulating)
 
 
 def only(kept: slice) -> Callable[[Patch], None]:
     def plant(patch: Patch) -> None:
-        def part(original: Any, self: Objective, w: Tensor, **settings: Any) -> tuple[float, Tensor]:
-            value, gradient = original(self, w, **settings)
+        def part(original: Any, self: Objective, **settings: Any) -> tuple[float, Tensor]:
+            value, gradient = original(self, **settings)
             parts = list(self.split(gradient))
             keep = parts[kept]
             return value, torch.cat([g if any(g is k for k in keep) else torch.zeros_like(g) for g in parts])
 
-        around(Objective, "loss_and_gradient", patch, part)
+        around(Objective, "loss_and_gradient_here", patch, part)
 
     return plant
 
@@ -169,11 +171,11 @@ def mean_of_per_layer_ratios(patch: Patch) -> None:
 def the_two_gradients_on_different_minibatches(patch: Patch) -> None:
     generator = torch.Generator().manual_seed(0)
 
-    def sampled(original: Any, self: Objective, w: Tensor, **settings: Any) -> Tensor:
-        del original, settings
-        return self.minibatch_gradient(w, 8, generator)
+    def sampled(original: Any, self: Objective, **settings: Any) -> tuple[float, Tensor]:
+        value, _ = original(self, **settings)
+        return value, self.minibatch_gradient(self.here, 8, generator)
 
-    around(Objective, "gradient", patch, sampled)
+    around(Objective, "loss_and_gradient_here", patch, sampled)
 
 
 @fault("public code", test_smoothness.test_exact_on_quadratics)
@@ -246,18 +248,19 @@ def dropout_goes_unnoticed(patch: Patch) -> None:
 def divided_by_another_steps_norm(patch: Patch) -> None:
     previous = [torch.ones(1)]
 
-    def late(original: Any, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-        moved, step, change = original(*arguments)
+    def late(original: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        step, change = original(*arguments)
         divisor, previous[0] = previous[0], step
-        return moved, divisor, change
+        return divisor, change
 
     around(hw4.smoothness, "_secant", patch, late)
 
 
 @fault("notebook", definition, False, "batch")
 def displacement_over_a_whole_pass(patch: Patch) -> None:
-    def walked(original: Any, self: Objective, w: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
-        start, gradients = w, []
+    def walked(original: Any, self: Objective, w: Any, batch_size: int, generator: torch.Generator) -> Tensor:
+        w = start = self.w
+        gradients: list[Tensor] = []
         for _ in range(round(self.n / batch_size)):
             gradients.append(original(self, w, batch_size, generator))
             w = start - 0.1 * torch.stack(gradients).sum(0)
@@ -303,19 +306,17 @@ def training_mode_goes_unnoticed(patch: Patch) -> None:
 
 @fault("public code", test_smoothness.test_a_step_lost_to_rounding_is_measured_as_taken)
 def the_step_asked_for_instead_of_the_step_taken(patch: Patch) -> None:
-    def asked(original: Any, gradient: Any, w: Tensor, u: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
-        moved, _, change = original(gradient, w, u, *others)
-        return moved, u, change
+    def asked(original: Any, gradient: Any, w: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+        return u, original(gradient, w, u)[1]
 
     around(hw4.smoothness, "_secant", patch, asked)
 
 
 @fault("public code", test_smoothness.test_several_directions_share_the_point_and_are_single_readings)
 def later_directions_start_from_the_moved_point(patch: Patch) -> None:
-    def stale(original: Any, self: Objective, w: Tensor, batch_size: int, generator: torch.Generator) -> Tensor:
+    def stale(original: Any, self: Objective, w: Any, batch_size: int, generator: torch.Generator) -> Tensor:
         del w
-        here = hw4.objective.flatten([p.detach() for p in self.parameters])
-        found: Tensor = original(self, here, batch_size, generator)
+        found: Tensor = original(self, self.here, batch_size, generator)
         return found
 
     around(Objective, "minibatch_gradient", patch, stale)
@@ -330,7 +331,7 @@ def later_directions_start_from_the_moved_point(patch: Patch) -> None:
     "reordered",
 )
 def rounding_goes_unnoticed(patch: Patch) -> None:
-    around(Objective, "gradient", patch, lambda original, self, w, **_: original(self, w))
+    around(Objective, "gradient", patch, lambda original, self, **_: original(self))
 
 
 @fault("public code", test_curvature.test_the_largest_eigenvalue_may_be_negative_and_the_largest_in_size_is_another)
@@ -414,12 +415,48 @@ def modes_are_overwritten(patch: Patch) -> None:
 
 @fault("public code", test_contract.test_the_step_is_the_one_that_mixed_precision_took)
 def the_step_before_its_rounding(patch: Patch) -> None:
-    patch.setattr(Objective, "reached", lambda _self, w: w)
+    def unrounded(original: Any, self: Objective, update: Any) -> None:
+        original(self, update)
+        patch.setattr(self, "step", lambda: flatten(self.parts(update)))
+
+    around(Objective, "move_by", patch, unrounded)
 
 
 @fault("public code", case("inputs changed in place"))
 def the_users_inputs_are_handed_to_the_model(patch: Patch) -> None:
     patch.setattr(hw4.examples, "placed", lambda batch, *_: batch)
+
+
+@fault("public code", case("a mask by id"))
+def parameters_told_apart_go_unnoticed(patch: Patch) -> None:
+    unchecked(Objective, "_require_no_identities")(patch)
+
+
+@fault("public code", case("a loss with a memory in a partial"))
+def modules_inside_a_loss_are_left_changed(patch: Patch) -> None:
+    patch.setattr(hw4.objective, "reachable", lambda _: [])
+
+
+kept = test_contract.test_what_is_kept_beside_a_lock_and_by_a_sampler_is_left_as_it_was
+
+
+@fault("public code", kept)
+def a_samplers_epochs_are_left_counted(patch: Patch) -> None:
+    patch.setattr(hw4.examples, "lent", lambda *_: contextlib.nullcontext())
+
+
+@fault("public code", kept)
+def what_stands_beside_a_lock_is_shared(patch: Patch) -> None:
+    patch.setattr(hw4.borrowed, "_copied_in_parts", lambda value, _: value)
+
+
+@fault("model", test_smoothness.test_memory_is_what_the_docstring_says, None, 3, [400] * 21)
+def every_gradient_is_there_at_once(patch: Patch) -> None:
+    def together(self: Objective, total: Any, objective: Tensor) -> None:
+        for part, found in zip(total, torch.autograd.grad(objective, self.parameters), strict=True):
+            part.add_(found)
+
+    patch.setattr(Objective, "_add_gradients", together)
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------

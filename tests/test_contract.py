@@ -5,6 +5,7 @@ The right value is plain ``autograd.grad`` in float64 on the user's own model, m
 
 # mypy: allow-untyped-calls, disable-error-code="no-any-return,list-item,index,attr-defined,operator,misc,arg-type"
 # mypy: no-warn-unused-ignores
+import contextlib
 import copy
 import functools
 import random
@@ -12,6 +13,7 @@ import threading
 from collections import UserDict, defaultdict, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,8 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.utils.rnn import pack_padded_sequence
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
 
 from hw4 import measure_smoothness
 from hw4.curvature import sharpness
@@ -727,12 +730,196 @@ CASES += [
 ]
 
 
+def telling_apart(name: str, penalty: Callable[[Tensor, set[int], Tensor], Any], **given: Any) -> Case:
+    """A loss that knows the model's first weight again by what it is."""
+    model = net()
+    first = next(model.parameters())
+    ids = {id(first)}
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return F.cross_entropy(outputs, targets) + sum(penalty(p, ids, first) for p in model.parameters())
+
+    return Case(name, lambda: model, given={"loss": loss, **given}, refusal="tells parameters apart")
+
+
+def knowing_ids() -> nn.Module:
+    model = Own(lambda self, x: self.body(x) * (2 if id(self.body[0].weight) in self.ids else 1))
+    vars(model)["ids"] = {id(model.body[0].weight)}
+    return model
+
+
+FIRST_NETS_FISHER = net()
+FISHER = {p: torch.ones_like(p) for p in FIRST_NETS_FISHER.parameters()}
+
+
+class Remembering(nn.Module):
+    """A loss that grows with every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The mean loss, a little larger each time."""
+        self.get_buffer("calls").add_(1)
+        return F.cross_entropy(outputs, targets) * (1 + 0.001 * self.get_buffer("calls"))
+
+
+MEMORY = Remembering()
+WEIGHING = nn.CrossEntropyLoss(weight=WEIGHTS)
+NORM_OF_LOSS = nn.BatchNorm1d(3, affine=False)
+TEACHER = net().requires_grad_(False)
+
+
+@dataclass
+class Fed:
+    """A batch with names."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+def in_place() -> nn.Module:
+    return nn.Sequential(nn.ReLU(inplace=True), net())
+
+
+def calling_backward(self: Any, x: Tensor) -> Tensor:
+    self.body(x.detach()).sum().backward()
+    return self.body(x)
+
+
+class LowRank(nn.Module):
+    """A frozen net and what is trained beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.base = net().requires_grad_(False)
+        self.down, self.up = nn.Parameter(torch.ones(6, 2) / 3), nn.Parameter(torch.eye(2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 6) to (batch, 3)."""
+        return self.base(x) + x @ self.down @ self.up
+
+
+@contextlib.contextmanager
+def defaulting_to_double() -> Iterator[None]:
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def updated(update: Any) -> dict[str, Any]:
+    return {"update": update, "learning_rate": None, "batch_size": None, "generator": None}
+
+
+BY_NAME = {name: p.detach() for name, p in net().named_parameters()}
+CASES += [
+    telling_apart("a mask by id", lambda p, ids, _: (p**2).sum() if id(p) in ids else 0),
+    telling_apart("frozen by id", lambda p, ids, _: ((p.detach() if id(p) in ids else p) ** 2).sum()),
+    telling_apart("all but one parameter", lambda p, _, first: (p**2).sum() if p is not first else 0),
+    telling_apart("the same in float64", lambda p, ids, _: (p**2).sum() if id(p) in ids else 0, dtype=torch.float64),
+    *named_refusal(
+        "tells parameters apart",
+        Case("a model that keeps ids", model=knowing_ids),
+        Case(
+            "weights by parameter",
+            model=lambda: FIRST_NETS_FISHER,
+            given={
+                "forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]) + sum(FISHER[p].sum() for p in m.parameters())
+            },
+        ),
+    ),
+    *named_refusal(
+        "remembers", Case("a loss with a memory in a partial", given={"loss": functools.partial(MEMORY.__call__)})
+    ),
+    Case(
+        "class weights in a module named in a function, float64",
+        given={
+            "loss": lambda o, t: 1.0 * WEIGHING(o, t),
+            "chunk_size": N,
+            "dtype": torch.float64,
+        },
+        loss=weighted_mean,
+    ),
+    Case(
+        "a BatchNorm inside the loss",
+        given={"loss": lambda o, t: F.cross_entropy(NORM_OF_LOSS(o), t), "chunk_size": N},
+        loss=lambda m, b: F.cross_entropy(F.batch_norm(m(X.double()[b]), None, None, training=True), Y[b]),
+    ),
+    Case(
+        "a teacher beside it, float64",
+        given={
+            "forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]) + F.mse_loss(m(b[0]), 2 * TEACHER(b[0])),
+            "dtype": torch.float64,
+        },
+        loss=lambda m, b: (
+            entropy(m, b) + F.mse_loss(m(X.double()[b]), 2 * copy.deepcopy(TEACHER).double()(X.double()[b]))
+        ),
+    ),
+    Case("an average of weights", model=lambda: AveragedModel(net())),
+    Case(
+        "a functional call",
+        given={
+            "forward": lambda m, b: F.cross_entropy(
+                torch.func.functional_call(m, dict(m.named_parameters()), (b[0],)), b[1]
+            )
+        },
+    ),
+    Case("low-rank parts beside a frozen net", model=LowRank),
+    Case("a model that calls backward()", model=lambda: Own(calling_backward), loss=lambda m, b: entropy(m.body, b)),
+    Case("float64 by default", inside=defaulting_to_double),
+    Case(
+        "a dataclass",
+        model=in_place,
+        data=lambda: loader(collate_fn=lambda p: Fed(torch.stack([a for a, _ in p]), torch.stack([b for _, b in p]))),
+        given={"forward": lambda m, b: F.cross_entropy(m(b.inputs), b.targets), "dtype": torch.float64},
+        loss=lambda m, b: F.cross_entropy(m(X.double()[b].clone()), Y[b]),
+    ),
+    Case(
+        "keys that are tuples",
+        model=lambda: Own(lambda self, x: self.body(x["a", 1])),
+        data=lambda: loader(lambda i: ({("a", 1): X[i]}, Y[i])),
+        loss=lambda m, b: F.cross_entropy(m({("a", 1): X.double()[b]}), Y[b]),
+    ),
+    *named_refusal(
+        "return a dict",
+        Case(
+            "a mapping that cannot be changed",
+            data=lambda: loader(collate_fn=lambda p: MappingProxyType({"a": torch.stack([a for a, _ in p])})),
+        ),
+    ),
+    *named_refusal(
+        "on one device",
+        Case("no values yet", model=lambda: net().to("meta")),
+        Case("two devices", model=lambda: Own(None, extra=nn.Parameter(torch.empty(3, device="meta")))),
+    ),
+    *named_refusal(
+        "real tensors",
+        Case("a list as the update", given=updated([1.0, 2.0])),
+        Case("an update of lists", given=updated({name: part.tolist() for name, part in BY_NAME.items()})),
+        Case("a complex update", given=updated({name: part + 0j for name, part in BY_NAME.items()})),
+    ),
+    *named_refusal(
+        "not finite", Case("an update with NaN", given=updated({**BY_NAME, "0.bias": torch.full((12,), torch.nan)}))
+    ),
+    *named_refusal(
+        "of its shape", Case("an update of other shapes", given=updated({**BY_NAME, "0.bias": torch.ones(1)}))
+    ),
+]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_right_or_refused(case: Case) -> None:
     model, data, given = case.model(), case.data(), {"chunk_size": 13, **case.given}
     lazy = nn.parameter.UninitializedParameter
-    state = {k: v.clone() for k, v in model.state_dict().items() if isinstance(v, Tensor) and not isinstance(v, lazy)}
+    state = {
+        k: v.clone()
+        for k, v in model.state_dict().items()
+        if isinstance(v, Tensor) and not isinstance(v, lazy) and not v.is_meta
+    }
     drawn, inputs = torch.get_rng_state(), copy.deepcopy(data[0]) if isinstance(data[0], Tensor) else None
 
     def found() -> float:
@@ -752,11 +939,39 @@ def test_right_or_refused(case: Case) -> None:
             value = found()
         # float32 against float64; in float64 there is rounding of the step alone.
         assert value == pytest.approx(expected, rel=1e-9 if given.get("dtype") == torch.float64 else 1e-5)
+    assert NORM_OF_LOSS.num_batches_tracked == MEMORY.calls == 0
     for name, kept in state.items():
         assert torch.equal(model.state_dict()[name].to_dense(), kept.to_dense())
     assert torch.equal(torch.get_rng_state(), drawn)
     if inputs is not None:
         assert torch.equal(data[0].nan_to_num(), inputs.nan_to_num())
+
+
+class Epochs(Sampler[int]):
+    """A sampler that counts its passes."""
+
+    def __init__(self) -> None:
+        self.epoch, self.passes = 0, [0]
+
+    def __len__(self) -> int:
+        return N
+
+    def __iter__(self) -> Iterator[int]:
+        self.epoch += 1
+        self.passes.append(self.epoch)
+        return iter(range(N))
+
+
+def test_what_is_kept_beside_a_lock_and_by_a_sampler_is_left_as_it_was() -> None:
+    def counted(self: Any, x: Tensor) -> Tensor:
+        self.settings.scale += 1
+        self.log["calls"].append(len(x))
+        return self.body(x)
+
+    sampler = Epochs()
+    kept, log = Settings(3.0, threading.Lock()), {"calls": [], "lock": threading.Lock()}
+    measure_smoothness(Own(counted, settings=kept, log=log), *loader(sampler=sampler), **settings())
+    assert (kept.scale, log["calls"], sampler.epoch, sampler.passes) == (3.0, [], 0, [0])
 
 
 class Squared(torch.autograd.Function):

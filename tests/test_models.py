@@ -244,9 +244,23 @@ def test_the_ensembles_gradients_are_those_of_autograd(stride: int, batch: int) 
     y = torch.randint(6, (3, batch), generator=torch.Generator().manual_seed(1))
     loss = F.nll_loss(ensemble(x).flatten(0, 1), y.flatten(), reduction="sum") / batch
     expected = torch.autograd.grad(loss, list(ensemble.parameters()))
+    ensemble.float().loss_gradients(ensemble.receptive_fields(x.float()), y)  # its buffers fit float32
+    ensemble.double().load_state_dict(TextCNNEnsemble.from_models(text_models(stride)).state_dict())
     for _ in range(2):  # the second time buffers hold what the first left
         for found, gradient in zip(ensemble.loss_gradients(ensemble.receptive_fields(x), y), expected, strict=True):
             torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-13)
+
+
+def test_a_plain_stacks_tensors_fit_when_their_keys_are_renamed() -> None:
+    plain = nn.Sequential(
+        *(nn.Conv2d(1, 16, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 5, padding=2), nn.ReLU()),
+        *(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(1568, 10)),
+    ).double()
+    model, x = ConvNet().double(), torch.randn(3, 1, 28, 28, dtype=torch.float64)
+    renamed = {"0": "convs.0", "3": "convs.1", "7": "linear"}
+    parts = {key: key.partition(".") for key in plain.state_dict()}
+    model.load_state_dict({f"{renamed[a]}.{b}": plain.state_dict()[key] for key, (a, _, b) in parts.items()})
+    torch.testing.assert_close(model(x), plain(x), rtol=1e-12, atol=1e-12)
 
 
 def test_strides_100_and_500_are_the_same_function() -> None:

@@ -1,6 +1,7 @@
 """The estimator on closed forms, its invariances, and measure_smoothness against a naive reference."""
 
 import copy
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -496,6 +497,22 @@ def test_losses_that_are_no_mean_and_half_given_data_are_refused() -> None:
         measured(model, DataLoader(TensorDataset(x, y)), y)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(("noise_floor", "times"), [(None, 3), ("reordered", 3), ("float64", 8)])
+@pytest.mark.parametrize("sizes", [[400] * 21, [2000, 1000, 10]], ids=["many parameters", "one large parameter"])
+def test_memory_is_what_the_docstring_says(noise_floor: Any, times: int, sizes: list[int]) -> None:
+    """In multiples of the parameters' bytes, from torch's own account of what it allocates and frees."""
+    model = nn.Sequential(*(nn.Linear(before, after) for before, after in itertools.pairwise(sizes)))
+    parameters = 4 * sum(p.numel() for p in model.parameters())
+    x, y = torch.randn(4, sizes[0]), torch.arange(4)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        measured(model, x, y, batch_size=2, chunk_size=2, noise_floor=noise_floor)
+    events = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]
+    live = list(itertools.accumulate(each.nbytes() for each in sorted(events, key=lambda each: each.start_ns())))
+    largest = (8 if noise_floor == "float64" else 4) * max(p.numel() for p in model.parameters())
+    assert max(live) < (times + 0.2) * parameters + largest  # 0.2: activations, and norms' pieces in float64
+    assert live[-1] < 0.01 * parameters, "what is left behind"
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_it_is_the_same_function() -> None:
     model, x, y = small_problem(norm=True)
@@ -558,3 +575,13 @@ def test_an_optimisers_update_is_its_next_step_and_nothing_is_changed(make: Any)
     optimizer.zero_grad()
     with pytest.raises(ObjectiveError, match="call backward"):
         optimizer_update(model, optimizer)
+
+
+def test_an_objective_of_a_model_that_was_trained_since_is_refused() -> None:
+    model, x, y = small_problem(norm=False)
+    objective = Objective(model, x, y)
+    next(model.parameters()).data.mul_(1.5)
+    with pytest.raises(ObjectiveError, match="build one anew"):
+        objective.confirm()
+    with pytest.raises(ObjectiveError, match="build one anew"):
+        _ = objective.w
