@@ -4,7 +4,8 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -255,8 +256,18 @@ def test_an_entry_says_how_it_is_made_again_and_what_it_took() -> None:
         "4 passes; 3 seeds"
     )
     assert entry.anchor == "exercise-3-max-pooling-or-stride"
+    for seconds, words in (
+        (None, "0.0 seconds"),
+        (9.94, "9.9 seconds"),
+        (10.0, "10 seconds"),
+        (119.0, "119 seconds"),
+        (120.0, "2 minutes"),
+    ):
+        assert replace(entry, seconds=seconds).duration == words
     assert entry.circumstances == [entry.circumstances[0]]
-    assert ", 1 thread of " in entry.circumstances[0]
+    assert re.search(r", 1 thread of \d+ logical processors, float32, ", entry.circumstances[0])
+    there = replace(entry, environments=[entry.environments[0].model_copy(update={"device": "cuda", "threads": 2})])
+    assert re.search(r", 2 threads of \d+ logical processors, cuda, float32, ", there.circumstances[0])
 
 
 RIGHT = {1: [14] * 4, 5: [19, 20, 19, 20], 10: [4, 5, 3, 5], 100: [7, 2, 5, 6], 500: [7, 2, 5, 6]}
@@ -313,7 +324,7 @@ def test_exercise_2_says_what_follows_from_its_numbers() -> None:
         "number of comparisons (Holm): 5 above 10; 5 above 100; 5 above 500; 2 are not decided."
     )
     # The first two trials of stride 100 beside the last two of stride 500: 7 and 2 right answers less 5 and 6.
-    assert "at independent seeds their difference measures noise alone: -0.050 [-1.000" in control
+    assert "at independent seeds their difference measures noise alone: -0.050 [-1.000,\u00a0+1.000]" in control
     assert control.endswith("which includes zero; at equal seeds their answers are the same on every question.")
     assert control.startswith("Strides 100 and 500 compute the same function, so")
 
@@ -394,9 +405,9 @@ GROWTH = {None: (1.5, 1.6, 1.7), "batch": (2.0, 2.5, 3.0)}
 LAYER_NAMES = ("convs.0.weight", "convs.1.weight", "linear.weight")
 
 
-def rung(spec: ConvNetSpec) -> ConvNetRecord:
+def rung(spec: ConvNetSpec, limits: Mapping[str | None, Sequence[tuple[float, float]]]) -> ConvNetRecord:
     """Trained up to its limit; then stuck from the first pass with BatchNorm, lost in the second pass without."""
-    trained, normed = spec.learning_rate <= LIMITS[spec.norm][spec.seed][0], spec.norm is not None
+    trained, normed = spec.learning_rate <= limits[spec.norm][spec.seed][0], spec.norm is not None
     losses = (2.3, 1.0, 0.1 + 0.05 * spec.seed) if trained else (2.3, 2.29, 2.28) if normed else (2.3, 1.0, None)
     rows = [make_row(completed, loss=loss, smoothness=None) for completed, loss in enumerate(losses)]
     return make_record(spec, rows, diverged=losses[-1] is None)
@@ -428,10 +439,15 @@ def landscape(spec: ConvNetSpec) -> ConvNetRecord:
     return make_record(spec, rows)
 
 
-def claim_entries() -> list[Entry]:
-    rungs = ladder_specs(rates=RATES, seeds=3, data="digits", passes=2)
-    views = landscape_specs(seeds=3, data="digits", passes=PASSES)
-    return claim.entries(list(map(rung, rungs)), list(map(landscape, views)))
+def claim_entries(
+    limits: Mapping[str | None, Sequence[tuple[float, float]]] = LIMITS,
+    *,
+    seeds: int = 3,
+    rates: Sequence[float] = RATES,
+) -> list[Entry]:
+    rungs = ladder_specs(rates=rates, seeds=seeds, data="digits", passes=2)
+    views = landscape_specs(seeds=seeds, data="digits", passes=PASSES)
+    return claim.entries([rung(spec, limits) for spec in rungs], list(map(landscape, views)))
 
 
 def hull(brackets: Sequence[tuple[float, float]]) -> tuple[float, float, float]:
@@ -480,6 +496,40 @@ def test_the_claim_says_what_follows_from_its_numbers() -> None:
         "so sharpness alone cannot tell the whole story of these networks.",
     ):
         assert expected in said
+    assert "linear layer's norm" not in said, "no BatchNorm follows it"
+
+
+@pytest.mark.parametrize(
+    ("plain", "normed", "words"),
+    [
+        (0.1, 0.4, "; the first agrees with what was measured within the intervals."),
+        (0.1, 0.6, "yet the intervals meet: whether smoothness accounts for it is not decided."),
+        (0.1, 3.2, "; smoothness does not account for what was measured, neither in size"),
+        (3.2, 0.1, "; smoothness does not account for what was measured, neither in size"),
+    ],
+)
+def test_a_prediction_is_held_against_what_was_measured(plain: float, normed: float, words: str) -> None:
+    """Where 1.4 to 3.5 is predicted, about 2.2, and every seed has the same brackets: 2 to 6, 3 to 12, 16 to 64."""
+    limits = {None: [(plain, 0.0)] * 3, "batch": [(normed, 0.0)] * 3}
+    assert words in claim_entries(limits, rates=(0.1, 0.2, 0.4, 0.6, 1.2, 3.2, 6.4))[0].answer[1]
+
+
+def test_one_seed_of_the_claim_has_a_bracket_and_no_intervals() -> None:
+    limits, *_ = claim_entries(seeds=1, rates=(0.2, 0.4, 0.8))
+    assert limits.answer[0].endswith("between 0.2 and 0.4 without BatchNorm and between 0.4 and 0.8 with it.")
+    assert [list(row) for row in limits.tables[0][2]] == [
+        ["largest stable, measured", "0.28", "0.57", "2.0"],
+        ["1 / smoothness", "0.100", "0.200", "2.0"],
+        ["2 / smoothness", "0.200", "0.400", "2.0"],
+        ["1 / largest smoothness over the range", "0.050", "0.100", "2.0"],
+        ["2 / sharpness", "0.067", "0.133", "2.0"],
+    ]
+    assert limits.figure is not None
+    bars = [np.asarray(found.get_segments()[0])[:, 0] for found in limits.figure.axes[2].collections]  # type: ignore[attr-defined]
+    assert bars[0].tolist() == pytest.approx([0.2, 0.4]), "the bracket of the measured rate"
+    assert all(low == high for low, high in bars[2:])
+    alone, *_ = claim_entries({None: [(0.1, 0.2)], "batch": [(0.1, 0.2)]}, seeds=1, rates=(0.1,))
+    assert "ladder of 1 learning rate, 0.1, 1 seed; landscapes at learning rate 0.04, 1 seed" in alone.caption
 
 
 def test_the_claims_tables_hold_every_rate_and_every_prediction() -> None:
@@ -534,6 +584,10 @@ def test_the_claims_figures_draw_what_its_tables_say() -> None:
     middles = [float(np.asarray(line.get_ydata())[0]) for line in layers.lines if line.get_marker() in {"o", "s"}]
     expected = [statistics.geometric_mean(LEVELS[norm]) / part for norm in LEVELS for part in (1, 2, 3)]
     assert middles == pytest.approx(expected)
+    places = [float(np.asarray(line.get_xdata())[0]) for line in layers.lines if line.get_marker() in {"o", "s"}]
+    assert places == pytest.approx([-0.1, 0.9, 1.9, 0.1, 1.1, 2.1]), "side by side"
+    ticks = [tick for tick in loss.get_xticks() if 0.1 / 1.3 < tick < 0.8 * 1.5]
+    assert ticks == pytest.approx([0.1, 0.2, 0.5, 1])
     tried = " ".join(f"--rate {rate}" for rate in RATES)
     assert limits.rerun == f"hw4 claim --data embedded --seeds 3 --passes 2 {tried} --bisections 0 --fresh"
 
@@ -661,6 +715,8 @@ def test_the_audits_answer_and_figure_follow_its_numbers() -> None:
     assert drawn[-1].tolist() == [pytest.approx([10 * low, -5]), pytest.approx([10 * high, -5])]
     heights = [0.3, 0.55, 0.25, 0.26, 0.71, 0.55, 0.25, 0.26]
     assert [bar.get_height() for bar in bars.patches] == pytest.approx(heights)  # type: ignore[attr-defined]
+    middles = [bar.get_x() + bar.get_width() / 2 for bar in bars.patches]  # type: ignore[attr-defined]
+    assert middles == pytest.approx([-0.2, 0.8, 1.8, 2.8, 0.2, 1.2, 2.2, 3.2]), "side by side"
     assert [text.get_text() for text in bars.texts] == ["3 lost"]
     (one,) = audit.entries(audit_record(runs="one seed", strides=[], questions=None))
     assert len(one.tables[0][2]) == 8, "without seeds, strides and questions there is less to say"
@@ -699,13 +755,13 @@ def session(seed: int, n_train: int) -> dict[str, Any]:
     return {"variant": "pool", "seed": seed, "n_train": n_train, **scores}
 
 
-def notebook_entry() -> Entry:
+def notebook_entry(scores: Numbers = PRINTED) -> Entry:
     """One printed run with two numbers that are not ours, four of ours on as many images and three on fewer."""
     printed = {
         "n_train": 7200,
         "n_test": 10_000,
         "seconds": {"pool": 100.0, "stride": 52.0},
-        "runs": [{"title": "Exercise 1, ConvNet", "variant": "pool", **PRINTED}],
+        "runs": [{"title": "Exercise 1, ConvNet", "variant": "pool", **scores}],
         "strides": [
             {"stride": 1, "accuracies": [0.6, 0.61, 0.62, 0.018, 0.018]},
             {"stride": 5, "accuracies": [0.5, 0.52, 0.51, 0.5, 0.53]},
@@ -775,6 +831,8 @@ def test_the_notebook_is_held_against_ours_number_by_number() -> None:
         ["5", "0.512, 5 of 5", "0.704, 5 of 5", "p = 0.032, differs", "p = 1"],
     ]
     assert entry.figure is not None
+    band = entry.figure.axes[0].patches[0].get_extents().transformed(entry.figure.axes[0].transData.inverted())
+    assert (band.y0, band.y1) == pytest.approx((-1, 1)), "what is inside"
     curves = [line for line in entry.figure.axes[0].lines if line.get_linestyle() != "None"]
     for line, found in zip(curves, expected.values(), strict=True):
         assert np.asarray(line.get_ydata()).tolist() == pytest.approx([each[3] for each in found], abs=1e-9)
@@ -789,6 +847,8 @@ def test_the_notebooks_answer_counts_what_lies_outside() -> None:
         r"held against the others, 0 to \d+\. Fewer than 90% inside is a finding: see the table\.",
         first,
     )
+    alike = notebook_entry(CENTRES).answer[0]
+    assert alike.endswith(". That is no more than chance leaves, so none of them asks for a cause of its own.")
     assert coded == (
         "It printed 7,200 training images, but its code draws 6,000: on so many of ours 10 of 12 are inside."
     )
