@@ -18,6 +18,7 @@ from hw4.records import AuditRecord, ConvNetRecord, PassTime, TextCNNRecord
 from hw4.report import audit, claim, exercises
 from hw4.report import strides as strides_report
 from hw4.report.entry import Entry
+from hw4.report.words import settled_span
 from hw4.specs import VARIANTS, ConvNetSpec, TextCNNSpec, ladder_specs, landscape_specs, sweep_specs
 from hw4.stats import compare_crossed
 from tests.factory import DATA as IMAGES
@@ -161,6 +162,10 @@ def test_exercise_3_says_what_follows_from_its_numbers() -> None:
     scores = [shown(PLAIN[name]) for name in ("train_loss", "train_accuracy", "test_loss", "test_accuracy")]
     seconds = [shown([2 * value for value in PLAIN["seconds"]]), shown(PLAIN["seconds"])]
     assert list(rows[0]) == ["ConvNet", *scores, *seconds, "0 of 3"]
+
+
+def test_a_run_of_three_passes_settles_in_its_last() -> None:
+    assert [settled_span(last) for last in (2, 3, 4)] == ["after pass 2", "after pass 3", "over passes 3 to 4"]
 
 
 SCATTERED = {name: [values[1], values[0], values[2]] for name, values in PLAIN.items()}

@@ -1,5 +1,6 @@
 """Specs: every run has its own stable name, and nonsense is refused by naming the value."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,13 @@ def test_what_a_key_leaves_out_is_the_homeworks_and_stays_so() -> None:
     assert LADDER_RATES == (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
 
 
+def test_a_network_that_no_variant_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "pool-groupnorm", replace(VARIANTS["pool"], label="With groups", norm="group"))
+    assert ConvNetSpec.build(data="digits", norm="group").label == "With groups"
+    with pytest.raises(SpecError, match="no variant has norm 'group' and downsample 'stride'"):
+        ConvNetSpec.build(data="digits", norm="group", downsample="stride")
+
+
 def test_what_is_measured_and_who_is_trained_is_no_setting() -> None:
     """So that runs may stand in one figure; equal specs are one key of a table."""
     specs = [
@@ -97,6 +105,8 @@ def test_what_is_measured_and_who_is_trained_is_no_setting() -> None:
 def test_the_least_and_the_most_that_make_sense_are_taken() -> None:
     least = {"batch_size": 1, "passes": 1, "chunk_size": 1, "directions": 0, "seed": 0, "curvature_passes": (0,)}
     assert ConvNetSpec.build(data="digits", **least).model_dump().items() >= least.items()  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"curvature_passes.* is -1"):
+        ConvNetSpec.build(data="digits", curvature_passes=(0, -1))
     least = {"stride": 1, "trial": 0, "learning_rate": 0.5, "momentum": 0.0, "batch_size": 1, "epochs": 1}
     assert TextCNNSpec.model_validate({"data": "trec", **least}).model_dump() == {"data": "trec", **least}
     for data, whole in (("digits", 1_347), ("fashion-mnist", 60_000)):
@@ -114,7 +124,8 @@ def test_the_claim_runs_both_networks_at_every_rate_and_looks_around_at_three_pa
     for rates in ((), (0.2, 0.1), (0.1, 0.1)):
         with pytest.raises(SpecError, match="must rise and differ"):
             ladder_specs(rates=rates, seeds=1, data="digits")
-    for passes, looked in ((10, (0, 3, 10)), (2, (0, 2))):
+    assert landscape_specs(seeds=1, data="digits")[0].passes == 10
+    for passes, looked in ((12, (0, 3, 10)), (2, (0, 2))):
         views = landscape_specs(seeds=1, data="digits", passes=passes)
         assert [(spec.norm, spec.curvature_passes, spec.range_view, spec.directions) for spec in views] == [
             (norm, looked, True, 1) for norm in (None, "batch")
@@ -160,6 +171,7 @@ def test_no_seeds_are_refused() -> None:
 def test_the_homeworks_sixty_models() -> None:
     specs = sweep_specs("trec")
     assert len({spec.key for spec in specs}) == 60
+    assert list(dict.fromkeys(spec.stride for spec in specs)) == [1, 5, 10, 30, 100, 500]
     assert specs[0].key == "trec_textcnn-stride1_trial0"
     odd = TextCNNSpec(data="grammar", stride=3, learning_rate=0.5, momentum=0.0, batch_size=8, epochs=2, trial=7)
     assert odd.key == "grammar_textcnn-stride3_lr0.5_momentum0.0_batch8_epochs2_trial7"

@@ -62,9 +62,9 @@ def test_a_ladder_is_bisected_for_each_network_and_seed_and_waits_for_what_is_be
     assert wanted_after({rungs[2]: "trained", rungs[5]: "stuck"}) == [middle, between, *at(second, 0.2)]
 
 
-def rates_wanted(trials: Sequence[TextCNNSpec], lost_at: Mapping[float, int], *, rescue: bool = True) -> list[float]:
+def rates_wanted(trials: Sequence[TextCNNSpec], lost_at: Mapping[float, int], **settings: bool) -> list[float]:
     """The rates of a sweep when nothing new is wanted, of which so many first trials are lost, by rate."""
-    study, made = sweep(trials, rescue=rescue), Made()
+    study, made = sweep(trials, **settings), Made()
     while new := [spec for spec in study(made) if spec not in made]:
         made |= dict.fromkeys(new)
         assert study(made) == list(made), "it waits for what is being made"
