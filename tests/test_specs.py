@@ -186,6 +186,8 @@ def test_the_homeworks_sixty_models() -> None:
         ({"strides": []}, "once each"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"momentum": -0.1}, "momentum is -0.1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"trial": -1}, "trial is -1"),
         ({"batch_size": 0}, "batch_size is 0"),
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": "3"}, "epochs is '3'"),
