@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,9 +17,9 @@ import hw4
 from hw4 import records
 from hw4.errors import RecordError
 from hw4.files import write_atomically
-from hw4.records import ConvNetRecord, Store, TextCNNRecord, code_digest, environment, read_record
+from hw4.records import ConvNetRecord, DataIdentity, Store, TextCNNRecord, code_digest, environment, read_record
 from hw4.specs import ConvNetSpec
-from tests.factory import make_reading, make_record, make_row
+from tests.factory import DATA, make_reading, make_record, make_row
 
 SPEC = ConvNetSpec.build(data="digits", passes=2)
 TEXT: dict[str, Any] = {
@@ -235,7 +236,16 @@ def test_the_environment_names_versions_code_and_processor() -> None:
     assert environment.versions.keys() == {"python", "hw4", "torch", "torchvision", "numpy", "scikit-learn"}
     assert environment.code == code_digest()
     assert environment.cpu
-    assert environment.commit is None or len(environment.commit) == 40
+    in_a_repository = (PACKAGE.parent / ".git").exists()
+    assert re.fullmatch("[0-9a-f]{40}", environment.commit or "") if in_a_repository else environment.commit is None
+    assert (environment.dirty is None) != in_a_repository
+
+
+def test_one_image_is_a_data_set_and_none_is_not() -> None:
+    for name in ("n_train", "n_test"):
+        assert DataIdentity.model_validate({**DATA.model_dump(), name: 1}).n_train in {1, 100}
+        with pytest.raises(ValueError, match=name):
+            DataIdentity.model_validate({**DATA.model_dump(), name: 0})
 
 
 PACKAGE = Path(hw4.__file__).parent
