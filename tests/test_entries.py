@@ -725,6 +725,8 @@ def test_the_audits_answer_and_figure_follow_its_numbers() -> None:
     assert [text.get_text() for text in bars.texts] == ["3 lost"]
     (one,) = audit.entries(audit_record(runs="one seed", strides=[], questions=None))
     assert len(one.tables[0][2]) == 8, "without seeds, strides and questions there is less to say"
+    with pytest.raises(ValueError, match="at least 2 items"):
+        audit_record(runs=[audit_record().model_dump()["runs"][0]])
 
 
 def deviations(

@@ -17,7 +17,16 @@ import hw4
 from hw4 import records
 from hw4.errors import RecordError
 from hw4.files import write_atomically
-from hw4.records import ConvNetRecord, DataIdentity, Store, TextCNNRecord, code_digest, environment, read_record
+from hw4.records import (
+    ConvNetRecord,
+    DataIdentity,
+    QuestionIdentity,
+    Store,
+    TextCNNRecord,
+    code_digest,
+    environment,
+    read_record,
+)
 from hw4.specs import ConvNetSpec
 from tests.factory import DATA, make_reading, make_record, make_row
 
@@ -241,11 +250,12 @@ def test_the_environment_names_versions_code_and_processor() -> None:
     assert (environment.dirty is None) != in_a_repository
 
 
-def test_one_image_is_a_data_set_and_none_is_not() -> None:
+def test_one_example_is_a_data_set_and_none_is_not() -> None:
     for name in ("n_train", "n_test"):
-        assert DataIdentity.model_validate({**DATA.model_dump(), name: 1}).n_train in {1, 100}
-        with pytest.raises(ValueError, match=name):
-            DataIdentity.model_validate({**DATA.model_dump(), name: 0})
+        for kind, data in ((DataIdentity, DATA.model_dump()), (QuestionIdentity, TEXT["data"])):
+            assert kind.model_validate({**data, name: 1}).model_dump()[name] == 1
+            with pytest.raises(ValueError, match=name):
+                kind.model_validate({**data, name: 0})
 
 
 PACKAGE = Path(hw4.__file__).parent

@@ -136,6 +136,13 @@ def test_a_partial_gradient_is_refused() -> None:
         effective_smoothness(lambda v: v[:2], torch.ones(3), torch.ones(3))
 
 
+def test_memory_that_a_gradient_gives_again_is_not_written_to() -> None:
+    held, draw = torch.empty(4, dtype=torch.float64), draws(0)
+    w, u = draw(4), draw(4)
+    assert effective_smoothness(lambda v: held.copy_(3 * v), w, u) == pytest.approx(3, rel=EXACT)
+    assert torch.equal(held, 3 * (w + u))
+
+
 class SmallNet(nn.Module):
     """A convolution, optionally a BatchNorm, and a linear layer: small enough for naive references."""
 
