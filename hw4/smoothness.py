@@ -117,11 +117,9 @@ def measure_smoothness(
     gradients run over all n examples of x (n, ...) and y (n, ...), in chunks, or over the batches of a data loader x.
     ``norm_mode``, what else can be given and how the model is left as it was says :class:`hw4.objective.Objective`;
     ``dtype=torch.float64`` is rid of rounding.
-
     ``noise_floor`` asks for the reading's error. ``"reordered"`` costs one full gradient more: the same numbers are
     summed in another order. It does not see ReLUs and pooling windows that rounding tips over, which matter where u is
     tiny; ``"float64"`` does, for two full gradients in double precision: it is the norm of the actual error of dg.
-
     Beside the model and one chunk's activations, memory is needed for three times the parameters and for their largest
     tensor once more, so four times at most. With ``noise_floor="float64"`` it is eight times and twice that tensor.
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import platform
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,13 +14,39 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import hw4
+from hw4 import machine
 from hw4.errors import RecordError
 from hw4.files import write_atomically
-from hw4.records import ConvNetRecord, Store, code_digest, read_record
+from hw4.records import (
+    ConvNetRecord,
+    DataIdentity,
+    QuestionIdentity,
+    Store,
+    TextCNNRecord,
+    code_digest,
+    environment,
+    read_record,
+)
 from hw4.specs import ConvNetSpec
-from tests.factory import make_record, make_row
+from tests.factory import DATA, make_reading, make_record, make_row
 
 SPEC = ConvNetSpec.build(data="digits", passes=2)
+TEXT: dict[str, Any] = {
+    "key": "grammar_textcnn-stride5_trial0",
+    "spec": {"data": "grammar", "stride": 5},
+    "stride": 5,
+    "trial": 0,
+    "data": {
+        **{"name": "grammar", "title": "made up", "vectors": "made up", "checksum": "0" * 64},
+        **{"n_train": 8, "n_test": 4, "majority_accuracy": 0.25, "logistic_accuracy": 0.5},
+    },
+    "environment": environment(threads=1, dtype="float32").model_dump(),
+    "test_accuracy": 0.75,
+    "correct": [True, True, False, True],
+    "train_loss": 0.5,
+    "diverged": False,
+    "schema_version": 2,
+}
 RECORD = make_record(SPEC, [make_row(0), make_row(1, loss=0.1 + 0.2), make_row(2, smoothness=None)])
 
 
@@ -152,12 +180,84 @@ def test_a_diverged_run_may_end_early() -> None:
     assert record.last.train_loss is None
 
 
+@pytest.mark.parametrize(
+    ("losses", "diverged", "outcome"),
+    [
+        ((2.0, 1.8), False, "trained"),  # just nine tenths of what it was
+        ((2.0, 1.81), False, "stuck"),
+        ((2.0, 0.1), True, "diverged"),
+        ((None, 0.1), False, "diverged"),
+        ((2.0, None), False, "diverged"),
+    ],
+)
+def test_how_a_run_ended(losses: tuple[float | None, float | None], diverged: bool, outcome: str) -> None:
+    rows = [make_row(completed, loss=loss) for completed, loss in enumerate(losses)]
+    assert make_record(ConvNetSpec.build(data="digits", passes=1), rows, diverged=diverged).outcome == outcome
+
+
+def test_a_rows_smoothness_is_the_mean_of_its_directions_where_all_can_be_used() -> None:
+    good, drowned, flat = make_reading(5.0), make_reading(5.0, noise_floor=4.0), make_reading(0.0, noise_floor=None)
+    rows = [make_row(1).model_copy(update={"readings": each}) for each in ([good, make_reading(8.0)], [good])]
+    assert [row.smoothness for row in rows] == [6.5, 5.0]
+    for readings in ([], [good, drowned], [flat, good]):
+        assert make_row(1).model_copy(update={"readings": readings}).smoothness is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"key": "another"}, "key, stride and trial must be those of the spec"),
+        ({"stride": 6}, "key, stride and trial must be those of the spec"),
+        ({"trial": 1}, "key, stride and trial must be those of the spec"),
+        ({"diverged": True}, "exactly when the run did not diverge"),
+        ({"correct": None}, "exactly when the run did not diverge"),
+        ({"test_accuracy": None}, "exactly when the run did not diverge"),
+        ({"test_accuracy": 0.25}, "the share of correct answers"),
+        ({"test_accuracy": 1.25}, "test_accuracy is 1.25"),
+        ({"data": {"n_test": 0}}, "n_test is 0"),
+        ({"data": {"n_train": 0}}, "n_train is 0"),
+    ],
+)
+def test_a_trial_that_contradicts_itself_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    contents = TEXT | {**changes, "data": TEXT["data"] | changes.get("data", {})}
+    path = tmp_path / f"{TEXT['key']}.json"
+    path.write_text(json.dumps(TEXT))
+    assert read_record(path, TextCNNRecord).test_accuracy == 0.75
+    path.write_text(json.dumps(contents))
+    with pytest.raises(RecordError, match=message):
+        read_record(path, TextCNNRecord)
+
+
+def test_the_processor_is_named_with_what_rounds_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(contents: str) -> str:
+        monkeypatch.setattr(Path, "read_text", lambda _: contents)
+        machine._cpuinfo.cache_clear()
+        return machine.processor_name()
+
+    facts = "cpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Made Up: 3\nflags\t\t: fpu"
+    assert named(f"{facts}\n\nmodel name\t: of another core") == "Made Up: 3 (family 6, model 143)"
+    assert named(f"{facts} avx2") == "Made Up: 3 (family 6, model 143, AVX2)"
+    assert named(f"{facts} avx2 avx512f") == "Made Up: 3 (family 6, model 143, AVX-512)"
+    assert named("no facts") == (platform.processor() or platform.machine())
+    machine._cpuinfo.cache_clear()
+
+
 def test_the_environment_names_versions_code_and_processor() -> None:
     environment = RECORD.environment
     assert environment.versions.keys() == {"python", "hw4", "torch", "torchvision", "numpy", "scikit-learn"}
     assert environment.code == code_digest()
     assert environment.cpu
-    assert environment.commit is None or len(environment.commit) == 40
+    in_a_repository = (PACKAGE.parent / ".git").exists()
+    assert re.fullmatch("[0-9a-f]{40}", environment.commit or "") if in_a_repository else environment.commit is None
+    assert (environment.dirty is None) != in_a_repository
+
+
+def test_one_example_is_a_data_set_and_none_is_not() -> None:
+    for name in ("n_train", "n_test"):
+        for kind, data in ((DataIdentity, DATA.model_dump()), (QuestionIdentity, TEXT["data"])):
+            assert kind.model_validate({**data, name: 1}).model_dump()[name] == 1
+            with pytest.raises(ValueError, match=name):
+                kind.model_validate({**data, name: 0})
 
 
 PACKAGE = Path(hw4.__file__).parent

@@ -137,6 +137,13 @@ def test_a_partial_gradient_is_refused() -> None:
         effective_smoothness(lambda v: v[:2], torch.ones(3), torch.ones(3))
 
 
+def test_memory_that_a_gradient_gives_again_is_not_written_to() -> None:
+    held, draw = torch.empty(4, dtype=torch.float64), draws(0)
+    w, u = draw(4), draw(4)
+    assert effective_smoothness(lambda v: held.copy_(3 * v), w, u) == pytest.approx(3, rel=EXACT)
+    assert torch.equal(held, 3 * (w + u))
+
+
 class SmallNet(nn.Module):
     """A convolution, optionally a BatchNorm, and a linear layer: small enough for naive references."""
 
@@ -330,6 +337,11 @@ def test_the_companions_agree_with_the_reading() -> None:
     assert found.noise_floor is not None
     assert found.noise_floor < 1e-10 * found.smoothness
     assert found.usable
+    assert measured(model, x, y).noise_floor is None, "nobody asked for it"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        long = measured(nn.Linear(1100, 1000), torch.randn(8, 1100), torch.arange(8))  # more than is summed at a time
+    assert abs(long.cosine) * long.smoothness == pytest.approx(long.along_update, rel=EXACT)
 
 
 def test_on_a_quadratic_the_cosine_and_the_slope_along_the_update_are_exact() -> None:
@@ -390,6 +402,9 @@ def test_several_directions_share_the_point_and_are_single_readings() -> None:
     singles = [measure_smoothness(model, x, y, generator=one, **settings) for _ in range(3)]  # type: ignore[arg-type]
     together = measure_directions(Objective(model, x, y), 3, generator=several, **settings)  # type: ignore[arg-type]
     assert together == singles
+    with torch.inference_mode():
+        again = torch.Generator().manual_seed(4)
+        assert measure_directions(Objective(model, x, y), 3, generator=again, **settings) == singles  # type: ignore[arg-type]
     assert len({found.smoothness for found in together}) == 3
     with pytest.raises(ValueError, match="directions must be at least 1"):
         measure_directions(Objective(model, x, y), 0, generator=one, **settings)  # type: ignore[arg-type]

@@ -1,11 +1,30 @@
 """Specs: every run has its own stable name, and nonsense is refused by naming the value."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hw4.errors import SpecError
-from hw4.specs import ConvNetSpec, exercise_specs
+from hw4.specs import (
+    AUDIT_SEEDS,
+    BISECTIONS,
+    EXERCISES,
+    LADDER_RATES,
+    NOTEBOOK_SEEDS,
+    SEEDS,
+    VARIANTS,
+    VIEWS,
+    ConvNetSpec,
+    TextCNNSpec,
+    exercise_specs,
+    groups,
+    ladder_specs,
+    landscape_specs,
+    sweep_specs,
+)
 
 
 def test_keys_are_stable() -> None:
@@ -40,6 +59,79 @@ def test_every_field_is_in_the_key(field: str) -> None:
     assert ConvNetSpec.build(**{"data": "digits", field: other[field]}).key != ConvNetSpec.build(data="digits").key
 
 
+def test_what_a_key_leaves_out_is_the_homeworks_and_stays_so() -> None:
+    """A default that changed would give old records' names to other runs."""
+    assert ConvNetSpec.build(data="fashion-mnist").model_dump() == {
+        "data": "fashion-mnist",
+        "norm": None,
+        "downsample": "pool",
+        "learning_rate": 0.04,
+        "batch_size": 32,
+        "passes": 10,
+        "subset": 0.1,
+        "norm_mode": "batch",
+        "chunk_size": 100,
+        "directions": 3,
+        "noise_floor": True,
+        "range_view": False,
+        "curvature_passes": (),
+        "seed": 0,
+    }
+    assert ConvNetSpec.build(data="digits").subset == 1
+    text = {"stride": 5, "trial": 0, "learning_rate": 0.1, "momentum": 0.8, "batch_size": 32, "epochs": 50}
+    assert TextCNNSpec(data="trec", stride=5).model_dump() == {"data": "trec", **text}
+    assert (SEEDS, VIEWS, BISECTIONS, AUDIT_SEEDS, NOTEBOOK_SEEDS) == (5, 3, 3, 3, 10)
+    assert LADDER_RATES == (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
+
+
+def test_a_network_that_no_variant_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "pool-groupnorm", replace(VARIANTS["pool"], label="With groups", norm="group"))
+    assert ConvNetSpec.build(data="digits", norm="group").label == "With groups"
+    with pytest.raises(SpecError, match="no variant has norm 'group' and downsample 'stride'"):
+        ConvNetSpec.build(data="digits", norm="group", downsample="stride")
+
+
+def test_what_is_measured_and_who_is_trained_is_no_setting() -> None:
+    """So that runs may stand in one figure; equal specs are one key of a table."""
+    specs = [
+        ConvNetSpec.build(data="digits", norm="batch", seed=3, directions=1, noise_floor=False),
+        ConvNetSpec.build(data="digits", downsample="stride", range_view=True, curvature_passes=(0, 3)),
+    ]
+    assert {spec.setting for spec in specs} == {ConvNetSpec.build(data="digits")}
+    assert len({TextCNNSpec(data="trec", stride=5), TextCNNSpec(data="trec", stride=5), *VARIANTS.values()}) == 5
+    assert hash(EXERCISES["pooling"]) == hash(EXERCISES["pooling"])
+
+
+def test_the_least_and_the_most_that_make_sense_are_taken() -> None:
+    least = {"batch_size": 1, "passes": 1, "chunk_size": 1, "directions": 0, "seed": 0, "curvature_passes": (0,)}
+    assert ConvNetSpec.build(data="digits", **least).model_dump().items() >= least.items()  # type: ignore[arg-type]
+    with pytest.raises(SpecError, match=r"curvature_passes.* is -1"):
+        ConvNetSpec.build(data="digits", curvature_passes=(0, -1))
+    least = {"stride": 1, "trial": 0, "learning_rate": 0.5, "momentum": 0.0, "batch_size": 1, "epochs": 1}
+    assert TextCNNSpec.model_validate({"data": "trec", **least}).model_dump() == {"data": "trec", **least}
+    for data, whole in (("digits", 1_347), ("fashion-mnist", 60_000)):
+        assert ConvNetSpec.build(data=data, subset=1, batch_size=whole).batch_size == whole  # type: ignore[arg-type]
+        with pytest.raises(SpecError, match=f"larger than the training set of {whole}"):
+            ConvNetSpec.build(data=data, subset=1, batch_size=whole + 1)  # type: ignore[arg-type]
+
+
+def test_the_claim_runs_both_networks_at_every_rate_and_looks_around_at_three_passes() -> None:
+    specs = ladder_specs(rates=(0.1, 0.2), seeds=2, data="digits", passes=1)
+    assert [(spec.learning_rate, spec.seed, spec.norm) for spec in specs] == [
+        (rate, seed, norm) for rate in (0.1, 0.2) for seed in (0, 1) for norm in (None, "batch")
+    ]
+    assert {spec.directions for spec in specs} == {0}
+    for rates in ((), (0.2, 0.1), (0.1, 0.1)):
+        with pytest.raises(SpecError, match="must rise and differ"):
+            ladder_specs(rates=rates, seeds=1, data="digits")
+    assert landscape_specs(seeds=1, data="digits")[0].passes == 10
+    for passes, looked in ((12, (0, 3, 10)), (2, (0, 2))):
+        views = landscape_specs(seeds=1, data="digits", passes=passes)
+        assert [(spec.norm, spec.curvature_passes, spec.range_view, spec.directions) for spec in views] == [
+            (norm, looked, True, 1) for norm in (None, "batch")
+        ]
+
+
 def test_the_shared_network_is_listed_once() -> None:
     both = exercise_specs(["smoothness", "pooling"], seeds=3, data="digits")
     assert len(both) == len({spec.key for spec in both}) == 9
@@ -60,6 +152,10 @@ def test_the_shared_network_is_listed_once() -> None:
         ("norm", "layer"),
         ("downsample", "skip"),
         ("passes", 2.5),
+        ("passes", "3"),
+        ("learning_rate", float("inf")),
+        ("chunk_size", 0),
+        ("directions", -1),
     ],
 )
 def test_nonsense_is_refused_by_name(field: str, value: object) -> None:
@@ -70,3 +166,53 @@ def test_nonsense_is_refused_by_name(field: str, value: object) -> None:
 def test_no_seeds_are_refused() -> None:
     with pytest.raises(SpecError, match="at least 1, got 0"):
         exercise_specs(["pooling"], seeds=0, data="digits")
+
+
+def test_the_homeworks_sixty_models() -> None:
+    specs = sweep_specs("trec")
+    assert len({spec.key for spec in specs}) == 60
+    assert list(dict.fromkeys(spec.stride for spec in specs)) == [1, 5, 10, 30, 100, 500]
+    assert specs[0].key == "trec_textcnn-stride1_trial0"
+    odd = TextCNNSpec(data="grammar", stride=3, learning_rate=0.5, momentum=0.0, batch_size=8, epochs=2, trial=7)
+    assert odd.key == "grammar_textcnn-stride3_lr0.5_momentum0.0_batch8_epochs2_trial7"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"strides": [0]}, "stride is 0"),
+        ({"trials": 0}, "at least 1, got 0"),
+        ({"strides": [5, 5]}, "once each"),
+        ({"strides": []}, "once each"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"momentum": -0.1}, "momentum is -0.1"),
+        ({"learning_rate": 0.0}, "learning_rate is 0.0"),
+        ({"trial": -1}, "trial is -1"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"epochs": "3"}, "epochs is '3'"),
+        ({"learning_rate": float("inf")}, "learning_rate is inf"),
+    ],
+)
+def test_a_sweep_of_nonsense_is_refused_by_name(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        sweep_specs("grammar", **settings)  # type: ignore[arg-type]
+
+
+@given(st.lists(st.integers(1, 120), min_size=1, max_size=4, unique=True), st.integers(1, 300))
+def test_groups_are_a_partition_into_equal_settings(strides: list[int], trials: int) -> None:
+    specs = sweep_specs("grammar", strides=strides, trials=trials)
+    found = groups(specs)
+    assert sorted(spec.key for group in found for spec in group) == sorted(spec.key for spec in specs)
+    assert all(len({spec.stride for spec in group}) == 1 for group in found)
+    assert [group[0].stride for group in found] == sorted(group[0].stride for group in found), "the costliest first"
+
+
+def test_groups_are_as_large_as_the_cache_allows() -> None:
+    """64 filters x positions x 32 questions fit in 2**18 floats: stride 1 leaves 96 positions, stride 5 four."""
+    sizes = {
+        stride: [len(g) for g in groups(sweep_specs("trec", strides=[stride], trials=70))] for stride in (1, 5, 10)
+    }
+    assert sizes == {1: [1] * 70, 5: [32, 32, 6], 10: [70]}
+    huge = sweep_specs("trec", strides=[1], trials=2, batch_size=500)
+    assert groups(huge) == [[spec] for spec in huge], "where none fits, one at a time"

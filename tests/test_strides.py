@@ -345,12 +345,6 @@ def test_strides_are_one_function_exactly_where_they_read_the_same_windows() -> 
         assert one == (windows(first) == windows(second)), (first, second)
 
 
-def test_holm_by_hand() -> None:
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.6, 0.9]) == [1.0, 1.0]
-    assert holm([]) == []
-
-
 def test_crossed_comparisons_seldom_err_and_find_what_is_there() -> None:
     random = np.random.default_rng(0)
 
@@ -370,8 +364,3 @@ def test_crossed_comparisons_seldom_err_and_find_what_is_there() -> None:
     # 300 runs at 5% have a standard deviation of 1.3%; being on the safe side means well below 5%.
     assert rejections(0.0) <= 0.05 + 3 * 0.013
     assert rejections(0.15) > 0.9
-
-
-def test_crossed_comparisons_need_two_of_each() -> None:
-    with pytest.raises(ValueError, match="at least 2"):
-        compare_crossed(np.ones((1, 5)), np.ones((1, 5)))

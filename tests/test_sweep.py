@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given
-from hypothesis import strategies as st
 
 from hw4 import cli
 from hw4.data.vectors import QuestionVectors, load_questions
@@ -23,7 +21,7 @@ from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
 from hw4.records import Store, TextCNNRecord
 from hw4.runs import Record, make_all
-from hw4.specs import TextCNNSpec, groups, sweep_specs
+from hw4.specs import TextCNNSpec, sweep_specs
 from hw4.studies import RESCUE_RATES, Study, sweep
 from hw4.sweep import identity, train_trials
 from tests.test_strides import summaries
@@ -32,39 +30,6 @@ from tests.test_strides import summaries
 @pytest.fixture(scope="module")
 def questions() -> QuestionVectors:
     return load_questions("grammar")
-
-
-def test_the_homeworks_sixty_models() -> None:
-    specs = sweep_specs("trec")
-    assert len({spec.key for spec in specs}) == 60
-    assert specs[0].key == "trec_textcnn-stride1_trial0"
-    odd = TextCNNSpec(data="grammar", stride=3, learning_rate=0.5, momentum=0.0, batch_size=8, epochs=2, trial=7)
-    assert odd.key == "grammar_textcnn-stride3_lr0.5_momentum0.0_batch8_epochs2_trial7"
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"strides": [0]}, "stride is 0"),
-        ({"trials": 0}, "at least 1, got 0"),
-        ({"strides": [5, 5]}, "once each"),
-        ({"strides": []}, "once each"),
-        ({"momentum": 1.0}, "momentum is 1.0"),
-        ({"epochs": 0}, "epochs is 0"),
-        ({"learning_rate": float("inf")}, "learning_rate is inf"),
-    ],
-)
-def test_nonsense_is_refused_by_name(settings: dict[str, object], message: str) -> None:
-    with pytest.raises(SpecError, match=message):
-        sweep_specs("grammar", **settings)  # type: ignore[arg-type]
-
-
-@given(st.lists(st.integers(1, 120), min_size=1, max_size=4, unique=True), st.integers(1, 300))
-def test_groups_are_a_partition_into_equal_settings(strides: list[int], trials: int) -> None:
-    specs = sweep_specs("grammar", strides=strides, trials=trials)
-    found = groups(specs)
-    assert sorted(spec.key for group in found for spec in group) == sorted(spec.key for spec in specs)
-    assert all(len({spec.stride for spec in group}) == 1 for group in found)
 
 
 @pytest.mark.parametrize("stride", [1, 5, 500])
@@ -144,12 +109,6 @@ def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(tmp_path: Path) -
     assert make_all(wanted, on_record=lambda _, on_disk: found.append(on_disk)) == records
     assert all(found)
     assert make_all(wanted, processes=2, fresh=True)[:4] == records[:4]
-
-
-def test_rescue_waits_for_what_is_being_made() -> None:
-    specs = sweep_specs("grammar", strides=[1], trials=12)
-    study = sweep(specs)
-    assert study({}) == study(dict.fromkeys(specs)) == list(specs)
 
 
 def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVectors) -> None:

@@ -1,5 +1,7 @@
 """Laws of SGD and evaluation."""
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -55,10 +57,12 @@ def test_evaluation_does_not_depend_on_the_order_of_examples() -> None:
 
 
 def test_an_evaluation_looks_at_every_example_once() -> None:
-    (x, y), model, seen = problem(), linear_model(), list[int]()
+    (x, y), model, seen, graphs = problem(), linear_model(), list[int](), list[bool]()
     model.register_forward_pre_hook(lambda _module, inputs: seen.append(len(inputs[0])))
+    model.register_forward_pre_hook(lambda *_: graphs.append(torch.is_grad_enabled()))
     evaluate(model, x, y, chunk_size=10)
     assert sum(seen) == len(x)
+    assert not any(graphs), "a graph is kept of what is only looked at"
 
 
 def test_evaluation_uses_running_statistics_and_leaves_every_mode_and_buffer() -> None:
@@ -210,3 +214,17 @@ def test_an_ensemble_of_lost_trials_stops_and_one_lost_trial_harms_no_other() ->
         assert made == 9
     assert torch.equal(half.conv[0], whole.conv[0])
     assert torch.equal(half.linear_weight[0], whole.linear_weight[0])
+
+
+def test_batches_of_one_are_taken_and_smaller_ones_refused() -> None:
+    x, y = text_problem()
+    assert draw_batches(5, batch_size=1, generator=generator()).shape == (5, 1)
+    with pytest.raises(ValueError, match="chunk_size must be at least 1, got 0"):
+        chunks(x, y, 0)
+    model = TextCNNEnsemble.from_models([TextCNN(100).double()])
+    settings: dict[str, Any] = {"learning_rate": 0.1, "momentum": 0.8, "epochs": 1, "generators": [generator()]}
+    assert train_ensemble(model, x, y, batch_size=1, **settings) == 1
+    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
+        train_ensemble(model, x, y, batch_size=0, **settings)
+    with pytest.raises(ValueError, match="one generator for each of 1 trials, got 2"):
+        train_ensemble(model, x, y, batch_size=1, **{**settings, "generators": [generator(), generator(1)]})

@@ -1,0 +1,109 @@
+"""What studies want next, from made-up records: rescue at smaller rates, bisection of the ladder, what starts first."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
+from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
+from hw4.studies import Spec, cost, grid, ladder, stable_bracket, sweep
+from tests.factory import make_record, make_row
+from tests.test_strides import make
+
+Made = dict[Spec, ConvNetRecord | TextCNNRecord | None]
+PLAIN = ConvNetSpec.build(data="digits", passes=1)
+
+
+def run(spec: ConvNetSpec, ended: RunOutcome) -> ConvNetRecord:
+    last = {"trained": 0.5, "stuck": 2.29, "diverged": None}[ended]
+    return make_record(spec, [make_row(0, loss=2.3), make_row(1, loss=last)], diverged=ended == "diverged")
+
+
+def at(spec: ConvNetSpec, *rates: float) -> list[ConvNetSpec]:
+    return [spec.model_copy(update={"learning_rate": rate}) for rate in rates]
+
+
+@pytest.mark.parametrize(
+    ("ends", "bracket"),
+    [
+        ({}, None),
+        ({0.4: "trained", 0.1: "trained"}, None),
+        ({0.4: "trained", 0.1: "stuck"}, None),
+        ({0.4: "diverged", 0.1: "trained", 0.2: "trained"}, (0.2, 0.4)),
+        ({0.4: "trained", 0.1: "trained", 0.2: "stuck", 0.8: "diverged"}, (0.1, 0.2)),
+    ],
+)
+def test_the_limit_lies_below_the_first_rate_that_fails(
+    ends: Mapping[float, RunOutcome], bracket: tuple[float, float] | None
+) -> None:
+    specs = at(PLAIN, *ends)
+    assert stable_bracket([run(spec, ends[spec.learning_rate]) for spec in specs]) == bracket
+
+
+def test_a_ladder_is_bisected_for_each_network_and_seed_and_waits_for_what_is_being_made() -> None:
+    normed, second = PLAIN.model_copy(update={"norm": "batch"}), PLAIN.model_copy(update={"seed": 1})
+    rungs = [spec for rate in (0.1, 0.4) for net in (PLAIN, normed, second) for spec in at(net, rate)]
+    study, made = ladder(rungs, bisections=2), Made()
+
+    def wanted_after(ends: Mapping[ConvNetSpec, RunOutcome | None]) -> list[Spec]:
+        made.update({spec: ended and run(spec, ended) for spec, ended in ends.items()})
+        wanted = study(made)
+        assert wanted[:6] == rungs
+        return wanted[6:]
+
+    assert wanted_after({}) == wanted_after(dict.fromkeys(rungs)) == []
+    (middle,), (between,) = at(PLAIN, 0.2), at(PLAIN, 0.283)  # sqrt(0.1 x 0.4), and sqrt(0.2 x 0.4) = 0.28284
+    both: dict[ConvNetSpec, RunOutcome | None] = {rungs[0]: "trained", rungs[3]: "diverged"}
+    assert wanted_after(both) == [middle], "of the other networks nothing is known"
+    assert wanted_after({middle: None}) == [middle]
+    assert wanted_after({middle: "trained", **dict.fromkeys((rungs[1], rungs[4]), "trained")}) == [middle, between]
+    assert wanted_after({between: "trained"}) == [middle, between], "two are enough, and where none fails is no limit"
+    assert wanted_after({rungs[2]: "trained", rungs[5]: "stuck"}) == [middle, between, *at(second, 0.2)]
+
+
+def rates_wanted(trials: Sequence[TextCNNSpec], lost_at: Mapping[float, int], **settings: bool) -> list[float]:
+    """The rates of a sweep when nothing new is wanted, of which so many first trials are lost, by rate."""
+    study, made = sweep(trials, **settings), Made()
+    while new := [spec for spec in study(made) if spec not in made]:
+        made |= dict.fromkeys(new)
+        assert study(made) == list(made), "it waits for what is being made"
+        for spec in new:
+            assert isinstance(spec, TextCNNSpec)
+            made[spec] = make(spec, None if spec.trial < lost_at.get(spec.learning_rate, 0) else 0.5)
+    return [spec.learning_rate for spec in made]
+
+
+def test_smaller_rates_are_tried_for_a_stride_of_which_most_trials_diverge() -> None:
+    four = sweep_specs("grammar", strides=[5], trials=4)
+    every = [0.1] * 4 + [0.05] * 4 + [0.025] * 4 + [0.0125] * 4 + [0.00625] * 4
+    assert rates_wanted(four, {0.1: 2}) == every[:4], "half are not most"
+    assert rates_wanted(four, {0.1: 3}) == every[:8]
+    assert rates_wanted(four, {0.1: 3, 0.05: 1}) == every[:12], "until no trial diverges"
+    assert rates_wanted(four, dict.fromkeys(every, 4)) == every
+    assert rates_wanted(four, dict.fromkeys(every, 4), rescue=False) == every[:4]
+    at_a_rescue_rate = sweep_specs("grammar", strides=[5], trials=12, learning_rate=0.05)
+    assert rates_wanted(at_a_rescue_rate, {0.05: 12}) == [0.05] * 12 + [0.025] * 10, "ten of each are enough"
+    assert rates_wanted(sweep_specs("grammar", strides=[1, 5], trials=1), {0.1: 1}) == [0.1, 0.1, 0.05, 0.05]
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, 20 + 5 * 11),  # two for each pass; after each and before: three directions, the point, its noise floor
+        ({"norm": "batch"}, 1.1 * 75),
+        ({"downsample": "stride"}, 0.4 * 75),
+        ({"directions": 0}, 20),
+        ({"directions": 1, "noise_floor": False, "range_view": True, "curvature_passes": (0, 3)}, 20 + 10 * 11 + 160),
+    ],
+)
+def test_the_cost_of_a_run_counts_its_gradients(settings: dict[str, object], expected: float) -> None:
+    spec = ConvNetSpec.build(data="digits", **settings)  # type: ignore[arg-type]
+    assert cost(spec) == pytest.approx(expected)
+    assert grid([spec])({}) == [spec]
+
+
+def test_a_text_cnns_cost_follows_its_windows_and_is_small_beside_a_convnets() -> None:
+    costs = [cost(TextCNNSpec(data="trec", stride=stride)) for stride in (500, 5)]
+    assert costs == pytest.approx([0.005 * (4 + 1), 0.005 * (4 + 4)])  # 20 convolved positions, pooled by 5
+    assert math.isclose(cost(TextCNNSpec(data="trec", stride=500, epochs=100)), 2 * costs[0])
