@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -260,10 +260,14 @@ class TextCNNEnsemble(nn.Module):
     def _kept(self, name: str, *shape: int) -> Tensor:
         """A buffer of this shape that outlives the call; its contents do not."""
         key = (name, torch.Size(shape))
-        found = self._buffers_of.get(key)
-        if found is None or found.dtype != self.conv.dtype or found.device != self.conv.device:  # the model was moved
-            found = self._buffers_of[key] = self.conv.new_empty(shape)
-        return found
+        if key not in self._buffers_of:
+            self._buffers_of[key] = self.conv.new_empty(shape)
+        return self._buffers_of[key]
+
+    def _apply(self, *arguments: Any, **keywords: Any) -> Self:
+        """What ``to``, ``double`` and their like call: buffers of another type or device are of no use."""
+        self._buffers_of.clear()
+        return super()._apply(*arguments, **keywords)  # type: ignore[no-untyped-call,no-any-return]
 
 
 _threshold_backward = torch.ops.aten.threshold_backward.grad_input

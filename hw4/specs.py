@@ -57,6 +57,10 @@ VARIANTS: dict[str, Variant] = {
 """Every architecture by its short name, which stands in keys and file names. A new one is one entry here."""
 
 
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
+"""What is computed with must fit what it is computed in."""
+
+
 class ConvNetSpec(BaseModel):
     """One training run of one ConvNet; equal specs give equal results on the same platform.
 
@@ -76,7 +80,7 @@ class ConvNetSpec(BaseModel):
     data: Dataset
     norm: str | None = None
     downsample: Downsample = "pool"
-    learning_rate: float = Field(default=0.04, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=0.04, gt=0, le=LARGEST_FLOAT32)
     batch_size: int = Field(default=32, ge=1)
     passes: int = Field(default=10, ge=1)
     subset: float = Field(gt=0, le=1)
@@ -268,6 +272,8 @@ def ladder_specs(
 
 def landscape_specs(*, seeds: int, data: Dataset, passes: int = 10) -> tuple[ConvNetSpec, ...]:
     """List the runs to look around in: both architectures of exercise 1 at the homework's learning rate."""
+    if seeds < 1:
+        raise SpecError(f"the number of landscapes, runs that are looked around in, must be at least 1, got {seeds}")
     measured = tuple(sorted({min(completed, passes) for completed in CURVATURE_PASSES}))
     return exercise_specs(
         ["smoothness"], seeds=seeds, data=data, passes=passes, directions=1, range_view=True, curvature_passes=measured
@@ -292,7 +298,7 @@ class TextCNNSpec(BaseModel):
     data: QuestionSet
     stride: int = Field(ge=1)
     trial: int = Field(default=0, ge=0)
-    learning_rate: float = Field(default=0.1, gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(default=0.1, gt=0, le=LARGEST_FLOAT32)
     momentum: float = Field(default=0.8, ge=0, lt=1)
     batch_size: int = Field(default=32, ge=1)
     epochs: int = Field(default=50, ge=1)
