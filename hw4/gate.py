@@ -308,6 +308,16 @@ class Outcome:
     diverged: bool
     digest: str
 
+    def __post_init__(self) -> None:
+        """Raises ValueError for what no run can have given."""
+        for name, value in (("accuracy", self.accuracy), ("loss", self.loss)):
+            if value is not None and not (isinstance(value, float | int) and math.isfinite(value)):
+                raise ValueError(f"{name} is {value!r}; a finite number or None is expected")
+        if self.accuracy is not None and not 0 <= self.accuracy <= 1:
+            raise ValueError(f"accuracy is {self.accuracy:g}; a share from 0 to 1 is expected")
+        if self.diverged not in (True, False) or not self.digest.isalnum():
+            raise ValueError(f"diverged is {self.diverged!r}, digest {self.digest!r}; true or false, and text expected")
+
 
 Runs = Mapping[str, Outcome]
 """Outcomes by seed."""
@@ -468,7 +478,7 @@ def _blind(shifts: Mapping[str, Shift], rules: Rules, level: float) -> str:
     for measure, shift in shifts.items():
         planted = rules.sees if measure == "accuracy" else math.log1p(2 * rules.sees)
         centred = Shift(tuple(each - shift.mean for each in shift.differences), shift.margin)
-        if centred.p_value(1, planted) > level:
+        if not centred.p_value(1, planted) <= level:
             least = centred.least(level)
             size = f"{least:.3f}" if measure == "accuracy" else f"{math.expm1(least):.0%}"
             return (

@@ -47,11 +47,14 @@ def git(folder: Path, *arguments: str, stdin: bytes = b"", seconds: float = 120)
     """What git prints for a command in a folder; raises GitError with git's own word for what went wrong.
 
     Git tells the hooks that it runs which index and which repository is being worked on, in variables; a command that
-    inherits them works on those, wherever it is called. So none of them is handed on.
+    inherits them works on those, wherever it is called. So none of them is handed on but settings (safe.directory).
+    Nor does a look at what has changed renew the index.
     """
     local = set(_run("rev-parse", "--local-env-vars", env=dict(os.environ)).decode().split())
+    local -= {"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"}
     environment = {name: value for name, value in os.environ.items() if name not in local}
-    return _run("-C", str(folder), *arguments, env={**environment, "LC_ALL": "C"}, stdin=stdin, seconds=seconds)
+    words = ["--no-optional-locks", "-C", str(folder), *arguments]
+    return _run(*words, env={**environment, "LC_ALL": "C"}, stdin=stdin, seconds=seconds)
 
 
 def _run(*arguments: str, env: dict[str, str], stdin: bytes = b"", seconds: float = 120) -> bytes:

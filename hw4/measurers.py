@@ -14,11 +14,13 @@ import json
 import math
 import os
 import platform
+import re
 import selectors
 import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import threading
 import time
@@ -36,6 +38,8 @@ from hw4.machine import ONE_THREAD, GitError, git, processor_class, write_revisi
 SOCKET = "HW4_GATE_SOCKET"
 PROCESSES = 3
 """Processes that a measurement visits in turn: each has its own luck with its memory's layout, up to 1% of a time."""
+ENDING_SECONDS = 5
+"""Longest wait for a measurer to clear away what its fixtures set up."""
 ANSWER_SECONDS = 180
 """Longest wait for a measurer to reach a test: it imports, collects and sets up as pytest does."""
 SHORTEST_SECONDS = 0.001
@@ -55,6 +59,8 @@ SETTINGS = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUTF8": "1",
 }
+MOST_PARTS = 20_000
+"""Of a frozen reference that are looked at for its fingerprint."""
 LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba")
 Clock = Literal["processor", "wall"]
 CLOCKS: dict[str, Callable[[], float]] = {"processor": time.process_time, "wall": time.perf_counter}
@@ -85,11 +91,9 @@ class Tree:
     def search_path(self) -> str:
         """Where its modules are looked for: where this process looks, but in this tree first."""
         entries = [Path(entry).absolute() for entry in sys.path]
-        own = [self.place(entry) for entry in entries if _is_own(entry, self.root)]
-        source = [place for place in (self.base, self.base / "src") if self.base != self.root and place.is_dir()]
-        installed = tuple({sys.prefix, sys.base_prefix})
-        others = [each for each in entries if not _is_own(each, self.root) and not str(each).startswith(installed)]
-        return os.pathsep.join(dict.fromkeys(map(str, [*own, *source, *others])))
+        installed = [Path(place) for place in sysconfig.get_paths().values()]
+        kept = [each for each in entries if not any(each.is_relative_to(place) for place in installed)]
+        return os.pathsep.join(dict.fromkeys(str(self.place(each)) for each in kept if each.suffix != ".zip"))
 
 
 def _is_own(path: Path, root: Path) -> bool:
@@ -100,74 +104,85 @@ def _is_own(path: Path, root: Path) -> bool:
 
 
 @contextmanager
-def revision(folder: Path, name: str) -> Iterator[Tree]:
-    """A revision of the repository that a folder lies in, written to a temporary folder, which goes whatever happens.
-
-    Raises UnmeasurableError when there is no such revision.
-    """
-    try:
-        root = Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).rstrip("\n")).resolve()
-    except GitError as error:
-        raise UnmeasurableError(f"there is no git repository to take {name!r} from ({error})") from error
-    base = os.path.realpath(tempfile.mkdtemp(prefix="gate-"))
-    # A process of its own removes the folder, for one that is killed cannot.
+def swept_folder() -> Iterator[Path]:
+    """A temporary folder that goes whatever happens: a process of its own removes it, for one that is killed cannot."""
+    folder = os.path.realpath(tempfile.mkdtemp(prefix="gate-"))
     sweep = "import shutil, sys; sys.stdin.read(); [shutil.rmtree(sys.argv[1], True) for _ in range(3)]"
     sweeper = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", sweep, base], stdin=subprocess.PIPE, start_new_session=True
+        [sys.executable, "-I", "-S", "-c", sweep, folder], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
-        try:
-            write_revision(root, name, Path(base))
-        except GitError as error:
-            raise UnmeasurableError(
-                f"{name!r} cannot be read ({error}); name a commit, tag or branch that this clone has, and fetch "
-                f"history if it is shallow"
-            ) from error
-        yield Tree(root, Path(base), name)
+        yield Path(folder)
     finally:
         sweeper.communicate()
 
 
-class Measurer:
-    """One process that measures; ``tests`` are the ids of gated tests, in the order in which they are asked for."""
+def revision(folder: Path, name: str, into: Path) -> Tree:
+    """A revision of the repository that a folder lies in, written to another; raises UnmeasurableError for none."""
+    try:
+        root = Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).rstrip("\n")).resolve()
+    except GitError as error:
+        raise UnmeasurableError(f"there is no git repository to take {name!r} from ({error})") from error
+    try:
+        write_revision(root, name, into)
+    except GitError as error:
+        raise UnmeasurableError(
+            f"{name!r} cannot be read ({error}); name a commit, tag or branch that this clone has, and fetch history "
+            f"if it is shallow"
+        ) from error
+    return Tree(root, into, name)
 
-    def __init__(self, tree: Tree, config: pytest.Config, tests: Sequence[str]) -> None:
+
+class Measurer:
+    """One process that measures; ``tests`` are gated tests' ids and files, in the order in which they are asked for.
+
+    ``scratch`` is a folder for its temporary files.
+    """
+
+    def __init__(self, tree: Tree, config: pytest.Config, tests: Mapping[str, Path], scratch: Path) -> None:
         self._tests, self._tree = list(tests), tree
-        files = dict.fromkeys(tree.place(config.rootpath / test.partition("::")[0]) for test in tests)
+        files = dict.fromkeys(tree.place(file) for file in tests.values())
         ours, theirs = socket.socketpair()
+        watched, self._alive = os.pipe()  # it ends when this process does, and with it what it writes to
         environment = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
-        settings = {**SETTINGS, "PYTHONPATH": tree.search_path(), SOCKET: str(theirs.fileno())}
+        numbers = f"{theirs.fileno()} {watched}"
         folder = tree.place(config.invocation_params.dir)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
+        options = [*_options(tree, config), f"--basetemp={scratch / 'tmp'}"]
+        if config.pluginmanager.hasplugin("cacheprovider"):
+            options += ["-o", f"cache_dir={scratch / 'cache'}"]
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-P",
-                "-m",
-                "pytest",
-                *_options(tree, config),
-                *(str(file) for file in files if file.exists()),
-            ],
-            stdin=subprocess.PIPE,
+            [sys.executable, "-P", "-m", "pytest", *options, *(str(file) for file in files if file.exists())],
+            stdin=subprocess.DEVNULL,
             stdout=self._said,
             stderr=subprocess.STDOUT,
-            pass_fds=[theirs.fileno()],
+            pass_fds=[theirs.fileno(), watched],
             cwd=folder if folder.is_dir() else tree.base,
             start_new_session=True,  # so that it can be ended together with the processes it starts
-            env={**environment, **settings},
+            env={**environment, **SETTINGS, "PYTHONPATH": tree.search_path(), SOCKET: numbers},
         )
         theirs.close()
+        os.close(watched)
         self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
         carried = {name: value for name, value in vars(config.option).items() if _is_plain(value)}
-        own = [str(tree.root), str(tree.base)]
+        trees = [str(tree.root), str(tree.base)]
         self._missing: set[str] | None = None
-        self._say({"tests": self._tests, "options": carried, "trees": own})
+        self.send({"tests": self._tests, "options": carried, "trees": trees, "against": config.option.gate_against})
+
+    def finish(self) -> None:
+        """Let it end its tests, so that fixtures clear away what they set up."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """End it and all that it started."""
+        """End it and all that it started, after some seconds for ending by itself."""
+        self.finish()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(ENDING_SECONDS)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
+        self._process.wait()
+        os.close(self._alive)
         with suppress(OSError):  # what was still to be sent to it
             self._lines.close()
         self._socket.close()
@@ -177,8 +192,9 @@ class Measurer:
         """For waiting until it answers."""
         return self._socket.fileno()
 
-    def _say(self, request: object) -> None:
-        with suppress(BrokenPipeError, ConnectionResetError):  # found out when no answer comes
+    def send(self, request: object) -> None:
+        """Send a request; its answer is read later."""
+        with suppress(OSError):  # found out when no answer comes
             self._lines.write(json.dumps(request) + "\n")
             self._lines.flush()
 
@@ -191,31 +207,30 @@ class Measurer:
         if not line:
             self._said.seek(0)
             said = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+            telling = [line for line in said if line.startswith(("E ", "ERROR", "INTERNALERROR>", "pytest."))]
             raise UnmeasurableError(
                 f"the process that measures ended early, or gave no answer within {seconds:.0f} seconds: "
-                f"{said[-1] if said else 'it said nothing'}"
+                f"{(telling or said or ['it said nothing'])[-1].removeprefix('E').strip()}"
             )
         answer: dict[str, Any] = json.loads(line)
         return answer
 
     def ask(self, request: Mapping[str, object], seconds: float) -> dict[str, Any]:
         """Send a request and wait for its answer; raises UnmeasurableError when none comes, or with what went wrong."""
-        self._say(request)
+        self.send(request)
         return self.answer(seconds)
 
     def answer(self, seconds: float) -> dict[str, Any]:
         """Wait for an answer to what was sent."""
         answer = self._hear(seconds)
+        if "ended" in answer:
+            raise UnmeasurableError(f"{self._where()}the test ends at its gate: {answer['why']}")
         if "error" in answer:
-            raise UnmeasurableError(answer["error"])
+            raise UnmeasurableError(self._where() + answer["error"])
         return answer
 
-    def send(self, request: Mapping[str, object]) -> None:
-        """Send a request whose answer is read later."""
-        self._say(request)
-
-    def reach(self, test: str, call: int) -> dict[str, Any] | None:
-        """Go on until a test calls the gate for the n-th time; what it says there, or None where it has no such test.
+    def reach(self, test: str, gate: str) -> dict[str, Any] | None:
+        """Go on until a test comes to a gate; what it says there, or None where there is no such test or gate in it.
 
         Raises UnmeasurableError when the test does not get there.
         """
@@ -229,13 +244,19 @@ class Measurer:
                 if test in self._missing and broken:
                     raise UnmeasurableError(f"{self._where()}{broken[0]}")
             elif "at" in heard:
-                if (heard["at"], heard["call"]) == (test, call):
+                if (heard["at"], heard["gate"]) == (test, gate):
                     return heard
                 if self._tests.index(heard["at"]) > self._tests.index(test):
                     raise UnmeasurableError(f"{self._where()}the test does not come to its gate")
-                self._say({"skip": True})
+                self.send({"done": True} if heard["at"] == test else {"skip": True})
             elif heard.get("ended") == test:
+                if heard["why"] == "passed":
+                    return None
                 raise UnmeasurableError(f"{self._where()}the test ends before its gate: {heard['why']}")
+
+    def lacks(self, test: str) -> bool:
+        """Whether its tree has no such test; known once it has been asked to reach one."""
+        return test in (self._missing or ())
 
     def _where(self) -> str:
         return f"at {self._tree.name}, " if self._tree.name else ""
@@ -248,10 +269,10 @@ def _options(tree: Tree, config: pytest.Config) -> list[str]:
     options += ["--rootdir", str(tree.place(config.rootpath)), f"--import-mode={option.importmode}"]
     if config.inipath is not None and tree.place(config.inipath).exists():
         options += ["-c", str(tree.place(config.inipath))]
-    blocked = [
-        f"no:{name}" for name in ("cacheprovider", "junitxml", "xdist", "randomly", "timeout", "cov", "pytest_cov")
-    ]
-    for plugin in dict.fromkeys([*(option.plugins or ()), *blocked]):
+    if config.pluginmanager.hasplugin("timeout"):  # waiting for requests is no time of the test's
+        options += ["-o", "timeout=0"]
+    reorders = ["no:randomly"] if config.pluginmanager.hasplugin("randomly") else []
+    for plugin in dict.fromkeys([*(option.plugins or ()), *reorders]):
         options += ["-p", plugin]
     for setting in option.override_ini or ():
         options += ["-o", setting]
@@ -270,12 +291,14 @@ def _is_plain(value: object) -> bool:
 class Team:
     """Several measurers of one tree, each test's visits going round among them."""
 
-    def __init__(self, tree: Tree, config: pytest.Config, tests: Sequence[str], processes: int = PROCESSES) -> None:
+    def __init__(
+        self, tree: Tree, config: pytest.Config, tests: Mapping[str, Path], scratch: Path, processes: int = PROCESSES
+    ) -> None:
         self.tree, self._turn = tree, 0
         with ExitStack() as stack:
             self.members = []
             for _ in range(processes):  # all start at once
-                member = Measurer(tree, config, tests)
+                member = Measurer(tree, config, tests, Path(tempfile.mkdtemp(dir=scratch)))
                 stack.callback(member.close)
                 self.members.append(member)
             self._stack = stack.pop_all()
@@ -288,19 +311,25 @@ class Team:
 
     def close(self) -> None:
         """End every process."""
+        for member in self.members:
+            member.finish()
         self._stack.close()
 
-    def reach(self, test: str, call: int) -> dict[str, Any] | None:
-        """Bring all to a gate; what they say there, or None where this tree has no such test.
+    def reach(self, test: str, gate: str) -> dict[str, Any] | None:
+        """Bring all to a gate; what they say there, or None where this tree has no such test or gate.
 
         Raises UnmeasurableError when they do not agree, or are not as they must be.
         """
-        first, *others = (member.reach(test, call) for member in self.members)
+        first, *others = (member.reach(test, gate) for member in self.members)
         if any(other != first for other in others):
             raise UnmeasurableError("the processes that measure differ from one another; nothing may change meanwhile")
         if first is not None and first["wrong"]:
             raise UnmeasurableError(first["wrong"])
         return first
+
+    def lacks(self, test: str) -> bool:
+        """Whether this tree has no such test at all."""
+        return all(member.lacks(test) for member in self.members)
 
     def ask_all(self, request: Mapping[str, object], seconds: float) -> list[dict[str, Any]]:
         """Ask every process the same, one after the other."""
@@ -343,24 +372,29 @@ class Team:
 class Serving:
     """pytest's plugin in a process that measures: it runs the tests that it is told of, and answers at their gates."""
 
-    def __init__(self, number: str) -> None:
-        self._lines = socket.socket(fileno=int(number)).makefile("rw", encoding="utf-8")
+    def __init__(self, numbers: str) -> None:
+        number, watched = map(int, numbers.split())
+        self._lines = socket.socket(fileno=number).makefile("rw", encoding="utf-8")
         self._broken: dict[str, str] = {}
         self._calls: dict[str, int] = {}
-        threading.Thread(target=_end_with_the_judge, daemon=True).start()
+        threading.Thread(target=_end_with_the_judge, args=[watched], daemon=True).start()
         first = self._hear()
         self._tests: list[str] = first["tests"]
         self.options: dict[str, object] = first["options"]
         self._root, self._base = map(Path, first["trees"])
+        self._against = bool(first["against"])
+        if self._base != self._root:  # after all else: before a package that is installed in development mode
+            sys.path += [str(self._base), str(self._base / "src")]
 
     def _say(self, message: object) -> None:
-        self._lines.write(json.dumps(message) + "\n")
-        self._lines.flush()
+        with suppress(OSError):  # nobody listens any more
+            self._lines.write(json.dumps(message) + "\n")
+            self._lines.flush()
 
     def _hear(self) -> dict[str, Any]:
         line = self._lines.readline()
         if not line:
-            os._exit(1)
+            pytest.exit("nothing more is asked for", returncode=0)
         request: dict[str, Any] = json.loads(line)
         return request
 
@@ -384,9 +418,9 @@ class Serving:
         if report.when == "call" or not report.passed:
             self._say({"ended": report.nodeid, "why": _last_line(report.longreprtext) or report.outcome})
 
-    def _arrive(self, test: str, **facts: object) -> None:
-        call = self._calls[test] = self._calls.get(test, 0) + 1
-        self._say({"at": test, "call": call, "wrong": self._wrong(), **facts})
+    def _arrive(self, test: str, name: str, **facts: object) -> None:
+        count = self._calls[test] = self._calls.get(test, 0) + 1
+        self._say({"at": test, "gate": name or f"#{count}", "wrong": self._wrong(), **facts})
 
     def _wrong(self) -> str:
         """Why nothing that is measured here would mean anything, in words, or nothing."""
@@ -395,24 +429,34 @@ class Serving:
         threads = sys.modules["torch"].get_num_threads() if "torch" in sys.modules else 1
         if threads != 1:
             return f"torch was given {threads} threads by the test or its conftest; one is needed"
-        if self._base == self._root:
-            return ""
+        return self._foreign() if self._against else ""
+
+    def _foreign(self) -> str:
+        """The first module that is not loaded from this tree though it belongs to it, in words, or nothing."""
+        files = {
+            file.relative_to(self._base).as_posix() for file in self._base.rglob("*.py") if _is_own(file, self._base)
+        }
         for name, module in list(sys.modules.items()):
-            file, top = getattr(module, "__file__", None), name.partition(".")[0]
-            if not file or Path(file).resolve().is_relative_to(self._base):
+            file = getattr(module, "__file__", None)
+            if not file or name.partition(".")[0] in sys.stdlib_module_names or _is_own(Path(file), self._base):
                 continue
             if _is_own(Path(file), self._root):
                 return f"{name} was loaded from today's files, {file}: import it by its name, without a fixed path"
-            homes = [place / top for place in (self._base, self._base / "src")]
-            if any((home / "__init__.py").exists() or home.with_suffix(".py").exists() for home in homes):
+            path = name.replace(".", "/")
+            homes = {f"{path}/__init__.py", f"{path}.py", f"src/{path}.py"}
+            ends = (f"/{path}/__init__.py", *([f"/{path}.py"] if "/" in path else []))
+            if homes & files or any(each.endswith(ends) for each in files):
                 return (
-                    f"{name} was loaded from {file}, not from the revision's files; 'pip install --editable' mends that"
+                    f"{name} was loaded from {file}, which is not the code to be compared: install the project with "
+                    f"'pip install --editable', or set pytest's pythonpath"
                 )
         return ""
 
-    def time(self, test: str, step: Callable[[], object], beside: Callable[[], object], clock: Clock) -> None:
+    def time(
+        self, test: str, name: str, step: Callable[[], object], beside: Callable[[], object], clock: Clock
+    ) -> None:
         """Time slices of a step and its reference as asked, until told to go on."""
-        self._arrive(test, kind="timing", ruler=ruler(beside, self._base), clock=clock)
+        self._arrive(test, name, ruler=ruler(beside, self._base), clock=clock)
         works, repeats = {"reference": beside, "step": step}, dict[str, int]()
         gc.collect()
         gc.freeze()
@@ -439,10 +483,10 @@ class Serving:
             gc.unfreeze()
 
     def outcomes(
-        self, test: str, train: Callable[..., Any], fault: Callable[..., Any] | None, *, together: bool
+        self, test: str, name: str, train: Callable[..., Any], fault: Callable[..., Any] | None, *, together: bool
     ) -> None:
         """Train with seeds as asked, until told to go on."""
-        self._arrive(test, kind="accuracy", ruler="", clock="")
+        self._arrive(test, name)
         while "seeds" in (request := self._next()):
             work = fault if request["fault"] and fault is not None else train
             try:
@@ -462,9 +506,9 @@ class Serving:
         return request
 
 
-def _end_with_the_judge() -> None:
+def _end_with_the_judge(watched: int) -> None:
     """End, with every process started here, when the process that started this one is gone."""
-    while os.read(0, 1):  # the judge writes nothing, so this is its end
+    while os.read(watched, 1):  # the judge writes nothing, so this is its end
         pass
     if os.getpgrp() == os.getpid():
         os.killpg(os.getpid(), signal.SIGKILL)
@@ -472,8 +516,11 @@ def _end_with_the_judge() -> None:
 
 
 def _last_line(text: str) -> str:
-    lines = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")] or text.splitlines()
-    return lines[0 if len(lines) > 1 else -1].strip() if lines else ""
+    """The line of pytest's long account that says what happened."""
+    told = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
+    named = [line for line in told if re.match(r"[\w.]*(Error|Exception|Exit|Warning)\b", line)]
+    lines = named or told or [line.strip() for line in text.splitlines()[-1:]]
+    return lines[0] if lines else ""
 
 
 def _timed(work: Callable[[], object], repeats: int, slower: float, clock: Clock) -> tuple[float, float]:
@@ -522,11 +569,20 @@ def as_outcome(result: object) -> Outcome:
         raise ValueError(f"train(seed) returned {unknown[0]!r}; known are 'accuracy', 'loss' and 'bits'")
     accuracy, loss = values.get("accuracy"), values.get("loss")
     diverged = any(value is None or not math.isfinite(value) for value in values.values())
-    if not diverged and accuracy is not None and not 0 <= accuracy <= 1:
-        raise ValueError(f"train(seed) returned an accuracy of {accuracy:g}; a share from 0 to 1 is expected")
-    bits = json.dumps([accuracy, loss, result.get("bits")], default=repr)
+    bits = json.dumps([accuracy, loss, result.get("bits")], default=_exactly)
     digest = hashlib.sha256(bits.encode()).hexdigest()[:16]
     return Outcome(None if diverged else accuracy, None if diverged else loss, diverged, digest)
+
+
+def _exactly(value: Any) -> object:
+    """What stands for a value in a digest, to the last bit; raises ValueError for what has no such form."""
+    if isinstance(value, complex):
+        return [value.real, value.imag]
+    if isinstance(value, bytes):
+        return value.hex()
+    if not hasattr(value, "tolist"):
+        raise ValueError(f"'bits' hold {value!r:.60}; numbers, text, lists, dicts and arrays are expected")
+    return [str(value.dtype), value.tolist()]
 
 
 def ruler(reference: object, base: Path) -> str:
@@ -535,45 +591,53 @@ def ruler(reference: object, base: Path) -> str:
     Followed are closures, defaults, partials, methods and globals that the code names; of arrays counts their shape and
     type. What other libraries do is their version's.
     """
-    digest, seen = hashlib.sha256(), set[int]()
+    digest, seen = hashlib.sha256(), dict[int, object]()  # what was seen is kept, or another might get its id
     todo = [reference]
     while todo:
         value = todo.pop()
-        if isinstance(value, types.FunctionType | type):
-            if id(value) not in seen:
-                seen.add(id(value))
-                digest.update(value.__qualname__.encode())
-                todo += _parts_of_code(value) if _is_source(value, base) else []
+        if value is None or isinstance(value, str | bytes | int | float | complex):
+            digest.update(repr(value).encode())
         elif isinstance(value, types.ModuleType):
             digest.update(value.__name__.encode())
         elif hasattr(value, "shape") and hasattr(value, "dtype"):
             digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
-        elif value is None or isinstance(value, str | bytes | int | float | complex):
-            digest.update(repr(value).encode())
-        else:
-            todo += _parts_of_value(value)
+        elif id(value) not in seen and len(seen) < MOST_PARTS:
+            seen[id(value)] = value
+            if isinstance(value, types.FunctionType | type):
+                digest.update(value.__qualname__.encode())
+                todo += _parts_of_code(value, base) if _is_source(value, base) else []
+            else:
+                todo += _parts_of_value(value, base)
     return digest.hexdigest()[:16]
 
 
-def _parts_of_value(value: object) -> list[object]:
+def _parts_of_value(value: object, base: Path) -> list[object]:
     """What a value that is no code and no number consists of, as far as a reference's work depends on it."""
     if isinstance(value, types.MethodType):
-        return [value.__func__, type(value.__self__)]
+        return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.items()]
     if isinstance(value, dict):
         return list(value.items())
-    return list(value[:100]) if isinstance(value, list | tuple) else [type(value)]
+    if isinstance(value, list | tuple):
+        return list(value)
+    holds = _is_source(type(value), base) or hasattr(value, "_parameters")  # an object of the tree's, a torch module
+    return [type(value), *(sorted(vars(value).items()) if holds and hasattr(value, "__dict__") else [])]
 
 
-def _parts_of_code(value: types.FunctionType | type) -> list[object]:
+def _parts_of_code(value: types.FunctionType | type, base: Path) -> list[object]:
     """What a function does and refers to, or a class's methods."""
     if isinstance(value, type):
         return [each for each in vars(value).values() if isinstance(each, types.FunctionType)]
     parts: list[object] = [value.__defaults__, value.__kwdefaults__]
     codes = [value.__code__]
     for code in codes:
-        parts += [code.co_code, *code.co_names, *(value.__globals__.get(name) for name in code.co_names)]
+        found = [value.__globals__.get(name) for name in code.co_names]
+        for module in found:  # of the tree's own modules, what the code names in them; they may name modules again
+            if isinstance(module, types.ModuleType) and _is_own(Path(getattr(module, "__file__", "") or "/"), base):
+                named = [vars(module).get(name) for name in code.co_names]
+                found += [each for each in named if each is not None and not any(each is known for known in found)]
+        parts += [code.co_code, *code.co_names, *found]
         for constant in code.co_consts:
             if isinstance(constant, types.CodeType):
                 codes.append(constant)

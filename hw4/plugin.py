@@ -54,7 +54,18 @@ from hw4.gate import (
     words,
 )
 from hw4.machine import GitError, git
-from hw4.measurers import ANSWER_SECONDS, PROCESSES, SOCKET, Clock, Serving, Team, Tree, environment, revision
+from hw4.measurers import (
+    ANSWER_SECONDS,
+    PROCESSES,
+    SOCKET,
+    Clock,
+    Serving,
+    Team,
+    Tree,
+    environment,
+    revision,
+    swept_folder,
+)
 
 BASELINE = "gate-baseline.json"
 SCHEMA_VERSION = 2
@@ -93,7 +104,7 @@ class Gate:
             if not callable(work):
                 raise TypeError(f"{role} is {work!r:.60}; a function without arguments is expected")
         if isinstance(self._mode, Serving):
-            self._mode.time(self._item.nodeid, step, beside, clock)
+            self._mode.time(self._item.nodeid, name, step, beside, clock)
         else:
             self._mode.judge(self._item, "timing", self._mode.time, name)
 
@@ -129,12 +140,14 @@ class Gate:
             seconds: longest wait for a training.
             name: stands in the table and the baseline instead of the test's.
         """
+        if not isinstance(seeds, Iterable):
+            raise TypeError(f"seeds is {seeds!r}; several numbers, such as range(8), are expected")
         chosen = [int(seed) for seed in seeds]
         if len(set(chosen)) != len(chosen):
             raise ValueError(f"seeds are {chosen}; each may be given once")
         rules = Rules(accuracy=accuracy_margin, loss=loss_margin, diverged=diverged_margin, sees=sees, exact=exact)
         if isinstance(self._mode, Serving):
-            self._mode.outcomes(self._item.nodeid, train, fault, together=together > 1)
+            self._mode.outcomes(self._item.nodeid, name, train, fault, together=together > 1)
         else:
             chunks = [chosen[start : start + together] for start in range(0, len(chosen), together)]
             settings: dict[str, Any] = {"rules": rules, "fault": fault is not None, "seconds": seconds}
@@ -149,11 +162,15 @@ def gate(request: pytest.FixtureRequest) -> Gate:
 
 @dataclass
 class Judged:
-    """What a call of the gate gave: the finding, what a renewed baseline keeps of it, and what it was compared with."""
+    """What a call of the gate gave: the finding, what a renewed baseline keeps of it, and what it was compared with.
+
+    ``path`` is its baseline's file and ``key`` its name in there.
+    """
 
     finding: Finding
-    entry: dict[str, Any] = field(default_factory=dict)
+    keeps: dict[str, Any] = field(default_factory=dict)
     compared: str = ""
+    path: str = ""
     key: str = ""
 
 
@@ -165,24 +182,34 @@ class Judging:
         self.update: bool = config.option.gate_update
         self.against: str = config.option.gate_against or ""
         self.seconds: float = config.option.gate_seconds
-        self.judged: list[Judged] = []
+        self.judged: dict[str, Judged] = {}
         self.unmeasurable = 0
-        chosen = (config.option.keyword, config.option.markexpr, *(":" * ("::" in each) for each in config.args))
-        self._whole = not any(chosen)
+        option = config.option
+        chosen = (option.keyword, option.markexpr, *(":" * ("::" in each) for each in config.args))
+        self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
+        self._written = False
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
-        self._tests, self._calls, self._said = list[str](), dict[str, int](), dict[str, list[Judged]]()
+        self._tests, self._ran = dict[str, Path](), set[str]()
+        self._calls, self._said = dict[str, int](), dict[str, list[Judged]]()
+        self._claimed: dict[tuple[Path, str], tuple[str, int]] = {}
         self._stack, self._trees, self._teams = ExitStack(), list[Tree](), list[Team]()
+        self._left: list[str] = []
+        self._scratch: Path | None = None
 
     # --- the session
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Find the gated tests; raises UsageError when what will be written at the end cannot be."""
-        self._tests = [item.nodeid for item in session.items if "gate" in getattr(item, "fixturenames", ())]
+        gated = [item for item in session.items if "gate" in getattr(item, "fixturenames", ())]
+        self._tests = {item.nodeid: item.path for item in gated}
         if not self._tests or self.config.option.collectonly or self._spread:
             return
-        folders = {self._baseline(test).parent for test in self._tests} if self.update else set()
+        folders = {path.parent for path in self._tests.values()} if self.update else set()
         if self.config.option.gate_json:
-            folders.add(Path(self.config.option.gate_json).absolute().parent)
+            target = Path(self.config.option.gate_json).absolute()
+            if target.is_dir():
+                raise pytest.UsageError(f"--gate-json is {target}, a folder; the name of a file is expected")
+            folders |= {target.parent} if target.is_file() or not target.exists() else set()
         for folder in sorted(folders):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -194,6 +221,11 @@ class Judging:
                     f"leave out --gate-update or --gate-json"
                 ) from error
 
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """A test that is run again calls the gate for the first time again."""
+        self._calls.pop(item.nodeid, None)
+        self._said.pop(item.nodeid, None)
+
     def pytest_deselected(self) -> None:
         """Remember that not everything was asked for."""
         self._whole = False
@@ -202,16 +234,22 @@ class Judging:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give what was judged along with the test's report, also from a worker of pytest-xdist."""
         report = yield
-        if report.when == "call" and item.nodeid in self._said:
-            vars(report)["gate"] = [asdict(each) for each in self._said.pop(item.nodeid)]
+        if report.when in ("setup", "call") and item.nodeid in self._said:
+            said = self._said.pop(item.nodeid)
+            vars(report)["gate"] = [asdict(each) for each in said]
+            new = [each.finding for each in said if each.finding.verdict == "NEW"]
+            if new and report.passed and not self.update:  # all of its gates were asked; not all had an answer
+                report.outcome, line = "skipped", item.location[1] or 0
+                report.longrepr = (str(item.path), line, f"NEW: {new[0].advice}")
         return report
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Keep what was judged."""
+        """Keep what was judged; of a test that is run again, the last time."""
+        self._ran |= {report.nodeid} if report.when == "call" and report.passed else set()
         for each in getattr(report, "gate", ()):
-            self._tests += [report.nodeid] * (report.nodeid not in self._tests)  # of a worker of pytest-xdist
-            self.judged.append(Judged(**{**each, "finding": Finding(**each["finding"])}))
-            self.unmeasurable += report.failed and each["finding"]["verdict"] == "UNMEASURABLE"
+            judged = Judged(**{**each, "finding": Finding(**each["finding"])})
+            self.judged[f"{judged.path}::{judged.key}"] = judged
+            self.unmeasurable += report.failed and judged.finding.verdict == "UNMEASURABLE"
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
         """What could not be judged, and what is new, are neither passed nor failed nor skipped."""
@@ -230,110 +268,147 @@ class Judging:
         failed = session.testsfailed - self.unmeasurable
         if self._whole and not (session.shouldstop or session.shouldfail or self.update or self.against):
             self._add_missing()
-        findings = [each.finding for each in self.judged]
-        if exitstatus in (0, 1) and not failed and overall(findings) == "UNMEASURABLE" and not self.update:
+        verdict = overall(self.findings)
+        if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and not self.update:
             session.exitstatus = EXIT_UNMEASURABLE
+        elif exitstatus == 0 and verdict in FAILING and not self.update:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.update and exitstatus in (0, 1):
             session.exitstatus = EXIT_UNMEASURABLE if self.unmeasurable and not failed else exitstatus
             if not session.testsfailed:
                 self._write_baselines()
         if self.config.option.gate_json:
             facts = {"against": self.against or None, "compared": self._compared(), "update": self.update}
-            write_atomically(Path(self.config.option.gate_json).absolute(), as_json(findings, facts))
+            _write(Path(self.config.option.gate_json).absolute(), as_json(self.findings, facts))
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
-            _mark_errors(Path(self.config.option.xmlpath))
+            _mark_errors(Path(os.path.expandvars(self.config.option.xmlpath)).expanduser())
+
+    @property
+    def findings(self) -> list[Finding]:
+        """Everything that was found."""
+        return [each.finding for each in self.judged.values()]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print every finding, and the verdict with what it was compared with."""
         if not self.judged:
             return
-        findings = [each.finding for each in self.judged]
         terminalreporter.section("gate")
-        terminalreporter.write_line(table(findings))
+        terminalreporter.write_line(table(self.findings))
         if not self.update:
-            terminalreporter.write_line(f"Verdict: {overall(findings)}, compared with {self._compared()}.")
-        elif any(finding.verdict == "UNMEASURABLE" for finding in findings):
-            terminalreporter.write_line("No baseline was written, for something could not be measured.")
-        else:
-            paths = sorted({each.entry["path"] for each in self.judged})
+            terminalreporter.write_line(f"Verdict: {overall(self.findings)}, compared with {self._compared()}.")
+        elif self._written:
+            paths = sorted({each.path for each in self.judged.values()})
             terminalreporter.write_line(f"Baseline: {', '.join(paths)}; commit it with the change that it belongs to.")
+        else:
+            why = "something could not be measured" if self.unmeasurable else "a test failed, or not all were run"
+            terminalreporter.write_line(f"No baseline was written, for {why}.")
 
     def _gone(self, path: Path) -> list[str]:
-        """Tests of a baseline that are in none of the files of this session, by name: renamed, or lost."""
+        """Gates of a baseline that are no longer there: whose test is gone, or was run and did not come to them."""
         if not self._whole:
             return []
-        files = {Path(test.partition("::")[0]).name for test in self._tests if self._baseline(test) == path}
-        known = {each.key for each in self.judged}
-        return [key for key in read_baseline(path) if key.partition("::")[0] in files and key not in known]
+        collected = {_short(test): test for test, file in self._tests.items() if file.parent == path.parent}
+        files = {test.partition("::")[0] for test in collected}
+        gone = []
+        for key, entry in read_baseline(path).items():
+            file, test = entry["test"].partition("::")[0], collected.get(entry["test"])
+            lost = test in self._ran if test else file in files or not (path.parent / file).exists()
+            gone += [key] * (lost and f"{path}::{key}" not in self.judged)
+        return gone
 
     def _add_missing(self) -> None:
         """A gated test that is no longer there was not passed."""
-        for path in dict.fromkeys(map(self._baseline, self._tests)):
+        for path in dict.fromkeys(file.parent / BASELINE for file in self._tests.values()):
             with suppress(UnmeasurableError):  # a file that is no baseline: said at every test
                 for key in self._gone(path):
                     part: Part = "timing" if "times" in read_baseline(path)[key] else "accuracy"
-                    sentence = (
-                        f"is in {path.name}, and no such test was run; if it is gone for good, renew the baseline"
-                    )
-                    self.judged.append(Judged(refusal(part, key.partition("::")[2], sentence)))
+                    sentence = f"is in {path.name}, and was not run; if it is gone for good, renew the baseline"
+                    finding = refusal(part, key.partition("::")[2], sentence)
+                    self.judged[f"{path}::{key}"] = Judged(finding, path=str(path), key=key)
 
     def _compared(self) -> str:
-        return "; ".join(dict.fromkeys(each.compared for each in self.judged if each.compared)) or "nothing"
+        return "; ".join(dict.fromkeys(each.compared for each in self.judged.values() if each.compared)) or "nothing"
 
     def _write_baselines(self) -> None:
-        for path in {each.entry["path"] for each in self.judged}:
+        for path in {each.path for each in self.judged.values()}:
             gone = self._gone(Path(path))
             tests = {key: entry for key, entry in read_baseline(Path(path)).items() if key not in gone}
-            for each in self.judged:
-                if each.entry["path"] == path:
-                    tests.setdefault(each.key, {}).update(each.entry["keeps"])
+            for each in self.judged.values():
+                if each.path == path:
+                    tests.setdefault(each.key, {}).update(each.keeps)
             document = {"schema_version": SCHEMA_VERSION, "tests": tests}
             write_atomically(Path(path), (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+        self._written = True
 
     # --- one call of the gate
 
     def judge(self, item: pytest.Item, part: Part, judge: Callable[["Call"], Judged], name: str) -> None:
-        """Judge one call of the gate: fails the test unless it passes, skips it where there is nothing to compare."""
+        """Judge one call of the gate; fails the test where it finds something worse, or cannot say."""
         count = self._calls[item.nodeid] = self._calls.get(item.nodeid, 0) + 1
-        call = Call(item.nodeid, count, name, self._baseline(item.nodeid), self.config.option.gate_take)
+        place = os.path.relpath(item.path, self.config.invocation_params.dir)
+        renew = f"pytest {shlex.quote('::'.join([place, *item.nodeid.split('::')[1:]]))} --gate-update"
+        command = self.config.option.gate_take or renew
+        call = Call(item.nodeid, count, name, item.path.parent / BASELINE, f"{item.path.name}::", command)
         try:
+            self._claim(call)
+            self._tests.setdefault(item.nodeid, item.path)  # of a fixture that was asked for while the test ran
             judged = judge(call)
         except UnmeasurableError as error:
             judged = Judged(refusal(part, call.name, str(error)))
             self._end_teams()  # whatever they are about; the next test starts others
-        judged.key = call.key
+        except BaseException:
+            self._end_teams()
+            raise
+        judged.key, judged.path = call.key, str(call.path)
         self._said.setdefault(item.nodeid, []).append(judged)
         finding = judged.finding
         item.user_properties.append(("gate", finding.verdict))
-        if finding.verdict == "NEW" and not self.update:
-            pytest.skip(f"NEW: {finding.advice}")
         if finding.verdict == "UNMEASURABLE" or (finding.verdict in FAILING and not self.update):
             change = f"before {finding.before}, now {finding.now}, change {finding.change}: "
             pytest.fail(f"{finding.verdict}: {change * (finding.before != '-')}{finding.advice}", pytrace=False)
 
-    def _baseline(self, test: str) -> Path:
-        return (self.config.rootpath / test.partition("::")[0]).parent / BASELINE
+    def _claim(self, call: "Call") -> None:
+        """Take a name; raises UnmeasurableError where another gate has it."""
+        mine = (call.test, call.count)
+        if self._claimed.setdefault((call.path, call.key), mine) != mine:
+            raise UnmeasurableError(f"two gates have the name {call.name!r}; give each its own")
 
     def _new(self, part: Part, call: "Call") -> Judged:
         advice = f"no baseline yet; to make one, {call.take}"
         if self.against:
             advice = f"{self.against} has no such test, so there is nothing to compare"
+            if not self._teams[0].lacks(call.test):  # it went through the test, and is past its other gates
+                self._end_teams()
         return Judged(Finding(part=part, what=call.name, verdict="NEW", advice=advice))
 
     def _team(self, call: "Call", number: int) -> Team:
         """Processes of a tree, started when they are first needed: of a revision, if there is one, then of today's."""
-        if not self._trees:
+        if self._scratch is None:
+            self._scratch = self._stack.enter_context(swept_folder())
             root = self.config.rootpath.resolve()
             self._trees = [Tree(root, root)] * (BASELINE_TEAMS if self.update else 1)
             if self.against:
-                then = self._stack.enter_context(revision(root, self.against))
+                then = revision(call.path.parent, self.against, self._scratch / "then")
                 self._trees = [then, Tree(then.root, then.root)]
+        if not self._trees:
+            raise UnmeasurableError(f"{self.against!r} could not be read")  # as was said at an earlier test
+        if call.test not in self._left:
+            self._end_teams()  # they are past this test, or do not know it
+        while self._left and self._left[0] != call.test:
+            self._left.pop(0)
         if not self._teams:
-            left = self._tests[self._tests.index(call.test) :]
-            self._teams = [Team(tree, self.config, left, 1 if self._spread else PROCESSES) for tree in self._trees]
+            tests = list(self._tests)
+            self._left = tests[tests.index(call.test) :]
+            self._teams = [self._start(tree, self._left) for tree in self._trees]
         return self._teams[number]
 
+    def _start(self, tree: Tree, tests: Sequence[str]) -> Team:
+        assert self._scratch is not None  # it is made with the trees
+        chosen = {test: self._tests[test] for test in tests}
+        return Team(tree, self.config, chosen, self._scratch, 1 if self._spread else PROCESSES)
+
     def _end_teams(self) -> None:
+        self._left = []
         while self._teams:
             self._teams.pop().close()
 
@@ -350,8 +425,10 @@ class Judging:
             return self._new("timing", call)
         row = call.row(stored) if stored else {}
         teams = [self._team(call, number) for number in range(1 + bool(self.against))]
-        reached = [team.reach(call.test, call.count) for team in teams]
-        if reached[0] is None or reached[-1] is None:
+        reached = [team.reach(call.test, call.gate) for team in teams]
+        if reached[-1] is None:
+            raise UnmeasurableError("the test does not come to this gate in the processes that measure")
+        if reached[0] is None:
             return self._new("timing", call)
         call.require_same_ruler(row or reached[0], reached[-1])
         samples = self._visits(teams, self.seconds)
@@ -394,12 +471,9 @@ class Judging:
     def _confirm(self, teams: Sequence[Team], call: "Call") -> list[Sample]:
         """Measure once more, in new processes."""
         with ExitStack() as stack:
-            new = [stack.enter_context(Team(team.tree, self.config, [call.test], PROCESSES)) for team in teams]
+            new = [stack.enter_context(self._start(team.tree, [call.test])) for team in teams]
             for team in new:
-                for earlier in range(1, call.count + 1):  # at earlier gates of the same test they go on
-                    team.reach(call.test, earlier)
-                    if earlier < call.count:
-                        team.leave()
+                team.reach(call.test, call.gate)
             return self._visits(new, self.seconds)
 
     def _new_time(self, call: "Call") -> Judged:
@@ -407,7 +481,7 @@ class Judging:
         samples, facts, where = list[Sample](), dict[str, Any](), environment()
         for number in range(BASELINE_TEAMS):
             team = self._team(call, number)
-            facts = team.reach(call.test, call.count) or {}  # today's tree has it
+            facts = team.reach(call.test, call.gate) or {}  # today's tree has it
             for _ in range(BASELINE_SAMPLES):
                 samples += self._visits([team], self.seconds)
                 if samples[-1].self_check:
@@ -431,7 +505,7 @@ class Judging:
             change=f"x {change}" if change else "-",
             verdict="NEW" if change is None else "REGRESSION" if change.slower else "PASS",
         )
-        return Judged(finding, call.keep({"times": times}))
+        return Judged(finding, call.keep(times=times))
 
     def _commit(self) -> str | None:
         """Today's commit, where all is committed."""
@@ -455,19 +529,19 @@ class Judging:
             raise UnmeasurableError(problem)
         same_machine = False
         if self.against:
-            if self._team(call, 0).reach(call.test, call.count) is None:
+            if self._team(call, 0).reach(call.test, call.gate) is None:
                 return self._new("accuracy", call)
             before = self._team(call, 0).train(chunks, fault=False, seconds=seconds)
             self._team(call, 0).leave()
         team = self._team(call, -1)
-        team.reach(call.test, call.count)
+        team.reach(call.test, call.gate)
         where = environment()
         now = team.train(chunks, fault=False, seconds=seconds)
         if not self.against:
             same_machine = self.update or {name: known[name] for name in where} == where
         self._check_outcomes(call, team, chunks, now, rules, same_machine=same_machine, fault=fault, seconds=seconds)
         team.leave()
-        keeps = call.keep({"outcomes": {**where, "commit": self._commit(), "runs": _plain(now)}}) if self.update else {}
+        keeps = call.keep(outcomes={**where, "commit": self._commit(), "runs": _plain(now)}) if self.update else {}
         compared = f"{self.against}, trained here and now" if self.against else call.source(known)
         tests, take = max(1, len(self._tests)), call.take
         finding = judge_outcomes(call.name, before, now, rules=rules, same_machine=same_machine, tests=tests, take=take)
@@ -512,6 +586,7 @@ class Call:
     count: int
     given: str
     path: Path
+    prefix: str
     command: str
 
     @property
@@ -520,18 +595,23 @@ class Call:
         return self.given or self.test.partition("::")[2] + f" ({self.count})" * (self.count > 1)
 
     @property
+    def gate(self) -> str:
+        """By what it is known in the processes that measure."""
+        return self.given or f"#{self.count}"
+
+    @property
     def key(self) -> str:
         """Its name in the baseline: the test's file, and its own."""
-        return f"{Path(self.test.partition('::')[0]).name}::{self.name}"
+        return self.prefix + self.name
 
     @property
     def take(self) -> str:
         """How a change is accepted, in words."""
-        return f"take it with '{self.command or f'pytest {shlex.quote(self.test)} --gate-update'}'"
+        return f"take it with `{self.command}`"
 
-    def keep(self, keeps: dict[str, Any]) -> dict[str, Any]:
-        """What a renewed baseline keeps of this call, and where."""
-        return {"path": str(self.path), "keeps": keeps}
+    def keep(self, **keeps: object) -> dict[str, Any]:
+        """What a renewed baseline keeps of this call."""
+        return {"test": _short(self.test), **keeps}
 
     def source(self, stored: Mapping[str, Any]) -> str:
         """The baseline that is compared with, in words."""
@@ -571,6 +651,21 @@ class Call:
         return row
 
 
+def _short(test: str) -> str:
+    """A test's id from its file's name on."""
+    file, _, name = test.partition("::")
+    return f"{file.rpartition('/')[2]}::{name}"
+
+
+def _write(path: Path, contents: bytes) -> None:
+    """Write a file whole; what is no file of its own (a pipe, a terminal) is written to."""
+    if path.exists() and not path.is_file():
+        with path.open("wb") as file:
+            file.write(contents)
+    else:
+        write_atomically(path.resolve(), contents)
+
+
 def _plain(runs: Runs) -> dict[str, dict[str, Any]]:
     return {seed: asdict(run) for seed, run in runs.items()}
 
@@ -601,6 +696,7 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
     if "outcomes" in entry:
         whole += [Outcome(**run) for run in entry["outcomes"]["runs"].values()]
         whole += [entry["outcomes"][name] for name in ("cpu", "python", "libraries")]
+    whole += [entry["test"].index("::")]
     numbers = all(math.isfinite(log) and 0 < error < math.inf and freedom > 0 for log, error, freedom, _ in rows)
     return numbers and None not in whole
 

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import tests.factory
 from hw4.machine import GitError, git, write_revision
 from hw4.measurers import SOCKET, _timed, _waiting, as_outcome, ruler
 from hw4.plugin import BASELINE, EXIT_UNMEASURABLE
@@ -260,7 +261,7 @@ def test_a_gated_test_that_is_gone_did_not_pass(project: Project) -> None:
         run = project.pytest()
         assert run.verdicts == {"test_update": "UNMEASURABLE", "test_training": "PASS"}
         assert run.code == EXIT_UNMEASURABLE, run.said
-        assert "no such test was run" in run.said
+        assert "was not run" in run.said
         assert "nothing to compare" not in project.pytest("-k", "training").said
     finally:
         (project.folder / "test_gate.py").write_text(text)
@@ -274,30 +275,124 @@ def test_code_from_elsewhere_is_not_taken_for_the_revisions(project: Project, tm
     try:
         run = project.pytest("-k", "training", "--gate-against", "HEAD")
         assert run.code == EXIT_UNMEASURABLE, run.said
-        assert "not from the revision's files" in run.said
+        assert "which is not the code to be compared" in run.said
     finally:
         project.git("reset", "--quiet", "--hard", "HEAD~1")
 
 
-def test_waiting_is_invisible_to_processor_time_and_that_is_said(project: Project) -> None:
-    """A test may gate more than one thing."""
-    (project.folder / "test_waiting.py").write_text(
-        "import time\n\nimport numpy as np\n\nx = np.ones((200, 200))\n\n\ndef frozen():\n    return x @ x\n\n\n"
-        "def step():\n    time.sleep(0.005)\n    return x @ x\n\n\n"
-        "def test_it(gate):\n    gate.time(frozen, beside=frozen)\n    gate.time(step, beside=frozen, name='sleeps')\n"
-    )
+SEVERAL = """
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path
+    {marker!r} and open({marker!r}, "a").write("cleared\\n")
+
+
+def train(seed):
+    return {{"loss": 1.0, "bits": np.arange(5000.0) + seed}}
+
+
+def worse(seed):
+    return {{"loss": 2.0}}
+
+
+def test_it(gate, folder):
+    gate.outcomes({first}, seeds=range(4), name="first", exact=True)
+    gate.outcomes({second}, seeds=range(4), name="second", exact=True)
+"""
+
+
+def test_a_test_may_gate_several_things_each_by_its_name(project: Project, tmp_path: Path) -> None:
+    """Another revision's are found by name; every bit of an array counts; fixtures clear away in all processes."""
+    path, marker = project.folder / "test_several.py", str(tmp_path / "cleared")
+    path.write_text(SEVERAL.format(first="train", second="worse", marker=marker))
     try:
-        run = project.pytest("test_waiting.py", "--gate-update")
-        assert run.verdicts == {"test_it": "NEW", "sleeps": "NEW"}
-        run = project.pytest("test_waiting.py")
-        assert run.verdicts == {"test_it": "PASS", "sleeps": "PASS"}, run.said
-        assert run.said.count("clock='wall' sees it") == 1
+        assert project.pytest("test_several.py", "--gate-update").code == 0
+        assert len(Path(marker).read_text().splitlines()) == 1 + 6, "pytest's own, and two teams of three"
+        project.commit("several")
+        text = path.read_text()
+        path.write_text(
+            text.replace("np.arange(5000.0)", "np.where(np.arange(5000) == 2500, 1e-12, np.arange(5000.0))")
+        )
+        run = project.pytest("test_several.py")
+        assert run.verdicts == {"first": "CHANGED"}, run.said
+        path.write_text(
+            text.replace(
+                "def test_it(gate, folder):\n",
+                "def test_it(gate, folder):\n    gate.outcomes(worse, range(4), name='new')\n",
+            )
+        )
+        run = project.pytest("test_several.py", "--gate-against", "HEAD")
+        assert run.verdicts == {"new": "NEW", "first": "PASS", "second": "PASS"}, run.said
+        path.write_text(text.replace('name="second"', 'name="first"'))
+        run = project.pytest("test_several.py")
+        assert run.code == EXIT_UNMEASURABLE
+        assert "two gates have the name 'first'" in run.said
+        path.unlink()
+        run = project.pytest("-k", "not update", "--deselect", "nothing")
+        assert run.verdicts == {"test_training": "PASS"}
+        path.write_text(text.replace("def test_it", "@pytest.mark.skip\ndef test_it"))
+        kept = (project.folder / BASELINE).read_bytes()
+        assert project.pytest("--gate-update", "test_several.py", "test_gate.py").code == 0
+        assert set(json.loads(kept)["tests"]) == set(json.loads((project.folder / BASELINE).read_bytes())["tests"])
     finally:
         project.git("checkout", "--quiet", "--", ".")
+        project.git("reset", "--quiet", "--hard", "HEAD~1")
         project.git("clean", "--quiet", "--force")
 
 
+def test_what_training_throws_is_told(project: Project) -> None:
+    """Nothing of it is a traceback, or a wait; and a child that reads its input finds the end of it."""
+    (project.folder / "test_throws.py").write_text(
+        "import subprocess, sys\n\n\ndef leave(seed):\n    sys.exit(3)\n\n\ndef wrong(seed):\n    return 0.5\n\n\n"
+        "def child(seed):\n    return {'loss': 1.0 + len(subprocess.run(['cat'], capture_output=True).stdout)}\n\n\n"
+        "def test_leaves(gate):\n    gate.outcomes(leave, seeds=range(4))\n\n\n"
+        "def test_wrong(gate):\n    gate.outcomes(wrong, seeds=range(4))\n\n\n"
+        "def test_child(gate):\n    gate.outcomes(child, seeds=range(4))\n"
+    )
+    try:
+        run = project.pytest("test_throws.py", "--gate-update", "-W", "error")
+        assert run.verdicts == {"test_leaves": "UNMEASURABLE", "test_wrong": "UNMEASURABLE", "test_child": "NEW"}
+        for sentence in ("SystemExit: 3", "a dict with 'accuracy', 'loss' or both", "No baseline was written"):
+            assert sentence in run.said
+        assert "Traceback" not in run.said
+    finally:
+        (project.folder / "test_throws.py").unlink()
+
+
+@pytest.mark.parametrize(
+    "entry", [{"accuracy": float("nan")}, {"accuracy": "0.9"}, {"diverged": "no"}, {"loss": 1e999}]
+)
+def test_a_baseline_that_was_edited_is_none(project: Project, entry: dict[str, object]) -> None:
+    kept = (project.folder / BASELINE).read_bytes()
+    document = json.loads(kept)
+    document["tests"]["test_gate.py::test_training"]["outcomes"]["runs"]["3"].update(entry)
+    try:
+        (project.folder / BASELINE).write_text(json.dumps(document))
+        run = project.pytest("-k", "training")
+        assert run.code == EXIT_UNMEASURABLE
+        assert "is not a baseline of this version" in run.said
+    finally:
+        (project.folder / BASELINE).write_bytes(kept)
+
+
 # --- pieces ------------------------------------------------------------------------------------------------------
+
+
+class Frozen:
+    """A reference whose size is kept in an object."""
+
+    def __init__(self, n: int) -> None:
+        self.n = n
+
+    def work(self) -> int:
+        """Some."""
+        return self.n
+
+    __call__ = work
 
 
 def frozen_work(x: Any) -> Any:
@@ -317,6 +412,9 @@ def test_a_ruler_is_its_code_and_its_sizes(monkeypatch: pytest.MonkeyPatch) -> N
     assert first == of(3)
     assert of(4) != first
     assert ruler(lambda: 1, ROOT) != ruler(lambda: 2, ROOT)
+    assert ruler(lambda: tests.factory.make_row(1), ROOT) != ruler(lambda: tests.factory.make_reading(1), ROOT)
+    assert ruler(Frozen(40).work, ROOT) != ruler(Frozen(80).work, ROOT)
+    assert ruler(Frozen(40), ROOT) == ruler(Frozen(40), ROOT)
     monkeypatch.setattr(sys.modules[__name__], "_inner", lambda x: x * 3)
     assert of(3) != first
 
@@ -351,6 +449,8 @@ def test_a_run_that_is_not_finite_diverged() -> None:
         outcome = as_outcome(lost)
         assert (outcome.diverged, outcome.accuracy, outcome.loss) == (True, None, None)
     assert as_outcome({"loss": np.float32(0.5)}) == as_outcome({"loss": 0.5})
+    with pytest.raises(ValueError, match="'bits' hold <object"):
+        as_outcome({"loss": 0.5, "bits": object()})
     assert as_outcome({"loss": 0.5, "bits": [1]}).digest != as_outcome({"loss": 0.5, "bits": [2]}).digest
 
 
