@@ -433,9 +433,7 @@ class Serving:
 
     def _foreign(self) -> str:
         """The first module that is not loaded from this tree though it belongs to it, in words, or nothing."""
-        files = {
-            file.relative_to(self._base).as_posix() for file in self._base.rglob("*.py") if _is_own(file, self._base)
-        }
+        files = _python_files(self._base)
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if not file or name.partition(".")[0] in sys.stdlib_module_names or _is_own(Path(file), self._base):
@@ -504,6 +502,17 @@ class Serving:
         if "skip" in request:
             pytest.skip("not asked for")
         return request
+
+
+@functools.cache
+def _python_files(folder: Path) -> frozenset[str]:
+    """Python files below a folder, relative to it; not those of environments and hidden folders inside of it."""
+    found = set()
+    for place, folders, files in os.walk(folder):
+        here = Path(place)
+        folders[:] = [name for name in folders if name[0] != "." and not (here / name / "pyvenv.cfg").exists()]
+        found |= {(here / name).relative_to(folder).as_posix() for name in files if name.endswith(".py")}
+    return frozenset(found)
 
 
 def _end_with_the_judge(watched: int) -> None:
