@@ -50,6 +50,11 @@ EMPTY = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "detach",
 class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is on, the names of those tensors whose memory operations read, whatever they were reached by."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not by loading torch's compiler, which takes a second."""
+        return False
+
     def __init__(self, names: Sequence[str], tensors: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.found: dict[str, None] = {}

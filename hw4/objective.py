@@ -294,22 +294,40 @@ class Objective:
             self._require_sums(losses, [each or 0.0 for each in weights], tolerance)
             return
         expected = sum(len(part) * mean for part, mean in zip(parts, losses[1:], strict=True)) / len(indices)
-        if abs(losses[0] - expected) > tolerance * max(map(abs, losses)):
+        if abs(losses[0] - expected) > tolerance * max(map(abs, losses)) or self._slopes_differ(indices, parts, losses):
             with self._borrowed.without_batch_statistics():
                 again = float(self._detached_loss(indices)[0])
             if again != losses[0]:
                 raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers()))
-            raise ObjectiveError(
-                f"the loss of {len(indices)} examples is {losses[0]:.6g}, but the mean of its parts' is "
-                f"{expected:.6g}: it is no mean over the examples (class weights, ignored targets, a sum, a loss of "
-                "the batch as a whole, a collate_fn that drops some), so its value would depend on the batches; "
-                f"return a pair (sum, weight) from the loss, or let one batch hold all examples (chunk_size={self.n})"
-            )
+            raise ObjectiveError(_no_mean(len(indices), losses[0], expected, self.n))
+
+    def _slopes_differ(self, whole: Sequence[int], parts: Sequence[Sequence[int]], losses: Sequence[float]) -> bool:
+        """Whether a batch's gradient is another than the mean of its parts', where their losses are about the same.
+
+        There a large constant may hide what is no mean.
+        """
+        if max(losses) - min(losses) > ALIKE * max(map(abs, losses)):
+            return False
+        total, parts_of_total = self._accumulators()
+        sizes = [0.0]
+        with self._borrowed.without_batch_statistics():
+            for indices, sign in ((whole, 1.0), *((part, -1.0) for part in parts)):
+                value = self._batch_loss(self._examples.take(indices))[0]
+                self._add_gradients(parts_of_total, value * (sign * len(indices) / len(whole)))
+                sizes.append(float(total.norm()))
+        low = max(torch.finfo(p.dtype).eps for p in self.parameters) > 1e-5
+        return sizes[-1] > (0.2 if low else 0.02) * max(sizes)
 
     def _tolerance(self, roundings: int, *losses: Tensor) -> float:
-        """How far, relatively, two ways to sum one loss may differ by rounding: few of a low precision's roundings."""
-        eps = max(torch.finfo(each.dtype).eps for each in (*losses, *self.parameters))
-        return (roundings if eps < 1e-5 else 8) * eps
+        """How far, relatively, two ways to sum one loss may differ by rounding: few of a low precision's roundings.
+
+        A loss in a wider precision than the parameters sums outputs that low ones have rounded alike in every batch.
+        """
+        own = max(torch.finfo(p.dtype).eps for p in self.parameters)
+        eps = max((torch.finfo(each.dtype).eps for each in losses), default=own)
+        if eps < 1e-5:
+            return max(roundings * eps, own / 64 if own > 1e-5 else roundings * own)
+        return 8 * eps
 
     def _require_sums(self, sums: Sequence[float], weights: Sequence[float], tolerance: float) -> None:
         """Raise ObjectiveError unless sum and weight of a batch are those of its parts added."""
@@ -739,6 +757,8 @@ def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
     return functools.partial(loss.func, *map(move, loss.args), **{k: move(v) for k, v in loss.keywords.items()})
 
 
+ALIKE = 0.01
+"""Losses that are relatively nearer than this are about the same."""
 SAME_WEIGHT = 1e-6
 """How far, relatively, rounding may move a batch's weight from one time to the next."""
 IDENTITY = (
@@ -766,6 +786,16 @@ def _nodes(value: Tensor) -> Iterator[Any]:
         seen.add(node)
         yield node
         todo += [each for each, _ in node.next_functions]
+
+
+def _no_mean(size: int, loss: float, expected: float, n: int) -> str:
+    """The sentence on a loss that is no mean over the examples."""
+    return (
+        f"the loss of {size} examples is {loss:.6g}, but the mean of its parts' is {expected:.6g}, or their gradients "
+        f"differ so: it is no mean over the examples (class weights, ignored targets, a sum, a loss of the batch as a "
+        f"whole, a collate_fn that drops some), so its value would depend on the batches; return a pair (sum, weight) "
+        f"from the loss, or let one batch hold all examples (chunk_size={n})"
+    )
 
 
 def _changing(first: float, second: float, buffers: Sequence[str]) -> str:

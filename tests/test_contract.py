@@ -1083,6 +1083,20 @@ CASES += [
     *named_refusal("share memory", Case("a list of weights' data", model=listing)),
     tapped(),
     routed(),
+    *named_refusal(
+        MEAN,
+        Case(
+            "class weights under a large constant",
+            data=lambda: (X[BY_CLASS], Y[BY_CLASS]),
+            given={"loss": lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS) + 1e3, "chunk_size": 20},
+        ),
+        Case(
+            "class weights, bfloat16 outputs in float32",
+            model=lambda: net().bfloat16(),
+            data=lambda: (X.bfloat16()[BY_CLASS], Y[BY_CLASS]),
+            given={"loss": lambda o, t: F.cross_entropy(o.float(), t, weight=WEIGHTS), "chunk_size": 20},
+        ),
+    ),
     *named_refusal("depends on the outputs", Case("confident examples alone", given={"loss": confident})),
     *named_refusal("is not finite, but its gradient is", Case("a chunk where no target counts", data=lambda: (X, FEW))),
     *named_refusal(
