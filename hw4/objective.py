@@ -757,7 +757,7 @@ def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
     return functools.partial(loss.func, *map(move, loss.args), **{k: move(v) for k, v in loss.keywords.items()})
 
 
-ALIKE = 0.01
+ALIKE = 0.002
 """Losses that are relatively nearer than this are about the same."""
 SAME_WEIGHT = 1e-6
 """How far, relatively, rounding may move a batch's weight from one time to the next."""
