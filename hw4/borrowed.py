@@ -10,7 +10,8 @@ import functools
 import itertools
 import random
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from hw4.errors import ObjectiveError
+from hw4.memory import fingerprint, overlapping
 from hw4.specs import NormMode
 
 BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
@@ -30,7 +32,8 @@ class Borrowed:
 
     ``names`` and ``leaves`` are the model's trained parameters, each once, ``originals`` the user's own, which
     ``theirs`` leaves in place. ``beside`` are modules used with it, such as a loss's, and data and optimisers, which
-    are never copied. ``norm_mode`` sets the mode of the model: "batch" trains, "running" evaluates, "as is" leaves
+    are never copied; ``held`` is what the loss holds, which the model's share in it stays shared with. ``norm_mode``
+    sets the mode of the model: "batch" trains, "running" evaluates, "as is" leaves
     every layer in the mode it is in. Raises ObjectiveError for what cannot be measured.
     """
 
@@ -42,21 +45,21 @@ class Borrowed:
         dtype: torch.dtype | None,
         *,
         theirs: bool = False,
+        held: Sequence[Any] = (),
     ) -> None:
-        others = [each for each in beside if isinstance(each, nn.Module)]
+        others = [each for each in (*beside, *reachable([model])) if isinstance(each, nn.Module)]
         self.modules = list(dict.fromkeys(each for module in (model, *others) for each in module.modules()))
         _refuse(model, self.modules, norm_mode)
         self._original = {module: module.__dict__ for module in self.modules}
-        replaced: dict[Tensor, Tensor] = {}
-        for module in self.modules:
-            for tensor in (*module._parameters.values(), *module._buffers.values()):
-                if tensor is not None and tensor not in replaced:
-                    replaced[tensor] = tensor if theirs and tensor.requires_grad else _own(tensor, dtype)
-        memo: dict[int, Any] = {id(each): each for each in (*beside, *self.modules)}
-        memo |= {id(tensor): own for tensor, own in replaced.items()}  # so that copies of attributes hold ours
+        replaced = _replaced(self.modules, dtype, theirs=theirs)
+        memo = self._memo(beside, held, replaced)
         self._inner = {
             module: {name: _copied(value, memo) for name, value in vars(module).items()} for module in self.modules
         }
+        for tensor, own in replaced.items():
+            if own is not tensor:
+                own.__dict__.update({name: _copied(value, memo) for name, value in vars(tensor).items()})
+        self._contents = [(each, _mapped(_content(each), memo)) for each in self._shared]
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
             raise ObjectiveError(
@@ -67,10 +70,30 @@ class Borrowed:
         self.names = [name for name, _ in named]
         self.leaves = [replaced[p] for _, p in named]
         self.originals = [p for _, p in named]
+        self._views = _views_among_buffers(self.modules)
         with self.inside():
             if norm_mode != "as is":
                 model.train(norm_mode == "batch")
             self._start = self._buffers()
+        self._require_kept()
+
+    def _require_kept(self) -> None:
+        """Raise ObjectiveError when setting the mode has changed trained weights."""
+        for name, own, leaf in zip(self.names, self.originals, self.leaves, strict=True):
+            if fingerprint(own.detach().to(leaf.dtype)) != fingerprint(leaf):
+                raise ObjectiveError(
+                    f"the model changes its trained weights ({name}) in train() or eval(), as adapters do that are "
+                    f"merged there; put it in the mode that is meant and give norm_mode='as is'"
+                )
+
+    def _memo(self, beside: Sequence[Any], held: Sequence[Any], replaced: Mapping[Tensor, Tensor]) -> dict[int, Any]:
+        """What copies of attributes hold: our tensors, and as they are modules, data and what the loss holds too."""
+        alone = {id(module) for module in self.modules}
+        mine = list(reachable([value for module in self.modules for value in vars(module).values()], alone, code=False))
+        used = {id(each) for each in reachable(held, alone | {id(each) for each in beside})}
+        self._shared = [each for each in mine if id(each) in used and _has_state(each) and id(each) not in alone]
+        kept = (*beside, *self.modules, *self._shared, *(each for each in mine if isinstance(each, Generator)))
+        return {id(each): each for each in kept} | {id(tensor): own for tensor, own in replaced.items()}
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
@@ -78,14 +101,20 @@ class Borrowed:
         if self._busy:
             yield
             return
+        theirs = [(each, _content(each)) for each, _ in self._contents]
         try:
             self._busy = True
             for module, attributes in self._inner.items():
                 object.__setattr__(module, "__dict__", attributes)
+            for each, content in self._contents:
+                _fill(each, content)
             yield
+            self._contents = [(each, _content(each)) for each, _ in self._contents]
         finally:
             for module, attributes in self._original.items():
                 object.__setattr__(module, "__dict__", attributes)
+            for each, content in theirs:
+                _fill(each, content)
             self._busy = False
 
     @contextlib.contextmanager
@@ -113,6 +142,15 @@ class Borrowed:
         """Names of buffers that computing has changed and that are no running statistics of a BatchNorm."""
         now = self._buffers()
         return [name for name, value in now.items() if not _equal(value, self._start.get(name))]
+
+    def require_separate_buffers(self) -> None:
+        """Raise ObjectiveError when a buffer has changed that shares memory with another, which ours do not."""
+        for name in self.changed_buffers():
+            if name in self._views:
+                raise ObjectiveError(
+                    f"the buffer {name} shares memory with {self._views[name]} and is changed while the loss is "
+                    f"computed, where copies of the two would part; use one of them"
+                )
 
     def _buffers(self) -> dict[str, Tensor]:
         """Copies of all buffers but BatchNorm's."""
@@ -173,23 +211,44 @@ def _refuse_shared_memory(model: nn.Module) -> None:
     """Raise ObjectiveError when a trained parameter and another tensor of the model are views of the same memory."""
     found: dict[int, tuple[str, Tensor]] = {}
     for prefix, module in model.named_modules():
-        own = {k: v for k, v in vars(module).items() if isinstance(v, Tensor)}
-        for name, tensor in (*module._parameters.items(), *module._buffers.items(), *own.items()):
-            if (
-                tensor is not None
-                and tensor.layout == torch.strided
-                and tensor.numel()
-                and tensor.device.type != "meta"
-            ):
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
                 found.setdefault(id(tensor), (f"{prefix}.{name}".strip("."), tensor))
-    spans = sorted((tensor.data_ptr(), name, tensor) for name, tensor in found.values() if tensor.grad_fn is None)
-    for (start, name, tensor), (after, other, second) in itertools.pairwise(spans):
-        size = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
-        if after < start + size * tensor.element_size() and (tensor.requires_grad or second.requires_grad):
+        for name, value in vars(module).items():
+            if name not in ("_parameters", "_buffers", "_modules"):
+                for each in reachable([value], {id(other) for other in module.modules()}, code=False):
+                    if isinstance(each, Tensor) and each.grad_fn is None:
+                        found.setdefault(id(each), (f"{prefix}.{name}".strip("."), each))
+    named = {f"{place} {name}": tensor for place, (name, tensor) in enumerate(found.values())}
+    for first, second in overlapping(named):
+        if named[first].requires_grad or named[second].requires_grad:
             raise ObjectiveError(
-                f"{name} and {other} share memory without being one parameter, so moving one would leave the other "
-                f"behind; assign the parameter itself (a.weight = b.weight), or copy"
+                f"{first.split()[-1]} and {second.split()[-1]} share memory without being one parameter, so moving one "
+                f"would leave the other behind; assign the parameter itself (a.weight = b.weight), or copy"
             )
+
+
+def _views_among_buffers(modules: Sequence[nn.Module]) -> dict[str, str]:
+    """Buffers' names to those of tensors that share their memory without being the same one."""
+    found: dict[int, tuple[str, Tensor]] = {}
+    for module in modules:
+        own = {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
+        for name, tensor in (*module._buffers.items(), *own.items()):
+            if tensor is not None:
+                found.setdefault(id(tensor), (f"{type(module).__name__}.{name}", tensor))
+    named = {f"{place} {name}": tensor for place, (name, tensor) in enumerate(found.values())}
+    pairs = [(first.split()[-1], second.split()[-1]) for first, second in overlapping(named)]
+    return {second: first for first, second in pairs} | dict(pairs)
+
+
+def _replaced(modules: Sequence[nn.Module], dtype: torch.dtype | None, *, theirs: bool) -> dict[Tensor, Tensor]:
+    """Modules' parameters and buffers to tensors of ours; ``theirs`` keeps the trained ones."""
+    replaced: dict[Tensor, Tensor] = {}
+    for module in modules:
+        for tensor in (*module._parameters.values(), *module._buffers.values()):
+            if tensor is not None and tensor not in replaced:
+                replaced[tensor] = tensor if theirs and tensor.requires_grad else _own(tensor, dtype)
+    return replaced
 
 
 def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
@@ -199,7 +258,6 @@ def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
         own = own.to(dtype) if dtype is not None and own.is_floating_point() else own
         if isinstance(tensor, nn.Parameter):
             own = torch.Tensor._make_subclass(type(tensor), own, tensor.requires_grad)
-    own.__dict__.update(vars(tensor))
     return own
 
 
@@ -231,6 +289,8 @@ def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
     """A copy of what holds something without one: all else in it is copied."""
     if id(value) in memo:
         return memo[id(value)]
+    if isinstance(value, tuple):
+        return _tuple_copied(value, memo)
     found: Any
     try:
         found = memo[id(value)] = value if isinstance(value, Tensor) else copy.copy(value)
@@ -238,13 +298,68 @@ def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
         found = memo[id(value)] = value
     if found is value:
         return value
-    if isinstance(value, list):
-        found[:] = [_copied(each, memo) for each in value]
-    elif isinstance(value, dict):
-        found.update({key: _copied(each, memo) for key, each in value.items()})
+    if isinstance(value, STORES):
+        _fill(found, _mapped(_content(value), memo))
+    for name in (each for kind in type(value).__mro__ for each in _slots(kind) if hasattr(value, each)):
+        object.__setattr__(found, name, _copied(getattr(value, name), memo))
     found_own = getattr(found, "__dict__", {})
     found_own.update({name: _copied(each, memo) for name, each in found_own.items()})
     return found
+
+
+def _slots(kind: type) -> Sequence[str]:
+    """Names of a class's slots."""
+    slots = vars(kind).get("__slots__", ())
+    return [slots] if isinstance(slots, str) else [each for each in slots if each not in ("__dict__", "__weakref__")]
+
+
+def _tuple_copied(value: tuple[Any, ...], memo: dict[int, Any]) -> Any:
+    """A copy of a tuple of the same type, or the same one where nothing in it has a copy."""
+    parts = [_copied(each, memo) for each in value]
+    if all(part is each for part, each in zip(parts, value, strict=True)):
+        return value
+    found = memo[id(value)] = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return found
+
+
+STORES = (dict, list, set, deque)
+"""What holds other objects and can be emptied and filled."""
+
+
+def _has_state(value: Any) -> bool:
+    """Whether an object holds what may change: one of STORES, or one with attributes of its own."""
+    fixed = isinstance(value, nn.Module | Tensor | Generator | type | FUNCTIONS | types.ModuleType | functools.partial)
+    if isinstance(value, STORES) or fixed or not hasattr(value, "__dict__"):
+        return isinstance(value, STORES)
+    with contextlib.suppress(Exception):
+        return copy.copy(value) is not value  # a logger is there once
+    return True
+
+
+def _content(value: Any) -> Any:
+    """What an object holds, a level down, to be put back by _fill."""
+    if isinstance(value, dict):
+        return dict(value)
+    if isinstance(value, set):
+        return set(value)
+    return list(value) if isinstance(value, STORES) else dict(vars(value))
+
+
+def _mapped(content: Any, memo: dict[int, Any]) -> Any:
+    """Contents with copies in them."""
+    if isinstance(content, dict):
+        return {key: _copied(each, memo) for key, each in content.items()}
+    return type(content)(_copied(each, memo) for each in content)
+
+
+def _fill(value: Any, content: Any) -> None:
+    """Let an object hold this and nothing else."""
+    if isinstance(value, STORES):
+        value.clear()
+        (value.update if isinstance(value, dict | set) else value.extend)(content)
+    else:
+        vars(value).clear()
+        vars(value).update(content)
 
 
 @contextlib.contextmanager
@@ -271,6 +386,7 @@ def _equal(first: Tensor, second: Tensor | None) -> bool:
 
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+FUNCTIONS = types.FunctionType | types.MethodType | types.BuiltinFunctionType
 
 
 class Randomness:
@@ -283,6 +399,11 @@ class Randomness:
     def __init__(self, holders: Sequence[Any] = ()) -> None:
         self.moved: list[str] = []
         self._own = [each for each in reachable(holders) if isinstance(each, Generator)]
+        if any(isinstance(each, random.SystemRandom) for each in self._own):
+            raise ObjectiveError(
+                "the model, the loss or the data set holds a random.SystemRandom, whose draws nobody can see or "
+                "repeat; take it away for the measurement"
+            )
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
@@ -314,28 +435,46 @@ class Randomness:
         return states
 
 
-MOST = 20_000
-"""So many objects are looked through at most."""
+MOST = 100_000
+"""So many objects are looked through at most, those that are nearest first."""
 
 
-def reachable(holders: Sequence[Any]) -> Iterator[Any]:
-    """What can be reached from objects: attributes, elements, keys, closures, globals they name; no text, no module."""
-    seen, todo = set[int](), list(holders)
+def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool = True) -> Iterator[Any]:
+    """What can be reached from objects: attributes, elements, keys, closures, globals they name; no text, no module.
+
+    What is within objects whose ids are in ``alone`` is left out, and without ``code`` what is within functions, of
+    which there are no copies.
+    """
+    seen, todo = set[int](), deque(holders)
     while todo and len(seen) < MOST:
-        value = todo.pop()
+        value = todo.popleft()
         if id(value) in seen or isinstance(value, str | bytes | float | np.ndarray | types.ModuleType):
+            continue
+        if isinstance(value, dict | list) and not value:
+            yield value
             continue
         seen.add(id(value))
         yield value
-        if not isinstance(value, Generator | Tensor | int):
+        closed = isinstance(value, Generator | Tensor | int) or id(value) in alone
+        if not closed and (code or not isinstance(value, types.FunctionType)):
             todo += _within(value)
+
+
+def counts(holders: Iterable[Any]) -> list[str]:
+    """Numbers, texts and lengths that objects hold, in order: others when something has been counted or noted."""
+    found = []
+    for value in reachable(holders):
+        if not isinstance(value, Generator | Tensor | int):
+            length = len(value) if isinstance(value, STORES) else 0
+            found.append(repr((length, [each for each in _within(value) if isinstance(each, int | float | str)])))
+    return found
 
 
 def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
     """What an object holds, a level down."""
     if isinstance(value, Mapping):
         return [each for pair in itertools.islice(value.items(), 100) for each in pair]
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, list | tuple | set | frozenset | deque):
         return list(itertools.islice(value, 100))
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]

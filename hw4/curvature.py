@@ -7,9 +7,9 @@ import torch
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from hw4.objective import Objective
+from hw4.objective import Objective, flatten
 from hw4.readings import KinkShare, RangeView, Sharpness
-from hw4.smoothness import SmoothnessUndefinedError, norm
+from hw4.smoothness import SmoothnessUndefinedError, Update, norm
 
 
 def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: int = 300) -> Sharpness:
@@ -70,9 +70,10 @@ COARSE = 0.01
 
 
 @torch.inference_mode(False)
-def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
-    """Share of the gradient's change over u (p,) that kinks make, from the model's parameters on.
+def kink_share(objective: Objective, u: Update, *, nodes: int = 8) -> KinkShare:
+    """Share of the gradient's change over u that kinks make, from the model's parameters on.
 
+    u is flat (p,) or by parameter name.
     The integral is by Gauss and Legendre's rules of ``nodes`` and ``nodes`` + 1 points, the mean of both, so the cost
     is 2 ``nodes`` + 1 Hessian-vector products and two gradients. Raises SmoothnessUndefinedError when the gradient
     does not change or is not finite.
@@ -80,7 +81,7 @@ def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
     if nodes < 1:
         raise ValueError(f"the number of nodes must be at least 1, got {nodes}")
     w = objective.w
-    step = _step(objective, u, 1.0)
+    step = _step(objective, _flat(objective, u), 1.0)
     moved = objective.loss_and_gradient_here()[1]
     change = moved.sub_(objective.gradient()).double()
     size = norm(change)
@@ -97,6 +98,11 @@ def kink_share(objective: Objective, u: Tensor, *, nodes: int = 8) -> KinkShare:
     coarse, fine = rules
     share = norm(change - (coarse + fine) / 2) / size
     return KinkShare(share=share, quadrature_error=norm(fine - coarse) / size / 2, nodes=nodes)
+
+
+def _flat(objective: Objective, update: Update) -> Tensor:
+    """An update as a flat vector (p,); ValueError when it does not fit the parameters."""
+    return update if isinstance(update, Tensor) else flatten(objective.parts(update))
 
 
 LARGEST_ROUNDING = 0.01
@@ -125,13 +131,14 @@ FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
 
 
 @torch.inference_mode(False)
-def range_view(objective: Objective, u: Tensor, *, factors: Sequence[float] = FACTORS) -> RangeView:
-    """Walk along u (p,) from the model's parameters, one full gradient for each factor.
+def range_view(objective: Objective, u: Update, *, factors: Sequence[float] = FACTORS) -> RangeView:
+    """Walk along u, flat (p,) or by parameter name, from the model's parameters, one full gradient for each factor.
 
     Raises SmoothnessUndefinedError for a zero update or when a loss or gradient on the way is not finite.
     """
     if not factors or min(factors) <= 0:
         raise ValueError(f"expected at least one factor, all above 0, got {list(factors)}")
+    u = _flat(objective, u)
     _step(objective, u, min(factors))  # refuses what cannot be walked before anything is computed
     update_norm = norm(u)
     loss, start = objective.loss_and_gradient()

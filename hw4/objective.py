@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Dataset
 
-from hw4.borrowed import Borrowed, Randomness, reachable
+from hw4.borrowed import Borrowed, Randomness, counts, lent, reachable
 from hw4.errors import ObjectiveError
 from hw4.examples import Batch, of_anything, tensors
+from hw4.memory import Reads, fingerprint
 from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
 
@@ -59,35 +61,33 @@ class Objective:
         chunk_size: int = 100,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if norm_mode not in ("batch", "running", "as is"):
-            raise ValueError(f"norm_mode must be 'batch', 'running' or 'as is', got {norm_mode!r}")
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise ValueError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
-        if not isinstance(model, nn.Module):
-            raise ObjectiveError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+        _refuse_settings(model, norm_mode, dtype)
         self.norm_mode: NormMode = norm_mode
         self.loss, self.forward, self._dtype = loss, forward, dtype
         self._given = (model, x, y, chunk_size)
         self._model = model
         found = list(reachable([loss, forward]))
         beside = [each for each in found if isinstance(each, nn.Module | Dataset | DataLoader | torch.optim.Optimizer)]
-        self._borrowed = Borrowed(model, beside, norm_mode, dtype)
+        self._borrowed = Borrowed(model, beside, norm_mode, dtype, held=[loss, forward])
         self._moved_loss = _in_precision(loss, dtype)
         self.names, self.parameters = self._borrowed.names, self._borrowed.leaves
         self._sizes = [p.numel() for p in self.parameters]
         self._like = flatten([p.detach().reshape(-1)[:0] for p in self.parameters])
         self._sums, self._at_start = self._originals_sums(), True
-        self._random = Randomness(
-            [*self._borrowed.modules, loss, forward, getattr(x, "dataset", x), getattr(x, "collate_fn", None)]
-        )
+        self._holders = [*self._borrowed.modules, loss, forward, getattr(x, "dataset", x)]
+        with self._borrowed.inside():
+            inner = [dict(vars(module)) for module in self._borrowed.modules]
+        self._random = Randomness([*self._holders, getattr(x, "collate_fn", None), *inner])
         with self._random.watched():
             self._examples = of_anything(x, y, chunk_size, (self.parameters[0].device, dtype))
         self._random.moved.clear()  # a sampler may draw; its plan was compared with a second one
         self.n, self.chunk_size = self._examples.n, self._examples.chunk_size
-        self._weight: float | None = None
+        self._weights: list[float | None] | None = None
         self._twice = False
         self._seen: dict[int, float] = {}
         self._first_pass: list[float] | None = None
+        with self._computing():
+            self._counts = counts(self._holders)
         self._require_no_identities(found, beside)
         self._check_mean()
 
@@ -143,12 +143,23 @@ class Objective:
 
     def _total_weight(self) -> float:
         """The weight of all examples together, where the loss gives weights."""
-        if self._weight is None:
-            found = [self._batch_loss(batch)[1] for batch, _ in self._examples.pieces()]
-            self._weight = math.fsum(each for each in found if each is not None)
-            if not self._weight > 0:
-                raise ObjectiveError(f"the weights of all batches must have a sum above 0, got {self._weight:g}")
-        return self._weight
+        if self._weights is None:
+            self._weights = [self._batch_loss(batch)[1] for batch, _ in self._examples.pieces()]
+        found = math.fsum(each for each in self._weights if each is not None)
+        if not 0 < found < math.inf:
+            raise ObjectiveError(f"the weights of all batches must have a finite sum above 0, got {found:g}")
+        return found
+
+    def _require_weight(self, place: int, weight: float | None) -> None:
+        """Raise ObjectiveError when a batch's weight is another than at first, as one that outputs have a part in."""
+        then = self._weights[place] if self._weights is not None else None
+        if weight is None or then is None or abs(weight - then) <= SAME_WEIGHT * abs(then):
+            return
+        raise ObjectiveError(
+            f"the weight of a batch is {weight:.6g} where it was {then:.6g} at other parameters or another time: it "
+            f"depends on the outputs (examples chosen by the model's confidence), and no derivative would see that; "
+            f"weigh by the examples alone"
+        )
 
     # Checking ----------------------------------------------------------------------------------------------------
 
@@ -163,19 +174,53 @@ class Objective:
         try:
             with self._computing():
                 for place in sorted({0, len(plan) - 1}):
-                    value, weight = self._batch_loss(self._examples.take(plan[place]))
-                    self._require_owned(value, plan[place])
+                    value, weight = self._unaliased_loss(plan[place])
                     self._seen[place] = float(self._share(value, weight, len(plan[place])).detach())
                     if not math.isfinite(self._seen[place]):
                         self._require_finite_examples()  # else a diverged model; whoever measures it says so
                     value = value.detach()  # its activations go before the parts' come
-                    self._check_parts(plan[place], (value, weight))
+                    if len(plan) > 1 or weight is not None:
+                        self._check_parts(plan[place], (value, weight))
                 for offset in (0, n // (2 * size)) if len(plan) > 1 else ():
                     self._check_parts([(offset + place * n // size) % n for place in range(size)])
         except ObjectiveError:
             self._require_fixed("some")  # the cause, where that is it
             raise
         self._require_fixed("some")
+
+    def _unaliased_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
+        """The loss of these examples, once; raises ObjectiveError when it rests on the user's own trained weights."""
+        reads = Reads(self.names, self._borrowed.originals)
+        with self._untouched():
+            with reads:
+                value, weight = self._batch_loss(self._examples.take(indices))
+            self._require_owned(value, indices)
+        if reads.found:
+            raise ObjectiveError(
+                f"the loss reads {next(iter(reads.found))} by something that was taken out of the model beforehand and "
+                f"shares its memory (a detached tensor, .data, state_dict(), an optimiser's param_groups), which "
+                f"cannot be moved with it; ask the model for it each time (model.layer.weight)"
+            )
+        return value, weight
+
+    @contextlib.contextmanager
+    def _untouched(self) -> Iterator[None]:
+        """Raise ObjectiveError when the trained weights are others after what is computed inside, or are frozen."""
+        before = [fingerprint(p) for p in self.parameters]
+        yield
+        for name, parameter, then in zip(self.names, self.parameters, before, strict=True):
+            if fingerprint(parameter) != then:
+                raise ObjectiveError(
+                    f"the model changes its trained weights ({name}) in its forward pass or its loss, as "
+                    f"Embedding(max_norm=...) and clamped or normalised weights do, so no gradient belongs to them; "
+                    f"do it after the optimiser's step, or compute with a changed copy"
+                )
+            if not parameter.requires_grad:
+                raise ObjectiveError(
+                    f"the model sets requires_grad of its trained weights ({name}) to False in its forward pass; set "
+                    f"it beforehand"
+                )
+        self._borrowed.require_separate_buffers()
 
     def _require_no_identities(self, held: Sequence[Any], beside: Sequence[Any]) -> None:
         """Raise ObjectiveError when a loss tells the user's own parameters apart, which ours take the place of.
@@ -192,29 +237,49 @@ class Objective:
             settings = {"loss": self.loss, "forward": self.forward, "norm_mode": self.norm_mode}
             Objective(model, x, y, chunk_size=chunk_size, **settings)  # type: ignore[arg-type]
             return
-        theirs = Borrowed(self._model, beside, self.norm_mode, None, theirs=True)
-        gradients: list[Tensor] = []
-        for borrowed in (theirs, self._borrowed):
-            with self._computing(borrowed):
-                try:
-                    value = self._batch_loss(self._examples.take(self._examples.plan[0]))[0]
-                    if borrowed is self._borrowed:
-                        self._require_owned(value, self._examples.plan[0])
-                except Exception as error:
-                    if borrowed is theirs or isinstance(error, ObjectiveError):
-                        raise
-                    raise ObjectiveError(IDENTITY) from error
-                found = (
-                    torch.autograd.grad(value, borrowed.leaves, materialize_grads=True) if value.requires_grad else []
-                )
-            gradients.append(flatten([each.to_dense() for each in found]) if found else self._like)
-        ours, own = gradients
-        if not torch.allclose(ours, own, rtol=0, atol=self._tolerance(100) * float(own.abs().max()), equal_nan=True):
+        theirs = Borrowed(self._model, beside, self.norm_mode, None, theirs=True, held=[self.loss, self.forward])
+        try:
+            own: Tensor | None = self._first_gradient(self._borrowed)
+        except ObjectiveError:
+            raise
+        except Exception:  # whose cause is that, where theirs can be computed
+            own = None
+        with self._kept_values():
+            ours = self._first_gradient(theirs)
+        close = self._tolerance(100)
+        if own is None or not torch.allclose(ours, own, rtol=0, atol=close * float(own.abs().max()), equal_nan=True):
             raise ObjectiveError(IDENTITY)
+
+    def _first_gradient(self, borrowed: Borrowed) -> Tensor:
+        """The gradient of the first batch's loss by these parameters."""
+        with self._computing(borrowed), self._untouched():
+            value = self._batch_loss(self._examples.take(self._examples.plan[0]))[0]
+            if borrowed is self._borrowed:
+                self._require_owned(value, self._examples.plan[0])
+            if not value.requires_grad:
+                return self._like
+            found = torch.autograd.grad(value, borrowed.leaves, materialize_grads=True)
+        return flatten([each.to_dense() for each in found])
+
+    @contextlib.contextmanager
+    def _kept_values(self) -> Iterator[None]:
+        """The user's parameters have their values and gradients again afterwards, if something changed them."""
+        gradients = [p.grad for p in self._borrowed.originals]
+        for p in self._borrowed.originals:
+            p.grad = None
+        try:
+            with lent(self._borrowed.originals, self._borrowed.modules):
+                yield
+        finally:
+            with torch.inference_mode(False), torch.no_grad():
+                for own, ours, gradient in zip(self._borrowed.originals, self.parameters, gradients, strict=True):
+                    if fingerprint(own) != fingerprint(ours):
+                        own.data.copy_(ours)
+                    own.grad = gradient
 
     def _check_parts(self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None) -> None:
         """Raise ObjectiveError unless a batch's loss is the mean of its parts', layers that look at it all aside."""
-        if len(self._examples.plan) == 1 or len(indices) < 2:
+        if len(indices) < 2:
             return
         # A third and two thirds, each from all over the batch, whose examples may be in an order of their own.
         parts = (indices[::3], [each for place, each in enumerate(indices) if place % 3])
@@ -229,22 +294,40 @@ class Objective:
             self._require_sums(losses, [each or 0.0 for each in weights], tolerance)
             return
         expected = sum(len(part) * mean for part, mean in zip(parts, losses[1:], strict=True)) / len(indices)
-        if abs(losses[0] - expected) > tolerance * max(map(abs, losses)):
+        if abs(losses[0] - expected) > tolerance * max(map(abs, losses)) or self._slopes_differ(indices, parts, losses):
             with self._borrowed.without_batch_statistics():
                 again = float(self._detached_loss(indices)[0])
             if again != losses[0]:
                 raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers()))
-            raise ObjectiveError(
-                f"the loss of {len(indices)} examples is {losses[0]:.6g}, but the mean of its parts' is "
-                f"{expected:.6g}: it is no mean over the examples (class weights, ignored targets, a sum, a loss of "
-                "the batch as a whole, a collate_fn that drops some), so its value would depend on the batches; "
-                f"return a pair (sum, weight) from the loss, or let one batch hold all examples (chunk_size={self.n})"
-            )
+            raise ObjectiveError(_no_mean(len(indices), losses[0], expected, self.n))
+
+    def _slopes_differ(self, whole: Sequence[int], parts: Sequence[Sequence[int]], losses: Sequence[float]) -> bool:
+        """Whether a batch's gradient is another than the mean of its parts', where their losses are about the same.
+
+        There a large constant may hide what is no mean.
+        """
+        if max(losses) - min(losses) > ALIKE * max(map(abs, losses)):
+            return False
+        total, parts_of_total = self._accumulators()
+        sizes = [0.0]
+        with self._borrowed.without_batch_statistics():
+            for indices, sign in ((whole, 1.0), *((part, -1.0) for part in parts)):
+                value = self._batch_loss(self._examples.take(indices))[0]
+                self._add_gradients(parts_of_total, value * (sign * len(indices) / len(whole)))
+                sizes.append(float(total.norm()))
+        low = max(torch.finfo(p.dtype).eps for p in self.parameters) > 1e-5
+        return sizes[-1] > (0.2 if low else 0.02) * max(sizes)
 
     def _tolerance(self, roundings: int, *losses: Tensor) -> float:
-        """How far, relatively, two ways to sum one loss may differ by rounding: few of a low precision's roundings."""
-        eps = max(torch.finfo(each.dtype).eps for each in (*losses, *self.parameters))
-        return (roundings if eps < 1e-5 else 8) * eps
+        """How far, relatively, two ways to sum one loss may differ by rounding: few of a low precision's roundings.
+
+        A loss in a wider precision than the parameters sums outputs that low ones have rounded alike in every batch.
+        """
+        own = max(torch.finfo(p.dtype).eps for p in self.parameters)
+        eps = max((torch.finfo(each.dtype).eps for each in losses), default=own)
+        if eps < 1e-5:
+            return max(roundings * eps, own / 64 if own > 1e-5 else roundings * own)
+        return 8 * eps
 
     def _require_sums(self, sums: Sequence[float], weights: Sequence[float], tolerance: float) -> None:
         """Raise ObjectiveError unless sum and weight of a batch are those of its parts added."""
@@ -299,12 +382,37 @@ class Objective:
                 f"(dropout, layers skipped at random, augmentation); switch it off for the measurement"
             )
 
-    def _check_pass(self, losses: Sequence[Tensor]) -> None:
+    def _check_pass(self, losses: Sequence[Tensor], total: Tensor) -> None:
         """After a pass over all batches: no random number was drawn, and the first pass' losses are still the same."""
         self._require_fixed("all")
+        if bad := sum(not bool(each.isfinite()) for each in losses):
+            self._require_diverged(total, f"{bad} of {len(losses)} batches")
         if self._first_pass is None and self._at_start:  # where the losses seen so far were computed
             self._first_pass = [float(each) for each in losses]
             self._require_unchanged({place: self._first_pass[place] for place in self._seen})
+
+    def _require_diverged(self, gradient: Tensor, where: str) -> None:
+        """Raise ObjectiveError when a gradient is finite though the loss is not, which a diverged model's is not."""
+        if torch.isfinite(gradient).all():
+            raise ObjectiveError(
+                f"the loss of {where} is not finite, but its gradient is, as of a mean over no example "
+                f"(ignore_index where no target counts), so parts would be left out; return a pair (sum, weight)"
+            )
+
+    def _require_no_memory(self, losses: Sequence[Tensor], batches: Sequence[Sequence[int]]) -> None:
+        """Raise ObjectiveError when losses are others at a second time, where something has counted or remembered.
+
+        It is looked for in all batches, from the last to the first: what comes every so many calls comes elsewhere.
+        """
+        with self._computing():
+            changed = self._borrowed.changed_buffers()
+            if not changed and counts(self._holders) == self._counts:
+                return
+            again = [float(self._detached_loss(indices)[0]) for indices in reversed(batches)]
+        self._require_fixed("all")
+        for then, now in zip(map(float, reversed(losses)), again, strict=True):
+            if then != now and not (math.isnan(then) and math.isnan(now)):
+                raise ObjectiveError(_changing(then, now, changed))
 
     def confirm(self) -> None:
         """Raise ObjectiveError unless the model and the first batch's loss are still what they were at first."""
@@ -321,7 +429,7 @@ class Objective:
     def _require_unchanged(self, parts: Mapping[int, float]) -> None:
         """Raise ObjectiveError unless batches' parts in the mean are those that the losses seen so far have."""
         changed = self._borrowed.changed_buffers()
-        close = 0.0 if changed else self._tolerance(100)
+        close = 0.0 if changed else self._tolerance(8)
         for place, then in parts.items():
             now = self._seen[place]
             if math.isfinite(then) and not abs(now - then) <= close * abs(then):
@@ -436,15 +544,29 @@ class Objective:
     def loss_and_gradient_here(self, *, reordered: bool = False) -> tuple[float, Tensor]:
         """The loss f and its gradient (p,) where the parameters were moved to."""
         total, parts_of_total = self._accumulators()
-        losses = []
-        with self._computing():
-            for batch, count in self._examples.pieces(reordered=reordered):
-                objective = self._share(*self._batch_loss(batch), count)
-                self._add_gradients(parts_of_total, objective)
-                losses.append(objective.detach())
+        losses, own = [], []
+        with self._computing(), self._untouched():
+            for batch, weighted in self._shares(reordered=reordered):
+                self._add_gradients(parts_of_total, weighted)
+                own.append(batch.detach())
+                losses.append(weighted.detach())
         if not reordered:
-            self._check_pass(losses)
+            self._check_pass(losses, total)
+            self._require_no_memory(own, self._examples.plan)
         return float(functools.reduce(torch.add, losses)), total
+
+    def _shares(self, *, reordered: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+        """Every batch's loss, and its part in the mean over all examples."""
+        places = range(len(self._examples.plan))
+        for place, (batch, count) in zip(
+            reversed(places) if reordered else places, self._examples.pieces(reordered=reordered), strict=True
+        ):
+            value, weight = self._batch_loss(batch)
+            share = self._share(value, weight, count)
+            if not reordered:
+                self._require_weight(place, weight)
+            yield value, share
+            del value, share
 
     def _accumulators(self) -> tuple[Tensor, list[Tensor]]:
         """Zeros (p,) to add to, and the same memory in the shapes of the parameters."""
@@ -457,7 +579,11 @@ class Objective:
             return  # a constant loss
 
         def add(parameter: Tensor, accumulated: Tensor) -> None:
-            assert parameter.grad is not None
+            if parameter.grad is None:
+                raise ObjectiveError(
+                    f"a torch.autograd.Function gives None as the gradient of a trained parameter of shape "
+                    f"{tuple(parameter.shape)} that it was given; let its backward compute it, or detach it"
+                )
             accumulated.add_(parameter.grad)
             parameter.grad = None
 
@@ -479,27 +605,81 @@ class Objective:
         self.move_to(w)
         (batch,) = draw_batches(self.n, updates=1, batch_size=batch_size, generator=generator)
         total, parts_of_total = self._accumulators()
-        with self._computing():
+        with self._computing(), self._untouched():
             value, weight = self._batch_loss(self._examples.take(batch.tolist()))
+            if weight == 0:
+                raise ObjectiveError(
+                    "the weight of the minibatch that was drawn is 0, so it has no mean; take a larger batch_size, or "
+                    "another seed"
+                )
             self._add_gradients(parts_of_total, value if weight is None else value / weight)
         self._require_fixed("a minibatch's")
+        self._require_no_memory([value.detach()], [batch.tolist()])
+        if not value.isfinite():
+            self._require_diverged(total, "the minibatch")
         return total
+
+    def reordered_gradient(self, loss: float) -> Tensor:
+        """Gradient (p,) where the parameters are, summed in another order; ``loss`` is the one in the usual order.
+
+        Raises ObjectiveError when the loss is another: then the order of examples is part of the function.
+        """
+        again, gradient = self.loss_and_gradient_here(reordered=True)
+        close = self._tolerance(1000) * abs(loss)
+        if math.isfinite(again) and abs(again - loss) > close:
+            raise ObjectiveError(
+                f"the loss is {loss:.6g}, but {again:.6g} with the examples of every batch in another order (it pairs "
+                f"examples by where they are), so noise_floor='reordered' would be no rounding; use 'float64' or None"
+            )
+        return gradient
+
+    def _require_true_hessian(self, place: int) -> None:
+        """Raise ObjectiveError when a batch's Hessian, by a torch.autograd.Function's backward, is no derivative.
+
+        Along a random direction it is compared with the difference of two gradients, in float64 and so near that no
+        kink is between them.
+        """
+        double = self if self._like.dtype == torch.float64 else self.in_double()
+        here, indices = self.here.double(), self._examples.plan[place]
+        direction = torch.randn(len(here), generator=torch.Generator().manual_seed(0), device="cpu").to(here)
+        direction *= 1e-7 * max(1.0, float(here.norm())) / direction.norm()
+        ends = []
+        for factor in (-1, 1, 0):
+            double.move_to(here + factor * direction)
+            with double._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
+                value = double._share(*double._batch_loss(double._examples.take(indices)), len(indices))
+                ends.append(_slope(value, double.parameters, None))
+                if not factor:
+                    slope = _slope(value, double.parameters, double.split(direction))
+        self.move_to(here.to(self._like))
+        expected = (ends[1] - ends[0]) / 2
+        rounding = 1e-12 * float(ends[2].norm())
+        if float((slope - expected).norm()) > 0.01 * float(expected.norm()) + rounding:
+            raise ObjectiveError(
+                "a torch.autograd.Function of the model or the loss has a backward whose own derivative is wrong "
+                "(fused losses that make the gradient in forward), so there is no Hessian; use the plain operations"
+            )
 
     @torch.inference_mode(False)
     def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
         """H v (p,), H the Hessian of f at w, by differentiating grad f . v."""
         self.move_to(w)
+        if not self._twice:
+            with self._computing():
+                value, _ = self._batch_loss(self._examples.take(self._examples.plan[0]))
+            own = any(hasattr(node, "_forward_cls") for node in _nodes(value))
+            _require_twice_differentiable(value)
+            del value  # its activations go
+            if own:
+                self._require_true_hessian(0)
+            self._twice = True
         total, parts_of_total = self._accumulators()
         parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
         # Attention's fused kernels have no second derivative; the plain one is the same function.
         with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
-            for batch, count in self._examples.pieces():
-                objective = self._share(*self._batch_loss(batch), count)
+            for _, objective in self._shares():
                 if not objective.requires_grad:
                     continue
-                if not self._twice:
-                    _require_twice_differentiable(objective)
-                    self._twice = True
                 gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
                 slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
                 del gradients
@@ -513,6 +693,21 @@ def flatten(vectors: Sequence[Tensor]) -> Tensor:
     return torch.cat([each.reshape(-1) for each in vectors])
 
 
+def _refuse_settings(model: nn.Module, norm_mode: NormMode, dtype: torch.dtype | None) -> None:
+    """Raise ValueError for what is no model, mode or precision, and inside a cache of weights."""
+    if norm_mode not in ("batch", "running", "as is"):
+        raise ValueError(f"norm_mode must be 'batch', 'running' or 'as is', got {norm_mode!r}")
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise ValueError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
+    if not isinstance(model, nn.Module):
+        raise ObjectiveError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    if parametrize._cache_enabled:
+        raise ObjectiveError(
+            "torch.nn.utils.parametrize.cached() is on, which keeps weights as they were when the parameters move; "
+            "measure outside it"
+        )
+
+
 def _number(weight: Any) -> float:
     """A batch's weight; raises ObjectiveError when it is no number, or the parameters have a part in it."""
     if isinstance(weight, Tensor) and weight.requires_grad:
@@ -524,6 +719,20 @@ def _number(weight: Any) -> float:
             f"the second of the pair that the loss returns must be the batch's weight, one number, got a "
             f"{type(weight).__name__}; return the mean alone, or (sum, weight)"
         ) from error
+
+
+def _slope(value: Tensor, parameters: Sequence[Tensor], direction: Sequence[Tensor] | None) -> Tensor:
+    """The gradient (p,) of a loss, or its Hessian times a direction."""
+    if not value.requires_grad:
+        return flatten([torch.zeros_like(p) for p in parameters])
+    found = torch.autograd.grad(value, list(parameters), create_graph=True, materialize_grads=True)
+    if direction is not None:
+        parts = [(g * part.view(g.shape)).sum() for g, part in zip(found, direction, strict=True)]
+        slope = torch.stack(parts).sum()
+        if not slope.requires_grad:
+            return flatten([torch.zeros_like(p) for p in parameters])
+        found = torch.autograd.grad(slope, list(parameters), materialize_grads=True)
+    return flatten([each.detach().to_dense() for each in found])
 
 
 def _require_twice_differentiable(value: Tensor) -> None:
@@ -548,6 +757,10 @@ def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
     return functools.partial(loss.func, *map(move, loss.args), **{k: move(v) for k, v in loss.keywords.items()})
 
 
+ALIKE = 0.002
+"""Losses that are relatively nearer than this are about the same."""
+SAME_WEIGHT = 1e-6
+"""How far, relatively, rounding may move a batch's weight from one time to the next."""
 IDENTITY = (
     "the loss or the model tells parameters apart by what they are (id(p), `is`, as keys), but copies take their place "
     "while they are measured, so it gave another gradient; tell them apart by name (model.named_parameters())"
@@ -575,6 +788,16 @@ def _nodes(value: Tensor) -> Iterator[Any]:
         todo += [each for each, _ in node.next_functions]
 
 
+def _no_mean(size: int, loss: float, expected: float, n: int) -> str:
+    """The sentence on a loss that is no mean over the examples."""
+    return (
+        f"the loss of {size} examples is {loss:.6g}, but the mean of its parts' is {expected:.6g}, or their gradients "
+        f"differ so: it is no mean over the examples (class weights, ignored targets, a sum, a loss of the batch as a "
+        f"whole, a collate_fn that drops some), so its value would depend on the batches; return a pair (sum, weight) "
+        f"from the loss, or let one batch hold all examples (chunk_size={n})"
+    )
+
+
 def _changing(first: float, second: float, buffers: Sequence[str]) -> str:
     """The sentence on a loss that is no fixed function."""
     memory = f" (its buffers {', '.join(buffers[:3])} changed, so layers have a memory)" if buffers else ""
@@ -590,15 +813,17 @@ def _named_refusals(dtype: torch.dtype | None = None) -> Iterator[None]:
     """Torch's own errors about derivatives and precisions, in a sentence with the way out."""
     try:
         yield
-    except RuntimeError as error:
-        if (sentence := _sentence(str(error), dtype)) is None:
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, ObjectiveError) or (sentence := _sentence(str(error), dtype)) is None:
             raise
         raise ObjectiveError(sentence) from error
 
 
-def _sentence(text: str, dtype: torch.dtype | None) -> str | None:
+def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0911  a kind a line
     """What one of torch's errors means here, where that is known."""
     first = text.splitlines()[0] if text else ""
+    if "more than 1 value per channel" in text:
+        return "a BatchNorm in training mode needs more than one example in every batch; take a larger chunk_size"
     if "use_reentrant" in text or "heckpoint" in text:
         return REENTRANT
     if "donated buffer" in text:

@@ -5,6 +5,7 @@ definition, after Santurkar et al., "How Does Batch Normalization Help Optimizat
 """
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal
@@ -153,8 +154,10 @@ def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     """The displacement, by parameter name, that ``optimizer.step()`` would make on the gradients in ``.grad``.
 
     Model and optimiser are left as they are: the step is made by a copy of the optimiser on copies of its parameters.
-    Raises ObjectiveError when no parameter of the model that the optimiser has has a gradient.
+    Raises ObjectiveError when no parameter of the model that the optimiser has has a gradient, and for an optimiser of
+    which a copy would make another step.
     """
+    _refuse_optimizer(optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not any(id(p) in held and p.grad is not None for p in mine.values()):
@@ -171,6 +174,39 @@ def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     return {
         name: twins[id(p)].detach() - p.detach() if id(p) in held else torch.zeros_like(p) for name, p in mine.items()
     }
+
+
+def _refuse_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Raise ObjectiveError for an optimiser of which a copy would make another step: torch copies no more than states.
+
+    A learning rate's schedule wraps step() to count its calls, which does not matter.
+    """
+    kind = type(optimizer)
+    way_out = "measure the difference that its step makes to the parameters and give that as update="
+    hooks = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
+    if hooks:
+        raise ObjectiveError(f"the optimiser {kind.__name__} has hooks on step(), which a copy has not; {way_out}")
+    step = vars(optimizer).get("step", kind.step)
+    while getattr(step, "_wrapped_by_lr_sched", False):
+        step = step.__wrapped__
+    if getattr(step, "__func__", step) is not kind.step:
+        raise ObjectiveError(f"step() of the optimiser {kind.__name__} was replaced, which a copy has not; {way_out}")
+    needed = list(inspect.signature(kind.step).parameters.values())[1:]
+    if isinstance(optimizer, torch.optim.LBFGS) or any(
+        each.default is each.empty and each.kind is each.POSITIONAL_OR_KEYWORD for each in needed
+    ):
+        raise ObjectiveError(f"step() of the optimiser {kind.__name__} needs a closure; {way_out}")
+    plain = vars(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
+    own = [name for name in vars(optimizer) if name not in plain and name not in SCHEDULED]
+    if own and not kind.__module__.startswith("torch.optim"):
+        raise ObjectiveError(
+            f"the optimiser {kind.__name__} has attributes of its own ({', '.join(own[:3])}), which a copy has not; "
+            f"{way_out}"
+        )
+
+
+SCHEDULED = ("step", "_step_count", "_opt_called")
+"""What a learning rate's schedule adds to an optimiser."""
 
 
 @torch.inference_mode(False)
@@ -191,6 +227,8 @@ def measure_directions(
         raise ValueError(  # noqa: TRY004  as everything that is refused
             f"generator must be a torch.Generator, which minibatches are drawn from, got {generator!r}"
         )
+    if not hasattr(batch_size, "__index__"):
+        raise ValueError(f"batch_size must be a whole number of examples, got {batch_size!r}")
     if directions < 1:
         raise ValueError(f"the number of directions must be at least 1, got {directions}")
     draw_batches(objective.n, batch_size=batch_size, generator=torch.Generator())  # refuses a batch_size at once
@@ -216,10 +254,10 @@ def _readings(
         raise ValueError("a float64 reading has no more exact one beside it; use noise_floor='reordered'")
     double = objective.in_double() if noise_floor == "float64" else None
     weights = _norms(objective, objective.w)
-    before = objective.gradient()
+    loss, before = objective.loss_and_gradient()
     # Two gradients of the same function at the same point, summed in different orders, differ by sqrt(2) times the
     # error of one; so does a difference of gradients at two points from its own true value.
-    noise = norm(objective.gradient(reordered=True).sub_(before)) if noise_floor == "reordered" else None
+    noise = norm(objective.reordered_gradient(loss).sub_(before)) if noise_floor == "reordered" else None
     readings = []
     for left in reversed(range(directions)):
         objective.move_by(next(updates))

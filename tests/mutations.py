@@ -26,6 +26,7 @@ import hw4.curvature
 import hw4.data.vectors
 import hw4.examples
 import hw4.experiments
+import hw4.memory
 import hw4.models
 import hw4.objective
 import hw4.records
@@ -403,9 +404,25 @@ def random_numbers_go_unnoticed(patch: Patch) -> None:
     unchecked(Objective, "_require_fixed")(patch)
 
 
+@fault("public code", case("a weight in a state_dict"))
+def aliases_of_weights_go_unnoticed(patch: Patch) -> None:
+    patch.setattr(hw4.memory, "span", lambda _tensor: None)
+
+
+@fault("public code", case("weights clamped in forward"))
+def changed_weights_go_unnoticed(patch: Patch) -> None:
+    patch.setattr(hw4.objective, "fingerprint", lambda _tensor: 0)
+
+
+@fault("public code", case("confident examples alone"))
+def weights_by_the_outputs_go_unnoticed(patch: Patch) -> None:
+    unchecked(Objective, "_require_weight")(patch)
+
+
 @fault("public code", case("a warm-up"))
 def a_layer_that_remembers_goes_unnoticed(patch: Patch) -> None:
     unchecked(Objective, "confirm")(patch)
+    unchecked(Objective, "_require_no_memory")(patch)
 
 
 @fault("public code", case("frozen BatchNorm, mode overwritten"))

@@ -30,6 +30,7 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from hw4 import measure_smoothness
 from hw4.curvature import sharpness
 from hw4.objective import Objective, ObjectiveError
+from hw4.smoothness import optimizer_update
 
 N, RATE, BATCH = 60, 0.1, 16
 Full = Callable[[nn.Module, Any], Tensor]
@@ -910,6 +911,254 @@ CASES += [
 ]
 
 
+class Clamped(nn.Module):
+    """A critic that clamps its weights whenever it is asked, as in Wasserstein GANs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 6) to (batch, 3)."""
+        for parameter in self.body.parameters():
+            parameter.data.clamp_(-0.1, 0.1)
+        return self.body(x)
+
+
+class Merging(nn.Module):
+    """An adapter that is merged into the weights for evaluation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.adapter, self.merged = nn.Parameter(torch.ones(6, 3)), nn.Parameter(torch.ones(6, 3)), False
+
+    def train(self, mode: bool = True) -> "Merging":
+        """Take the adapter out, or put it in."""
+        if self.merged == mode:
+            self.weight.data.add_(self.adapter.data, alpha=-1 if mode else 1)
+            self.merged = not mode
+        return super().train(mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 6) to (batch, 3)."""
+        return x @ (self.weight if self.merged else self.weight + self.adapter)
+
+
+def scaled_by(name: str, get: Callable[[nn.Module], Callable[[], Tensor]]) -> Case:
+    """A loss that has the last layer's weight by another way than the model, as a constant."""
+    model = net()
+    kept = get(model)
+    return Case(
+        name,
+        lambda: model,
+        given={"loss": lambda o, t: F.cross_entropy(o * kept().detach().norm(), t)},
+        refusal="taken out of the model beforehand and shares its memory",
+    )
+
+
+def from_optimizer(model: nn.Module) -> Callable[[], Tensor]:
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    return lambda: optimizer.param_groups[0]["params"][2]
+
+
+def from_state(model: nn.Module) -> Callable[[], Tensor]:
+    values = model.state_dict()
+    return lambda: values["2.weight"]
+
+
+def listing() -> nn.Module:
+    model = Own(lambda self, x: self.body(x) * self.values[2].norm())
+    vars(model)["values"] = [p.data for p in model.body.parameters()]
+    return model
+
+
+class Tap:
+    """A hook that keeps what a layer gives."""
+
+    out: Any
+
+    def __call__(self, module: nn.Module, inputs: Any, output: Tensor) -> None:
+        """Keep the output."""
+        del module, inputs
+        self.out = output
+
+
+def tapped() -> Case:
+    model, tap = net(), Tap()
+    model[0].register_forward_hook(tap)
+    return Case(
+        "a penalty on what a hook kept",
+        lambda: model,
+        given={"loss": lambda o, t: F.cross_entropy(o, t) + (tap.out**2).mean()},
+        loss=lambda m, b: entropy(m, b) + (m[0](X.double()[b]) ** 2).mean(),
+    )
+
+
+def routed() -> Case:
+    aux = {"z": 0.0}
+
+    def noting(self: Any, x: Tensor) -> Tensor:
+        scores = self.body(x)
+        self.aux["z"] = (scores.logsumexp(1) ** 2).mean()
+        return scores
+
+    return Case(
+        "a loss in a dict that model and loss share",
+        lambda: Own(noting, aux=aux),
+        given={"loss": lambda o, t: F.cross_entropy(o, t) + aux["z"]},
+        loss=lambda m, b: entropy(m.body, b) + (m.body(X.double()[b]).logsumexp(1) ** 2).mean(),
+    )
+
+
+def confident(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Confident examples alone count, as in FixMatch."""
+    sure = (outputs.detach().softmax(1).amax(1) > 0.45).to(outputs.dtype)
+    return (F.cross_entropy(outputs, targets, reduction="none") * sure).sum(), sure.sum()
+
+
+def lazily(self: Any, x: Tensor) -> Tensor:
+    self.calls += 1
+    return self.body(x) * (2 if self.calls % 32 == 0 else 1)
+
+
+class Viewed(nn.Module):
+    """Two buffers of the same memory, one of which is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = net()
+        self.register_buffer("stats", torch.ones(2, 6))
+        self.register_buffer("scale", self.stats[0])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 6) to (batch, 3)."""
+        self.stats[0].copy_(self.body[0].weight.detach().norm(dim=0))
+        return self.body(x * self.scale)
+
+
+def freezing(self: Any, x: Tensor) -> Tensor:
+    self.body[0].requires_grad_(False)
+    return self.body(x)
+
+
+class NoGradient(torch.autograd.Function):
+    """A product whose backward leaves out the weight."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """The product."""
+        context.save_for_backward(weight)
+        return x @ weight
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        """Its gradient, by the first factor alone."""
+        return gradients[0] @ context.saved_tensors[0].T, None
+
+
+FEW = torch.full((N,), -100)
+FEW[50] = 1
+CASES += [
+    *named_refusal(
+        "return the mean alone, or",
+        Case(
+            "loss and accuracy, all at once",
+            given={"loss": lambda o, t: (F.cross_entropy(o, t), (o.argmax(1) == t).float().mean()), "chunk_size": N},
+        ),
+        Case("mean and count, all at once", given={"loss": lambda o, t: (F.cross_entropy(o, t), len(t))}),
+    ),
+    *named_refusal(
+        "changes its trained weights",
+        Case("weights clamped in forward", model=Clamped),
+        Case(
+            "an embedding that renormalises",
+            model=lambda: nn.Sequential(nn.Embedding(10, 6, max_norm=1.0), net()),
+            data=lambda: (torch.arange(N) % 10, Y),
+        ),
+        Case("an adapter merged in eval()", model=Merging, given={"norm_mode": "running"}),
+    ),
+    scaled_by("a weight kept", lambda model: functools.partial(getattr, model.get_parameter("2.weight"), "data")),
+    scaled_by("a weight in a state_dict", from_state),
+    scaled_by("a weight in an optimiser", from_optimizer),
+    *named_refusal("share memory", Case("a list of weights' data", model=listing)),
+    tapped(),
+    routed(),
+    *named_refusal(
+        MEAN,
+        Case(
+            "class weights under a large constant",
+            data=lambda: (X[BY_CLASS], Y[BY_CLASS]),
+            given={"loss": lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS) + 1e3, "chunk_size": 20},
+        ),
+        Case(
+            "class weights, bfloat16 outputs in float32",
+            model=lambda: net().bfloat16(),
+            data=lambda: (X.bfloat16()[BY_CLASS], Y[BY_CLASS]),
+            given={"loss": lambda o, t: F.cross_entropy(o.float(), t, weight=WEIGHTS), "chunk_size": 20},
+        ),
+    ),
+    *named_refusal("depends on the outputs", Case("confident examples alone", given={"loss": confident})),
+    *named_refusal("is not finite, but its gradient is", Case("a chunk where no target counts", data=lambda: (X, FEW))),
+    *named_refusal(
+        "weight of the minibatch",
+        Case("a minibatch where no target counts", data=lambda: (X, FEW), given={"loss": not_ignored}),
+    ),
+    *named_refusal(
+        RANDOM,
+        Case(
+            "a generator inside a dict",
+            model=lambda: Own(
+                lambda self, x: self.body(x) * (2 if self.own["draws"].random() < 0.05 else 1),
+                own={"draws": random.Random(0)},
+            ),
+        ),
+        Case(
+            "a generator in one of many layers",
+            model=lambda: nn.Sequential(
+                Own(rarely_private, draws=torch.Generator()), *(nn.Tanh() for _ in range(1500)), nn.Linear(3, 3)
+            ),
+        ),
+    ),
+    *named_refusal("SystemRandom", Case("a SystemRandom", model=lambda: Own(None, draws=random.SystemRandom()))),
+    *named_refusal(
+        "remembers|is no mean",
+        *(
+            Case(f"every 32nd call from {start}", model=lambda s=start: Own(lazily, calls=s))
+            for start in range(0, 32, 4)
+        ),
+    ),
+    *named_refusal("shares memory with", Case("buffers that are views", model=Viewed)),
+    *named_refusal("cached", Case("weights cached", inside=nn.utils.parametrize.cached)),
+    *named_refusal("sets requires_grad", Case("frozen in forward", model=lambda: Own(freezing))),
+    *named_refusal(
+        "gives None",
+        Case(
+            "a function without a gradient",
+            model=lambda: Own(
+                lambda self, x: self.body(x) + NoGradient.apply(self.body(x), self.more),
+                more=nn.Parameter(torch.ones(3, 3)),
+            ),
+        ),
+    ),
+    *named_refusal("whole number", Case("a batch_size of 16.0", given={"batch_size": 16.0})),
+    *named_refusal(
+        "more than one example",
+        Case("BatchNorm in batches of one", model=lambda: net(nn.BatchNorm1d(12)), given={"chunk_size": 1}),
+    ),
+    *named_refusal(
+        "in another order",
+        Case(
+            "pairs by place, reordered",
+            given={
+                "loss": lambda o, t: F.mse_loss(*o.chunk(2)) + 0 * len(t),
+                "chunk_size": N,
+                "noise_floor": "reordered",
+            },
+        ),
+    ),
+]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_right_or_refused(case: Case) -> None:
@@ -926,7 +1175,10 @@ def test_right_or_refused(case: Case) -> None:
         return measure_smoothness(model, *data, **{**settings(), **given}).smoothness
 
     if case.refusal:
-        with pytest.raises(ValueError, match=case.refusal) as refused:
+        with (
+            case.inside() if case.inside else torch.enable_grad(),
+            pytest.raises(ValueError, match=case.refusal) as refused,
+        ):
             found()
         assert "\n" not in str(refused.value)
     else:
@@ -945,6 +1197,60 @@ def test_right_or_refused(case: Case) -> None:
     assert torch.equal(torch.get_rng_state(), drawn)
     if inputs is not None:
         assert torch.equal(data[0].nan_to_num(), inputs.nan_to_num())
+
+
+def test_nothing_that_is_noted_beside_the_model_stays() -> None:
+    """Gradients, tensors kept on a parameter, a list beside a lock in a tuple, a BatchNorm that a hook holds."""
+
+    def noting(self: Any, x: Tensor) -> Tensor:
+        vars(self.body[0].weight)["average"].add_(1)
+        self.log[1].append(len(x))
+        self.body(x.detach()).sum().backward()
+        return self.body(x)
+
+    model, norm = Own(noting, log=(threading.Lock(), [])), nn.BatchNorm1d(12, affine=False)
+    average = vars(model.body[0].weight)["average"] = torch.zeros(12, 6)
+    model.body[0].register_forward_hook(lambda *given: norm(given[-1]))
+    kept = list(model.parameters())
+    measure_smoothness(model, X, Y, loss=lambda o, t: F.cross_entropy(o, t) + 0 * len(kept), **settings())
+    assert all(p.grad is None for p in kept)
+    assert vars(model.body[0].weight)["average"] is average
+    assert not average.any()
+    assert (model.log[1], int(norm.num_batches_tracked)) == ([], 0)
+
+
+class Halving(torch.optim.SGD):
+    """An optimiser with an attribute of its own."""
+
+    def __init__(self, parameters: Any) -> None:
+        super().__init__(parameters, lr=0.1)
+        self.half = 0.05
+
+
+def hooking(parameters: Any) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    optimizer.register_step_post_hook(lambda *_: None)
+    return optimizer
+
+
+def patched(parameters: Any) -> torch.optim.Optimizer:
+    optimizer = torch.optim.SGD(parameters, lr=0.1)
+    vars(optimizer)["step"] = functools.partial(optimizer.step)
+    return optimizer
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(hooking, "has hooks"), (patched, "was replaced"), (torch.optim.LBFGS, "a closure"), (Halving, "of its own")],
+)
+def test_an_optimiser_whose_copy_would_step_elsewhere_is_refused(make: Any, message: str) -> None:
+    model = net()
+    F.cross_entropy(model(X), Y).backward()
+    with pytest.raises(ObjectiveError, match=message):
+        optimizer_update(model, make(model.parameters()))
+    scheduled = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.optim.lr_scheduler.StepLR(scheduled, 1)
+    assert optimizer_update(model, scheduled)["0.bias"] == pytest.approx(-0.1 * model[0].bias.grad, abs=1e-7)
 
 
 class Epochs(Sampler[int]):
@@ -990,14 +1296,33 @@ class Squared(torch.autograd.Function):
         return 2 * context.saved_tensors[0] * gradients[0]
 
 
+class Fused(torch.autograd.Function):
+    """x**2 whose gradient is made beforehand, as fused losses do."""
+
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        """The square."""
+        context.slope = 2 * x
+        return x**2
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Any:
+        """Its gradient, of a constant."""
+        return context.slope * gradients[0]
+
+
 def energetic(self: Any, x: Tensor) -> Tensor:
     return self.body(x) + (3 * torch.randn(3) if torch.equal(x[0], X[24]) else 0)
 
 
 @pytest.mark.parametrize(
     ("function", "message"),
-    [(lambda self, x: Squared.apply(self.body(x)), "once_differentiable"), (energetic, RANDOM)],
-    ids=["once differentiable", "random in one chunk"],
+    [
+        (lambda self, x: Squared.apply(self.body(x)), "once_differentiable"),
+        (lambda self, x: Fused.apply(self.body(x)), "own derivative is wrong"),
+        (energetic, RANDOM),
+    ],
+    ids=["once differentiable", "fused", "random in one chunk"],
 )
 def test_what_has_no_hessian_is_refused(function: Any, message: str) -> None:
     objective = Objective(Own(function), X, Y, chunk_size=6)

@@ -17,6 +17,7 @@ LAYERS = (
     "geometry",
     "specs",
     "readings",
+    "memory",
     "borrowed",
     "examples",
     "data",

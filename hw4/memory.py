@@ -1,0 +1,76 @@
+"""Which tensors lie in the same memory, which of them are read, and whether their numbers have changed."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+PIECE = 2**17
+"""So many numbers are added at a time: torch would make a wider copy of all."""
+WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def fingerprint(tensor: Tensor) -> int:
+    """The sum of a tensor's bits, read as whole numbers: other numbers have another one, but for rare chances."""
+    flat = tensor.detach().reshape(-1)
+    whole = flat.view(WHOLE[tensor.element_size()])
+    return sum(int(piece.sum(dtype=torch.int64)) for piece in torch.split(whole, PIECE))
+
+
+def span(tensor: Tensor) -> tuple[str, int, int] | None:
+    """The device, the first and the last byte of a tensor and one more; None where it has no memory of its own."""
+    if tensor.layout != torch.strided or tensor.device.type == "meta" or not tensor.numel():
+        return None
+    try:
+        start = tensor.data_ptr()
+    except RuntimeError:  # a tensor that stands for another
+        return None
+    size = sum((n - 1) * step for n, step in zip(tensor.shape, tensor.stride(), strict=True)) + 1
+    return str(tensor.device), start, start + size * tensor.element_size()
+
+
+def overlapping(named: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
+    """Names of tensors in the same memory: every one that overlaps another is in a pair."""
+    spans = sorted((found, name) for name, tensor in named.items() if (found := span(tensor)))
+    last, owner = ("", 0, 0), ""
+    for found, name in spans:
+        if found[0] == last[0] and found[1] < last[2]:
+            yield owner, name
+        if found[0] != last[0] or found[2] > last[2]:
+            last, owner = found, name
+
+
+EMPTY = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "detach", "alias")
+"""Beginnings of the names of operations that do not look at a tensor's numbers."""
+
+
+class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is on, the names of those tensors whose memory operations read, whatever they were reached by."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Not by loading torch's compiler, which takes a second."""
+        return False
+
+    def __init__(self, names: Sequence[str], tensors: Iterable[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: dict[str, None] = {}
+        self._spans = [(found, name) for name, t in zip(names, tensors, strict=True) if (found := span(t))]
+        self._first = min((found[1] for found, _ in self._spans), default=0)
+        self._last = max((found[2] for found, _ in self._spans), default=0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Note what is read, and compute."""
+        del types
+        if not func.overloadpacket.__name__.startswith(EMPTY):
+            for each in tree_leaves((args, kwargs)):
+                if isinstance(each, Tensor) and (found := span(each)) and self._first < found[2] <= self._last + 1:
+                    self.found |= {
+                        name: None
+                        for other, name in self._spans
+                        if other[0] == found[0] and other[1] < found[2] and found[1] < other[2]
+                    }
+        return func(*args, **(kwargs or {}))
