@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from hw4.machine import ONE_THREAD
+
 # Before torch is imported anywhere: two threads beside a busy neighbour can be sixty times slower than one, and the
 # workers of pytest-xdist are neighbours.
-for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-    os.environ[_variable] = "1"
+os.environ.update(ONE_THREAD)
 
 import pytest
 import torch

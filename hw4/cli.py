@@ -18,6 +18,7 @@ from tqdm import tqdm
 from hw4 import __version__
 from hw4.errors import Hw4Error, SpecError
 from hw4.files import AUDIT, LADDER, LANDSCAPES, PARTIAL, RECORDS, write_atomically
+from hw4.machine import KEEP_MEMORY, ONE_THREAD
 from hw4.processes import spare_garbage
 from hw4.specs import (
     AUDIT_SEEDS,
@@ -48,15 +49,6 @@ if TYPE_CHECKING:
 FAILED, USAGE, UNMEASURABLE, DIVERGED, UNFINISHED, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 CONNECT_SECONDS = 10
-
-THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-
-KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
-"""For the processes started here: glibc would hand every large buffer back to the system, and ask for it again."""
 
 app = typer.Typer(
     name="hw4",
@@ -146,7 +138,7 @@ def _one_thread(processes: int | None) -> int:
     workers = processes if processes is not None else os.cpu_count() or 1
     if workers < 1:
         raise SpecError(f"--processes must be at least 1, got {workers}")
-    for variable in THREAD_VARIABLES:
+    for variable in ONE_THREAD:
         os.environ[variable] = "1"
     for variable, value in KEEP_MEMORY.items():
         os.environ.setdefault(variable, value)

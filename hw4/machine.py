@@ -8,6 +8,12 @@ from pathlib import Path
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """To be set before numpy or torch loads: two threads beside a busy neighbour wait for each other."""
+KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""For processes that are started: glibc would hand every large buffer back to the system, and ask for it again."""
 
 
 @cache

@@ -33,7 +33,7 @@ from typing import Any, Literal, Self
 import pytest
 
 from hw4.gate import Outcome, Slice, UnmeasurableError
-from hw4.machine import ONE_THREAD, GitError, git, processor_class, write_revision
+from hw4.machine import KEEP_MEMORY, ONE_THREAD, GitError, git, processor_class, write_revision
 
 SOCKET = "HW4_GATE_SOCKET"
 PROCESSES = 3
@@ -51,11 +51,7 @@ DROPPED = (
 """Variables that change what is measured, by how they begin: a measurer does not inherit them."""
 SETTINGS = {
     **ONE_THREAD,
-    # Fresh pages from the system cost more, and less evenly, than anything else in a slice: keep what was freed, and
-    # use large pages where there are any.
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    **KEEP_MEMORY,  # fresh pages cost more, and less evenly, than anything else in a slice
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONUTF8": "1",
 }

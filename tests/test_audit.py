@@ -13,6 +13,7 @@ from hw4 import cli
 from hw4.audit import audit_run, notebook_standardise, notebook_texts
 from hw4.data.images import Images, load_images
 from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
+from hw4.machine import ONE_THREAD
 from hw4.models import ConvNet
 from hw4.records import AuditRecord, read_record
 from hw4.report import audit
@@ -81,7 +82,7 @@ def test_the_notebooks_pixels_explode() -> None:
 
 def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for variable in cli.THREAD_VARIABLES:
+    for variable in ONE_THREAD:
         monkeypatch.setenv(variable, "1")
     result = CliRunner().invoke(
         cli.app,

@@ -15,6 +15,7 @@ import pytest
 from hw4 import cli
 from hw4.data.images import Images
 from hw4.data.locate import IMAGES
+from hw4.machine import ONE_THREAD
 from hw4.records import ConvNetRecord, Store
 from hw4.specs import ConvNetSpec, sweep_specs
 
@@ -30,7 +31,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HW4_DATA", str(tmp_path / "no data"))
     monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
-    for variable in cli.THREAD_VARIABLES:
+    for variable in ONE_THREAD:
         monkeypatch.setenv(variable, "1")
 
 
