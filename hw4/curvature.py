@@ -1,6 +1,8 @@
 """What a smoothness reading rests on: the largest curvature, the share of kinks, and the view over step lengths."""
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator
 from torch import Tensor
 
 from hw4.objective import Objective, flatten
-from hw4.readings import KinkShare, RangeView, Sharpness
+from hw4.readings import KinkShare, LargestStep, RangeView, Sharpness
 from hw4.smoothness import SmoothnessUndefinedError, Update, norm
 
 
@@ -158,3 +160,53 @@ def range_view(objective: Objective, u: Update, *, factors: Sequence[float] = FA
         gradient_changes=tuple(changes),
         update_norm=update_norm,
     )
+
+
+DOUBLINGS, HALVINGS = 12, 4
+"""How often a rate is doubled or halved in search of the largest step, and its bracket halved then, to 4.4%."""
+
+
+def largest_steps(
+    objective: Objective, learning_rate: float, batch_size: int, generator: torch.Generator
+) -> list[LargestStep]:
+    """The largest steps from the model's parameters that do not raise the full loss: down its gradient, and SGD's.
+
+    SGD's is down the gradient of ``batch_size`` examples drawn by ``generator``. The search starts at
+    ``learning_rate``. One costs two gradients and about ten losses.
+    """
+    here = objective.loss_and_gradient()
+    drawn = objective.minibatch_gradient(None, batch_size, generator)
+    steps = [
+        LargestStep(direction="gradient", **_largest_step(objective, here[1], here, learning_rate)),
+        LargestStep(direction="minibatch", **_largest_step(objective, drawn, here, learning_rate)),
+    ]
+    objective.confirm()
+    return steps
+
+
+def _largest_step(objective: Objective, downhill: Tensor, here: tuple[float, Tensor], start: float) -> dict[str, Any]:
+    """The bracket of one direction: doubled or halved from ``start`` until the loss crosses its own level, then cut."""
+    loss, gradient = here
+
+    def raises(rate: float) -> bool:
+        objective.move_by(-rate * downhill)
+        return not objective.loss_here() <= loss  # so is a loss that is no number
+
+    step = _step(objective, downhill, -start)
+    change = objective.loss_and_gradient_here()[1].sub_(gradient).double()
+    curvature = float(step.double() @ change) / norm(step) ** 2
+    outwards = not raises(start)
+    low, high = (start, math.inf) if outwards else (0.0, start)
+    for doubling in range(1, DOUBLINGS + 1):
+        if 0 < low < high < math.inf:
+            break
+        rate = start * 2.0 ** (doubling if outwards else -doubling)
+        low, high = (low, rate) if raises(rate) else (rate, high)
+    for _ in range(HALVINGS if 0 < low < high < math.inf else 0):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if raises(middle) else (middle, high)
+    return {
+        "stable": low,
+        "raised": high if math.isfinite(high) else None,
+        "curvature": curvature if math.isfinite(curvature) else None,
+    }

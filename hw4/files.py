@@ -4,10 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
-RECORDS, LADDER, LANDSCAPES, AUDIT = (
+RECORDS, LADDER, LANDSCAPES, CONTROLS, AUDIT = (
     Path("records"),
     Path("claim", "ladder"),
     Path("claim", "landscapes"),
+    Path("claim", "controls"),
     Path("audit"),
 )
 """Records of the exercises, of ``hw4 claim`` and of ``hw4 audit``, below a report's folder."""

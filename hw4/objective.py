@@ -555,6 +555,12 @@ class Objective:
             self._require_no_memory(own, self._examples.plan)
         return float(functools.reduce(torch.add, losses)), total
 
+    @torch.inference_mode(False)
+    def loss_here(self) -> float:
+        """The loss f where the parameters were moved to, without its gradient."""
+        with self._computing(), self._untouched(), torch.no_grad():
+            return float(functools.reduce(torch.add, [share for _, share in self._shares()]))
+
     def _shares(self, *, reordered: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Every batch's loss, and its part in the mean over all examples."""
         places = range(len(self._examples.plan))

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hw4.errors import RecordError, first_problem
 from hw4.files import write_atomically
 from hw4.machine import GitError, git, processor_name
-from hw4.readings import KinkShare, NonNegative, RangeView, Share, Sharpness, SmoothnessReading
+from hw4.readings import KinkShare, LargestStep, NonNegative, RangeView, Share, Sharpness, SmoothnessReading
 from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
 
 PACKAGE = Path(__file__).parent
@@ -75,6 +75,7 @@ class PassRow(_Document):
     view: RangeView | None = None
     sharpness: Sharpness | None = None
     kinks: KinkShare | None = None
+    steps: list[LargestStep] = []
 
     @property
     def smoothness(self) -> float | None:
@@ -119,7 +120,7 @@ RunOutcome = Literal["trained", "stuck", "diverged"]
 
 
 class ConvNetRecord(Record):
-    """One training run. ``rows`` holds pass 0 to the last pass made, ``times`` one entry per pass made."""
+    """One training run. ``rows`` holds pass 0 to the last made, as the spec asks, ``times`` one entry per pass."""
 
     spec: ConvNetSpec
     data: DataIdentity
@@ -132,8 +133,10 @@ class ConvNetRecord(Record):
     def _consistent(self) -> Self:
         if self.key != self.spec.key:
             raise ValueError(f"the key must be {self.spec.key}")
-        if [row.completed for row in self.rows] != list(range(len(self.rows))) or len(self.times) != len(self.rows) - 1:
-            raise ValueError("rows must run from pass 0 without gaps, with one time for each pass made")
+        made, completed = len(self.times), [row.completed for row in self.rows]
+        due = [each for each in range(made + 1) if self.spec.evaluated_after(each) or each == made]
+        if sorted({*due, *completed}) != completed or completed[-1] != made:
+            raise ValueError("rows must run from pass 0 to the last made, one for each pass that the spec evaluates")
         if len(self.times) != self.spec.passes and not self.diverged:
             raise ValueError(f"a run that did not diverge must have all {self.spec.passes} passes")
         return self

@@ -19,10 +19,10 @@ from hw4.records import STUCK, ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, error_bar, legend_below, log_y, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, again, changed, data_words, images_words, require_unmixed
 from hw4.report.words import SETTLED_PASS, basis, bounded, compared, decide, passes, plural, seen, settled_span, show
-from hw4.specs import BISECTIONS, EXERCISES, LADDER_RATES, SEEDS, VIEWS
+from hw4.specs import EXERCISES
 from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import Interval, geometric_interval, mean_interval, paired_ratio
-from hw4.studies import stable_bracket
+from hw4.studies import BISECTIONS, CLAIM_SEEDS, LADDER_RATES, VIEWS, stable_bracket
 
 VARIANTS = {name: ALL_VARIANTS[name].label for name in EXERCISES["smoothness"].variants}
 """The two networks, without and with BatchNorm, by their labels."""
@@ -636,7 +636,7 @@ def _again(found: Claim) -> str:
     return again(
         "claim",
         data=(CHOICE[spec.data], None),
-        seeds=(len(found.seeds), SEEDS),
+        seeds=(len(found.seeds), CLAIM_SEEDS),
         landscapes=(found.views, VIEWS),
         **changed(spec, "passes"),
         rate=(found.rates, list(LADDER_RATES)),
