@@ -131,6 +131,17 @@ def compare_crossed(first: np.ndarray, second: np.ndarray) -> Comparison:
     return Comparison(Interval(estimate, estimate - half_width, estimate + half_width, trials), p_value)
 
 
+def mcnemar(only_first: int, only_second: int) -> float:
+    """Exact two-sided p-value of paired outcomes, from how often one only, or the other only, succeeded.
+
+    McNemar's test (1947) by the binomial distribution; 1 where no pair differs. Raises ValueError below 0.
+    """
+    if min(only_first, only_second) < 0:
+        raise ValueError(f"expected counts of at least 0, got {only_first} and {only_second}")
+    pairs = only_first + only_second
+    return float(stats.binomtest(only_first, pairs).pvalue) if pairs else 1.0
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment (1979): p-values that may each be held against the family's level, in order."""
     adjusted, largest = [0.0] * len(p_values), 0.0

@@ -13,6 +13,7 @@ from hw4.stats import (
     Interval,
     compare_crossed,
     holm,
+    mcnemar,
     mean_interval,
     paired_difference,
     paired_ratio,
@@ -121,3 +122,14 @@ def test_holm_by_hand() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.6, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_mcnemars_p_value_is_counted() -> None:
+    for first, second in itertools.product(range(7), repeat=2):
+        n = first + second
+        tail = sum(math.comb(n, k) for k in range(min(first, second) + 1)) / 2**n
+        assert mcnemar(first, second) == pytest.approx(min(1, 2 * tail), rel=1e-12)
+    assert mcnemar(0, 0) == 1
+    assert mcnemar(0, 6) == mcnemar(6, 0) == 2 / 64
+    with pytest.raises(ValueError, match="at least 0, got -1 and 3"):
+        mcnemar(-1, 3)
