@@ -215,6 +215,7 @@ def environment(
     )
 
 
+@cache
 def _version(name: str) -> str:
     """Installed version of a distribution, or a word that says there is none (a source tree on the path)."""
     try:

@@ -227,7 +227,7 @@ after which the costly measurements are made."""
 def ladder(rungs: Sequence[ConvNetSpec], *, bisections: int) -> Study:
     """These runs, and for every network and seed so many more that narrow where training stops to work.
 
-    Each lies halfway (geometrically) between the largest stable rate and the next, see :func:`stable_bracket`.
+    Each lies halfway (geometrically) between the largest stable rate and the next, see :func:`largest_working`.
     """
     by_net: dict[ConvNetSpec, list[ConvNetSpec]] = {}
     for spec in rungs:
@@ -244,22 +244,29 @@ def _narrowed(rungs: Sequence[ConvNetSpec], made: Made, bisections: int) -> list
     tried = list(rungs)
     for _ in range(bisections):
         runs = [record for spec in tried if isinstance(record := made.get(spec), ConvNetRecord)]
-        bracket = stable_bracket(runs) if len(runs) == len(tried) else None
-        if bracket is None:
+        low, high = largest_working(runs) if len(runs) == len(tried) else (0.0, math.inf)
+        if not low or high == math.inf:
             break
-        middle = float(f"{math.sqrt(bracket[0] * bracket[1]):.3g}")  # three digits keep the keys readable
+        middle = float(f"{math.sqrt(low * high):.3g}")  # three digits keep the keys readable
         tried.append(rungs[0].model_copy(update={"learning_rate": middle}))
     return tried[len(rungs) :]
 
 
-def stable_bracket(runs: Sequence[ConvNetRecord]) -> tuple[float, float] | None:
-    """The largest learning rate up to which every one of these runs trained, and the next, at which one did not.
+def learnt(run: ConvNetRecord) -> bool:
+    """Whether a run is finite and learnt anything, see :attr:`hw4.records.ConvNetRecord.outcome`."""
+    return run.outcome == "trained"
 
-    None when the smallest rate fails already or none does: then they do not say where the limit lies.
+
+def largest_working(
+    runs: Sequence[ConvNetRecord], works: Callable[[ConvNetRecord], bool] = learnt
+) -> tuple[float, float]:
+    """The largest learning rate up to which every one of these runs works, and the next, at which one does not.
+
+    0 where the smallest rate fails already, and infinity where none fails: then they do not say where the limit lies.
     """
     good = 0.0
     for run in sorted(runs, key=lambda run: run.spec.learning_rate):
-        if run.outcome != "trained":
-            return (good, run.spec.learning_rate) if good else None
+        if not works(run):
+            return good, run.spec.learning_rate
         good = run.spec.learning_rate
-    return None
+    return good, math.inf
