@@ -47,6 +47,7 @@ from tests import (
     test_claim,
     test_contract,
     test_curvature,
+    test_entries,
     test_experiments,
     test_gate,
     test_images,
@@ -220,31 +221,6 @@ def the_loader_is_shuffled_between_the_evaluations(patch: Patch) -> None:
     patch.setattr(hw4.examples.Examples, "pieces", shuffled)
 
 
-@fault(
-    "public code",
-    test_smoothness.test_what_is_no_fixed_function_is_refused_by_name,
-    {},
-    {"shuffle": True},
-    "RandomSampler",
-)
-def a_shuffling_loader_is_accepted(patch: Patch) -> None:
-    patch.setattr(hw4.examples, "_plan", lambda loader: [list(batch) for batch in loader.batch_sampler])
-
-
-@fault(
-    "public code",
-    test_smoothness.test_what_is_no_fixed_function_is_refused_by_name,
-    {"drop": nn.Dropout(0.1)},
-    {},
-    "dropout is on",
-)
-def dropout_goes_unnoticed(patch: Patch) -> None:
-    patch.setattr(hw4.borrowed, "_refuse", lambda *_: None)
-    patch.setattr(Objective, "_check_mean", lambda _: None)
-    patch.setattr(Objective, "_require_fixed", lambda *_: None)
-    patch.setattr(Objective, "confirm", lambda *_, **__: None)
-
-
 @fault("public code", test_smoothness.test_exact_on_quadratics)
 def divided_by_another_steps_norm(patch: Patch) -> None:
     previous = [torch.ones(1)]
@@ -379,6 +355,19 @@ def case(name: str) -> Callable[[], None]:
 def unchecked(owner: Any, name: str) -> Callable[[Patch], None]:
     """Plant: a check that is not made."""
     return lambda patch: patch.setattr(owner, name, lambda *_, **__: None)
+
+
+@fault("public code", case("shuffled"))
+def a_shuffling_loader_is_accepted(patch: Patch) -> None:
+    patch.setattr(hw4.examples, "_plan", lambda loader: [list(batch) for batch in loader.batch_sampler])
+
+
+@fault("public code", case("dropout"))
+def dropout_goes_unnoticed(patch: Patch) -> None:
+    patch.setattr(hw4.borrowed, "_refuse", lambda *_: None)
+    patch.setattr(Objective, "_check_mean", lambda _: None)
+    patch.setattr(Objective, "_require_fixed", lambda *_: None)
+    patch.setattr(Objective, "confirm", lambda *_, **__: None)
 
 
 @fault("public code", case("targets in a dict"))
@@ -631,9 +620,9 @@ def the_test_sets_own_noise_is_forgotten(patch: Patch) -> None:
 
 @fault(
     "statistics",
-    test_report.test_the_answer_follows_the_numbers,
-    test_report.records(normed_smoothness=1.0, spread=0.2),
-    "is not decided by these runs",
+    test_entries.test_the_words_follow_the_side_on_which_the_interval_lies,
+    *("pool-batchnorm", test_entries.SCATTERED, test_entries.PLAIN, (0, 1, 2)),
+    ("not decided by these runs",),
 )
 def the_report_always_agrees_with_the_homework(patch: Patch) -> None:
     patch.setattr(hw4.stats.Interval, "compared_with", lambda _self, _value: "below")

@@ -1,6 +1,7 @@
 """The audit: the notebook's ways are wrong in the way they are said to be, and in no other."""
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from hw4.machine import ONE_THREAD
 from hw4.models import ConvNet
 from hw4.records import AuditRecord, read_record
 from hw4.report import audit
-from hw4.specs import ConvNetSpec
+from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, sweep_specs
 from hw4.training import train_pass
 
 
@@ -82,6 +83,8 @@ def test_the_notebooks_pixels_explode() -> None:
 
 def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(DEFAULT_SUBSET, "digits", 0.1)  # few images and short sweeps: the command is what is tested
+    monkeypatch.setattr("hw4.audit.sweep_specs", partial(sweep_specs, trials=2, epochs=1))
     for variable in ONE_THREAD:
         monkeypatch.setenv(variable, "1")
     result = CliRunner().invoke(

@@ -350,7 +350,7 @@ CASES = [
         "tensors in dicts",
         model=lambda: Own(lambda self, x: self.body(x["a"])),
         data=lambda: ({"a": X}, {"cls": Y}),
-        given={"loss": lambda o, t: F.cross_entropy(o, t["cls"])},
+        given={"loss": lambda o, t: F.cross_entropy(o, t["cls"]), "noise_floor": "reordered"},
         loss=lambda m, b: F.cross_entropy(m({"a": X.double()[b]}), Y[b]),
     ),
     Case(
@@ -387,8 +387,11 @@ CASES = [
         loss=lambda m, b: F.cross_entropy(m(torch.stack([X.double()[b], 2 * X.double()[b]])), Y[b]),
     ),
     Case("collating drops some", data=lambda: loader(collate_fn=first_alone), refusal=MEAN),
-    *named_refusal("shuffle=False", Case("shuffled", data=lambda: loader(shuffle=True))),
-    *named_refusal("drop_last=False", Case("dropped", data=lambda: loader(drop_last=True, batch_size=7))),
+    *named_refusal("RandomSampler.*shuffle=False", Case("shuffled", data=lambda: loader(shuffle=True))),
+    *named_refusal(
+        "drops the last 4 of 60 examples.*drop_last=False",
+        Case("dropped", data=lambda: loader(drop_last=True, batch_size=7)),
+    ),
     *named_refusal("Subset", Case("a sampler of a part", data=lambda: loader(sampler=range(30)))),
     Case("a Subset of all", data=lambda: (DataLoader(Subset(TensorDataset(X, Y), range(N)), batch_size=9),)),
     *named_refusal(
@@ -401,6 +404,8 @@ CASES = [
     *named_refusal("numpy array", Case("numpy", data=lambda: (X.numpy(), Y.numpy()))),
     *named_refusal("of type list", Case("lists of numbers", data=lambda: (X.tolist(), Y.tolist()))),
     *named_refusal("targets y are missing", Case("no targets", data=lambda: (X,))),
+    *named_refusal("holds the targets already", Case("targets twice", data=lambda: (*loader(), Y))),
+    *named_refusal("must batch a dataset", Case("no batches", data=lambda: loader(batch_size=None))),
     # Additivity.
     *named_refusal(
         MEAN,
@@ -495,7 +500,16 @@ CASES = [
         given={"norm_mode": "running"},
         loss=lambda m, b: entropy(m.eval(), b),
     ),
-    *named_refusal("dropout is on", Case("dropout", model=lambda: net(nn.Dropout(0.5)))),
+    *named_refusal(
+        r"dropout is on in 2 \(p = 0.5\).*norm_mode='running'",
+        Case("dropout", model=lambda: net(nn.Dropout(0.5))),
+    ),
+    Case(
+        "dropout, evaluated",
+        model=lambda: net(nn.Dropout(0.5)),
+        given={"norm_mode": "running"},
+        loss=lambda m, b: entropy(m.eval(), b),
+    ),
     *named_refusal(
         "are not finite",
         Case("NaN in the data", data=lambda: (torch.where(torch.arange(N)[:, None] == 3, torch.nan, X), Y)),

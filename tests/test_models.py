@@ -263,13 +263,6 @@ def test_a_plain_stacks_tensors_fit_when_their_keys_are_renamed() -> None:
     torch.testing.assert_close(model(x), plain(x), rtol=1e-12, atol=1e-12)
 
 
-def test_strides_100_and_500_are_the_same_function() -> None:
-    first, second = TextCNN(100), TextCNN(500)
-    second.load_state_dict(first.state_dict())
-    x = signals(9).float()
-    assert torch.equal(first(x), second(x))
-
-
 def test_models_that_do_not_go_together_are_refused() -> None:
     for models in ([], [TextCNN(5), TextCNN(10)]):
         with pytest.raises(ValueError, match="all of one stride and shape"):
