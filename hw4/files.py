@@ -4,13 +4,14 @@ import os
 import tempfile
 from pathlib import Path
 
-RECORDS, LADDER, LANDSCAPES, AUDIT = (
+RECORDS, CONTROLS, LADDER, LANDSCAPES, AUDIT = (
     Path("records"),
+    Path("controls"),
     Path("claim", "ladder"),
     Path("claim", "landscapes"),
     Path("audit"),
 )
-"""Records of the exercises, of ``hw4 claim`` and of ``hw4 audit``, below a report's folder."""
+"""Records of the exercises, of exercise 2's controls, of ``hw4 claim`` and of ``hw4 audit``, in a report's folder."""
 
 PARTIAL = ".partial"
 """How the name of a file ends that is not written whole yet; it begins with a dot."""

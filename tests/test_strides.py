@@ -17,7 +17,7 @@ from hw4.report import strides
 from hw4.report.entry import Table
 from hw4.report.page import Report
 from hw4.report.strides import Bar, Sweep, _compare, _matrices, _one_function, chart, chart_alt_text, entries
-from hw4.specs import HOMEWORK_VECTORS, TextCNNSpec, sweep_specs
+from hw4.specs import HELD_OUT_EVERY, HOMEWORK_VECTORS, TextCNNSpec, sweep_specs
 from hw4.stats import compare_crossed, holm
 
 N_TEST = 100
@@ -38,9 +38,9 @@ HERE = environment(threads=1, dtype="float32")
 
 def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) -> TextCNNRecord:
     """A record with about this share of right answers, or a diverged one."""
-    right = None
+    right, asked = None, data.n_train // HELD_OUT_EVERY if spec.held_out else N_TEST
     if share is not None:
-        right = (np.random.default_rng([spec.trial, int(share * 1e6)]).random(N_TEST) < share).tolist()
+        right = (np.random.default_rng([spec.trial, int(share * 1e6)]).random(asked) < share).tolist()
     return TextCNNRecord(
         key=spec.key,
         spec=spec,
@@ -49,7 +49,7 @@ def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) 
         data=data,
         environment=HERE,
         correct=right,
-        test_accuracy=None if right is None else sum(right) / N_TEST,
+        test_accuracy=None if right is None else sum(right) / asked,
         train_loss=None,
         diverged=right is None,
     )
