@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from hw4 import __version__
 from hw4.errors import Hw4Error, SpecError
-from hw4.files import AUDIT, CONTROLS, LADDER, LANDSCAPES, PARTIAL, RECORDS, write_atomically
+from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, PARTIAL, RECORDS, write_atomically
 from hw4.machine import KEEP_MEMORY, ONE_THREAD
 from hw4.processes import spare_garbage
 from hw4.specs import (
@@ -48,7 +48,6 @@ from hw4.studies import (
     ladder,
     ladder_specs,
     landscape_specs,
-    sweep,
 )
 
 if TYPE_CHECKING:
@@ -101,6 +100,14 @@ Out = Annotated[
 Processes = Annotated[int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")]
 Rescue = Annotated[
     bool, typer.Option(help="Show at which smaller learning rate a stride trains whose trials mostly diverge.")
+]
+Controls = Annotated[
+    bool | None,
+    typer.Option(
+        "--controls/--no-controls",
+        help="Train text CNNs at each stride's own best rate, too, and with the vectors' numbers in other orders.  "
+        "[default: with real data]",
+    ),
 ]
 Subset = Annotated[
     float | None,
@@ -208,7 +215,7 @@ def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Record, bool
     from hw4.studies import cost
 
     found_on_disk = ended = 0
-    trials: dict[tuple[int, float], list[TextCNNRecord]] = {}
+    trials: dict[TextCNNSpec, dict[str, TextCNNRecord]] = {}
     form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
     with tqdm(total=sum(map(cost, specs)), bar_format=form, disable=None, dynamic_ncols=True) as bar:
 
@@ -216,9 +223,9 @@ def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Record, bool
             nonlocal found_on_disk, ended
             found_on_disk, ended = found_on_disk + found, ended + 1
             if isinstance(record, TextCNNRecord):
-                beside = trials.setdefault((record.stride, record.spec.learning_rate), [])
-                beside.append(record)
-                line = _trials_line(beside, specs)
+                beside = trials.setdefault(_but_for_trial(record.spec), {})
+                line = "" if record.key in beside else _trials_line([*beside.values(), record], specs)
+                beside[record.key] = record  # a control may be a run of the sweep once more
             else:
                 line = _net_line(record)
             if line and not found:
@@ -241,18 +248,27 @@ def _net_line(record: "ConvNetRecord") -> str:
     return f"{run.label}, rate {run.learning_rate:g}, seed {run.seed}: {outcome}"
 
 
+def _but_for_trial(spec: TextCNNSpec) -> TextCNNSpec:
+    """What a spec shares with the other trials of its line; permutations go with trials."""
+    return spec.model_copy(update={"trial": 0, "permutation": None if spec.permutation is None else 0})
+
+
 def _trials_line(made: "list[TextCNNRecord]", specs: "list[Spec]") -> str:
     """How the trials of one stride and learning rate ended, once all have; one line for thousands of models."""
-    first = made[0].spec
-    asked = [spec for spec in specs if isinstance(spec, TextCNNSpec) and spec.stride == first.stride]
-    here = sum(spec.learning_rate == first.learning_rate for spec in asked) or min(len(asked), TRIALS)  # or a rescue
+    first = _but_for_trial(made[0].spec)
+    texts = [_but_for_trial(spec) for spec in specs if isinstance(spec, TextCNNSpec)]
+    asked = sum(spec.stride == first.stride and not spec.held_out for spec in texts)
+    here = texts.count(first) or min(asked, TRIALS)  # or a rescue, or a control at a rate that was chosen
     if len(made) < here:
         return ""
     scores = [record.test_accuracy for record in made if record.test_accuracy is not None]
-    range_ = f"test accuracy {min(scores):.3f} to {max(scores):.3f}" if scores else ""
+    range_ = (
+        f"{'held-out' if first.held_out else 'test'} accuracy {min(scores):.3f} to {max(scores):.3f}" if scores else ""
+    )
     lost = f"{len(made) - len(scores)} diverged" if len(scores) < len(made) else ""
     ends = ", ".join(part for part in (range_, lost) if part)
-    return f"text CNN, stride {first.stride}, rate {first.learning_rate:g}, {here} trials: {ends}"
+    order = "" if first.permutation is None else ", permuted"
+    return f"text CNN, stride {first.stride}{order}, rate {first.learning_rate:g}, {here} trials: {ends}"
 
 
 def _finish(
@@ -289,6 +305,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
     noise_floor: NoiseFloor = True,
     rescue: Rescue = True,
+    controls: Controls = None,
     device: Device = "cpu",
     processes: Processes = None,
     as_json: Json = False,
@@ -307,14 +324,27 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
     say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
     with _alone(folder):
-        studies = [(folder / RECORDS, grid(nets)), (folder / RECORDS, sweep(trials, rescue=rescue))]
+        studies, known = _sweep_studies(trials, folder, rescue=rescue, controls=controls)
+        studies = [(folder / RECORDS, grid(nets)), *studies]
         how = {"processes": workers, "fresh": fresh, "device": device}
-        lost, failed, error = _train_what_can_be(studies, [*nets, *trials], convnets, say, **how)
+        lost, failed, error = _train_what_can_be(studies, [*nets, *known], convnets, say, **how)
         _note(folder, notes, failed)
         failed = _finish(folder, say, as_json, whole=False, diverged=lost)
     if error and "--debug" in sys.argv:
         raise error
     _end(failed, lost, len(nets))
+
+
+def _sweep_studies(
+    trials: Sequence[TextCNNSpec], folder: Path, *, rescue: bool, controls: bool | None
+) -> "tuple[list[tuple[Path, Study]], list[Spec]]":
+    """The studies of exercise 2, with the runs of theirs that are known beforehand."""
+    from hw4 import studies
+
+    found = [(folder / RECORDS, studies.sweep(trials, rescue=rescue))]
+    if controls or (controls is None and any(spec.data == "trec" for spec in trials)):
+        found.append((folder / CONTROLS, studies.controls(trials)))
+    return found, [spec for _, study in found for spec in study({})]
 
 
 def _train_what_can_be(
@@ -401,6 +431,7 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     learning_rate: Annotated[float, typer.Option(help="Learning rate of SGD, above 0.")] = 0.1,
     momentum: Annotated[float, typer.Option(help="Momentum of SGD, from 0 to below 1.")] = 0.8,
     rescue: Rescue = True,
+    controls: Controls = None,
     processes: Processes = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to train there (needs hw4[dask]).")
@@ -423,9 +454,9 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     with _alone(folder):
         store, again = Store(folder / RECORDS, TextCNNRecord), {spec.key for spec in specs if fresh}
         require_equal_trials(specs, store.load_all("*_textcnn-*.json", but=again))
-        studies = [(folder / RECORDS, sweep(specs, rescue=rescue))]
+        studies, known = _sweep_studies(specs, folder, rescue=rescue, controls=controls)
         with cluster as executor:
-            _train(studies, specs, say, processes=workers, executor=executor, fresh=fresh)
+            _train(studies, known, say, processes=workers, executor=executor, fresh=fresh)
         note = Store(folder, RunNote).load("run")
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
             _note(folder, note.notes, note.failed)
@@ -499,7 +530,8 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
         if old and not fresh:
             raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
         narrowed = ladder(rungs, bisections=bisections)
-        studies = [(folder / LADDER, narrowed), (folder / CONTROLS, grid(beside)), (folder / LANDSCAPES, grid(views))]
+        arms = {LADDER: narrowed, CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
+        studies = [(folder / part, study) for part, study in arms.items()]
         _train(studies, [*rungs, *beside, *views], say, processes=workers, fresh=fresh, device=device)
         for path in old:
             path.unlink()

@@ -4,14 +4,15 @@ import os
 import tempfile
 from pathlib import Path
 
-RECORDS, LADDER, LANDSCAPES, CONTROLS, AUDIT = (
+RECORDS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = (
     Path("records"),
+    Path("controls"),
     Path("claim", "ladder"),
     Path("claim", "landscapes"),
     Path("claim", "controls"),
     Path("audit"),
 )
-"""Records of the exercises, of ``hw4 claim`` and of ``hw4 audit``, below a report's folder."""
+"""Records of the exercises, of exercise 2's controls, of ``hw4 claim`` and of ``hw4 audit``, in a report's folder."""
 
 PARTIAL = ".partial"
 """How the name of a file ends that is not written whole yet; it begins with a dot."""

@@ -46,6 +46,14 @@ def pooling_windows(length: int, stride: int) -> list[list[int]]:
     ]
 
 
+def text_function(stride: int) -> tuple[tuple[int, ...], ...]:
+    """Where the convolutions of every pooling window are centred: text CNNs of strides that share it are one function.
+
+    They need equal weights for that, whose shapes are equal then.
+    """
+    return tuple(tuple(c * stride for c in window) for window in pooling_windows(TEXT_LENGTH, stride))
+
+
 def input_coverage(stride: int, *, length: int = TEXT_LENGTH) -> list[int]:
     """Which of a text CNN's inputs can reach its output at all, in order: the strides of both layers multiply."""
     taps = range(-TEXT_PADDING, TEXT_KERNEL - TEXT_PADDING)

@@ -18,7 +18,7 @@ from hw4.errors import RecordError, first_problem
 from hw4.files import write_atomically
 from hw4.machine import GitError, git, processor_name
 from hw4.readings import KinkShare, LargestStep, NonNegative, RangeView, Share, Sharpness, SmoothnessReading
-from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
+from hw4.specs import HELD_OUT_EVERY, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
 
 PACKAGE = Path(__file__).parent
 TRAINERS = ("experiments", "sweep")
@@ -169,7 +169,10 @@ class QuestionIdentity(_Document):
 
 
 class TextCNNRecord(Record):
-    """One trial of the stride sweep; accuracy and predicted classes are null when it diverged."""
+    """One trial of the stride sweep; accuracy and right answers are null when it diverged.
+
+    They are of the test questions, or of those that the spec holds out of the training questions.
+    """
 
     spec: TextCNNSpec
     stride: int
@@ -187,7 +190,8 @@ class TextCNNRecord(Record):
             raise ValueError(f"key, stride and trial must be those of the spec, {self.spec.key}")
         if self.diverged != (self.test_accuracy is None) or self.diverged != (self.correct is None):
             raise ValueError("accuracy and correctness must be there exactly when the run did not diverge")
-        if self.correct is not None and self.test_accuracy != sum(self.correct) / self.data.n_test:
+        asked = len(range(0, self.data.n_train, HELD_OUT_EVERY)) if self.spec.held_out else self.data.n_test
+        if self.correct is not None and self.test_accuracy != sum(self.correct) / asked:
             raise ValueError("the accuracy must be the share of correct answers")
         return self
 

@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw4.errors import RecordError
-from hw4.files import CONTROLS, LADDER, LANDSCAPES, RECORDS
+from hw4.files import CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store, TextCNNRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = {
-    "folder": "where the record lies: records (the exercises), claim/ladder, claim/controls or claim/landscapes",
+    "folder": "where the record lies: records (the exercises), controls (exercise 2's), claim/ladder, claim/controls "
+    "or claim/landscapes",
     "key": "name of the run, and of its record's file",
     "network": "ConvNet, ConvNet + BatchNorm, Strided ConvNet or TextCNN",
     "data": "name of the data set",
     "vectors": "what made a text CNN's question vectors",
     "stride": "stride of a text CNN's convolution and pooling, in positions",
+    "held_out": "whether a text CNN was tested on held-out training questions; then test_accuracy is of those",
+    "permutation": "seed of the order of the numbers in a text CNN's vectors; empty for their own",
     "seed": "seed of initial weights and data order; a text CNN's trial",
     "learning_rate": "learning rate of SGD",
     "momentum": "momentum of SGD",
@@ -53,11 +56,11 @@ def load_results(folder: Path | str) -> "pd.DataFrame":
     found = list(_rows(Path(folder)))
     if not found:
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
-    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"stride": "Int64"})
+    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"stride": "Int64", "permutation": "Int64"})
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    for part in (RECORDS, LADDER, CONTROLS, LANDSCAPES):
+    for part in (RECORDS, CONTROLS, LADDER, CLAIM_CONTROLS, LANDSCAPES):
         where = {"folder": part.as_posix()}
         for net in Store(folder / part, ConvNetRecord).load_all("*_convnet-*.json"):
             yield from ({**where, **row} for row in _passes(net))
@@ -93,7 +96,9 @@ def _measured(row: PassRow) -> dict[str, Any]:
 
 def _trial(trial: TextCNNRecord) -> dict[str, Any]:
     return {
-        **trial.spec.model_dump(include={"data", "stride", "learning_rate", "momentum", "batch_size"}),
+        **trial.spec.model_dump(
+            include={"data", "stride", "learning_rate", "momentum", "batch_size", "held_out", "permutation"}
+        ),
         "key": trial.key,
         "network": "TextCNN",
         "vectors": trial.data.vectors,

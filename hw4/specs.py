@@ -217,7 +217,14 @@ CONVNET_FIELDS = {
     "step_passes": "steps",
 }
 """Settings of a ConvNet's run that its key names when they are not the homework's, and how."""
-TEXTCNN_FIELDS = {"learning_rate": "lr", "momentum": "momentum", "batch_size": "batch", "epochs": "epochs"}
+TEXTCNN_FIELDS = {
+    "learning_rate": "lr",
+    "momentum": "momentum",
+    "batch_size": "batch",
+    "epochs": "epochs",
+    "held_out": "held-out",
+    "permutation": "permutation",
+}
 """The same for a text CNN's."""
 MEASURED = {
     name: ConvNetSpec.model_fields[name].default
@@ -323,12 +330,16 @@ HOMEWORK_VECTORS = "en_core_web_sm 3.6.0"
 
 STRIDES = (1, 5, 10, 30, 100, 500)
 TRIALS = 10
+HELD_OUT_EVERY = 5
+"""What is chosen is chosen on every fifth training question, counted from the first, never on a test question."""
 
 
 class TextCNNSpec(BaseModel):
     """One training run of one text CNN. ``stride`` in positions, ``epochs`` in reshuffled rounds over all questions.
 
     Trial t has the same data order at every stride, and the same initial weights wherever the shapes agree.
+    ``held_out``: trained without every fifth training question, the first among them, and tested on those alone.
+    ``permutation``: seed of another order for every vector's numbers, the same for all questions (None: their own).
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -340,6 +351,8 @@ class TextCNNSpec(BaseModel):
     momentum: float = Field(default=0.8, ge=0, lt=1)
     batch_size: int = Field(default=32, ge=1)
     epochs: int = Field(default=50, ge=1)
+    held_out: bool = False
+    permutation: int | None = Field(default=None, ge=0)
 
     @property
     def key(self) -> str:

@@ -5,12 +5,13 @@ that is being made, to the runs that it wants beside them.
 """
 
 import math
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hw4.errors import SpecError
-from hw4.geometry import TEXT_LENGTH, pooling_windows
+from hw4.geometry import TEXT_LENGTH, pooling_windows, text_function
 from hw4.records import ConvNetRecord, TextCNNRecord
 from hw4.specs import (
     EXERCISES,
@@ -36,6 +37,8 @@ GRADIENTS_OF_SHARPNESS, GRADIENTS_OF_KINKS = 40, 25
 
 RESCUE_RATES = (0.05, 0.025, 0.0125, 0.00625)
 """Learning rates tried, largest first, for a stride of which most trials diverge."""
+RATES, CHOOSING_TRIALS = (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4), 5
+"""Learning rates of which a stride gets its own, and how many trials of each choose it."""
 
 
 def cost(spec: Spec) -> float:
@@ -66,6 +69,40 @@ def sweep(trials: Sequence[TextCNNSpec], *, rescue: bool = True) -> Study:
         return [*trials, *(spec for setting in settings for spec in _rescue(setting, made))]
 
     return wanted
+
+
+def controls(trials: Sequence[TextCNNSpec]) -> Study:
+    """What a sweep of these trials is to be seen beside: each stride at its own best learning rate, and permuted there.
+
+    The rate is chosen by trials of other numbers on held-out training questions, see :func:`best_rate`. Then, at most,
+    the homework's ten trials run at it, and each of them again with a permutation of its own. Strides that compute one
+    function are run as the first of them.
+    """
+    functions: dict[object, list[TextCNNSpec]] = {}
+    for setting in by_setting(trials):
+        functions.setdefault(text_function(setting[0].stride), setting)
+    return lambda made: [spec for setting in functions.values() for spec in _own_rate(setting, made)]
+
+
+def _own_rate(trials: Sequence[TextCNNSpec], made: Made) -> list[TextCNNSpec]:
+    """The controls of trials that are equal but for the trial, as far as their rate is chosen."""
+    choosing = [
+        trials[0].model_copy(update={"learning_rate": rate, "held_out": True, "trial": TRIALS + trial})
+        for rate in RATES
+        for trial in range(min(len(trials), CHOOSING_TRIALS))
+    ]
+    rate = best_rate(_ended(choosing, made) or [])
+    own = [spec.model_copy(update={"learning_rate": rate}) for spec in trials[:TRIALS] if rate is not None]
+    return [*choosing, *own, *(spec.model_copy(update={"permutation": spec.trial}) for spec in own)]
+
+
+def best_rate(tried: Sequence[TextCNNRecord]) -> float | None:
+    """The learning rate of the highest mean accuracy, the smaller of equals, of those at which no trial diverged."""
+    right: dict[float, list[int]] = {}
+    for run in sorted(tried, key=lambda run: run.spec.learning_rate):
+        right.setdefault(run.spec.learning_rate, []).append(-1 if run.correct is None else sum(run.correct))
+    trained = {rate: statistics.fmean(counts) for rate, counts in right.items() if min(counts) >= 0}
+    return max(trained, key=trained.__getitem__, default=None)
 
 
 def require_equal_trials(wanted: Sequence[TextCNNSpec], found: Sequence[TextCNNRecord]) -> None:
@@ -107,8 +144,14 @@ def _rescue(trials: Sequence[TextCNNSpec], made: Made) -> list[TextCNNSpec]:
 
 def _diverged(specs: Sequence[TextCNNSpec], made: Made) -> int | None:
     """How many of some trials diverged, or None while any is not made."""
-    records = [record for spec in specs if (record := made.get(spec)) is not None]
-    return sum(record.diverged for record in records) if len(records) == len(specs) else None
+    records = _ended(specs, made)
+    return None if records is None else sum(record.diverged for record in records)
+
+
+def _ended(specs: Sequence[TextCNNSpec], made: Made) -> list[TextCNNRecord] | None:
+    """The records of some trials, or None while any is not made."""
+    records = [record for spec in specs if isinstance(record := made.get(spec), TextCNNRecord)]
+    return records if len(records) == len(specs) else None
 
 
 LADDER_RATES = (0.04, 0.08, 0.16, 0.226, 0.32, 0.381, 0.453, 0.64)

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +12,12 @@ from hw4.errors import SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN, TextCNNEnsemble
 from hw4.records import TEXT_PACKAGES, Environment, QuestionIdentity, TextCNNRecord, environment
-from hw4.specs import TextCNNSpec
+from hw4.specs import HELD_OUT_EVERY, TextCNNSpec
 from hw4.specs import groups as groups  # noqa: PLC0414  the gate asks the sweep of any revision for them
 from hw4.training import chunks, train_ensemble
+
+ORDER = 3
+"""What a permutation's seed is for, beside the purposes of a run's seed."""
 
 
 def identity(questions: QuestionVectors) -> QuestionIdentity:
@@ -43,6 +47,7 @@ def train_trials(
     spec = specs[0]
     if spec.data != questions.name:
         raise SpecError(f"the run {spec.key} is about {spec.data}, but the data given is {questions.name}")
+    questions = as_seen(questions, spec)
     ensemble = TextCNNEnsemble.from_models([_build(each) for each in specs])
     first, _ = _evaluate(ensemble, questions.x_train, questions.y_train)
     train_ensemble(
@@ -62,6 +67,18 @@ def train_trials(
         _record(each, data, where, diverged=not (end <= start and math.isfinite(tested)), train_loss=end, right=right)
         for each, start, end, tested, right in zip(specs, first, last, test, correct.tolist(), strict=True)
     ]
+
+
+def as_seen(questions: QuestionVectors, spec: TextCNNSpec) -> QuestionVectors:
+    """The questions of a run: any that it holds out in the test's place, the vectors' numbers in its order."""
+    x, y = questions.x_train, questions.y_train
+    if spec.held_out:
+        out = torch.arange(len(x)) % HELD_OUT_EVERY == 0
+        questions = replace(questions, x_train=x[~out], y_train=y[~out], x_test=x[out], y_test=y[out])
+    if spec.permutation is not None:
+        order = torch.randperm(x.shape[-1], generator=seeded(spec.permutation, ORDER))
+        questions = replace(questions, x_train=questions.x_train[..., order], x_test=questions.x_test[..., order])
+    return questions
 
 
 def _build(spec: TextCNNSpec) -> TextCNN:

@@ -114,6 +114,25 @@ def test_a_sweep_ends_with_its_report_and_goes_on(
     assert hw4(monkeypatch, "report", "--out", "reports/embedded", "--anyway") == 0
 
 
+def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for data, asked, studies in (("grammar", None, 1), ("trec", None, 2), ("trec", False, 1), ("grammar", True, 2)):
+        specs = sweep_specs(data, strides=[5], trials=1)  # type: ignore[arg-type]
+        found, known = cli._sweep_studies(specs, Path("out"), rescue=True, controls=asked)
+        assert (len(found), len(known)) == (studies, 1 + 6 * (studies - 1))
+    command = [*SWEEP, "--processes", "1", "--out", "out"]
+    assert hw4(monkeypatch, *command) == 0
+    assert not Path("out/controls").exists()
+    assert hw4(monkeypatch, *command, "--controls") == 0
+    assert len(list(Path("out/controls").iterdir())) == 2 * (6 * 2 + 2 + 2)
+    said = capsys.readouterr().out
+    assert re.search(r"text CNN, stride 5, rate 0.0125, 2 trials: held-out accuracy 0\.\d", said)
+    assert len(re.findall(r"text CNN, stride 500, permuted, rate 0\.\d+, 2 trials: test accuracy 0\.\d", said)) == 1
+    assert hw4(monkeypatch, *command, "--controls") == 0
+    assert "36 of 36 runs were found on disk." in capsys.readouterr().out
+
+
 def test_strides_of_unequal_numbers_are_refused_before_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

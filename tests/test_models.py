@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from benchmarks.plain import PlainConvNet
 from hw4 import specs
-from hw4.geometry import conv_output_length, input_coverage, stride_for
+from hw4.geometry import TEXT_LENGTH, conv_output_length, input_coverage, stride_for, text_function
 from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
 
 VARIANTS = [(variant.norm, variant.downsample) for variant in specs.VARIANTS.values()]
@@ -221,6 +221,20 @@ def test_input_coverage_is_what_gradients_reach(stride: int, length: int) -> Non
         (gradient,) = torch.autograd.grad(model(x.requires_grad_())[:, 0].sum(), x)
         reached |= (gradient != 0).any(dim=0)[0]
     assert reached.nonzero().flatten().tolist() == input_coverage(stride, length=length)
+
+
+@pytest.mark.parametrize("first", [1, 2, 5, 10, 30, 47, 50, 94, 95, 96, 100, 500])
+def test_strides_are_one_function_exactly_where_equal_weights_give_equal_answers(first: int) -> None:
+    """Of equal weights alone: where the shapes differ the weights cannot be equal."""
+    (model,), x = text_models(first, 1), signals(20)
+    for second in (1, 2, 5, 10, 30, 47, 48, 50, 51, 94, 95, 96, 97, 100, 500):
+        other = TextCNN(second).double()
+        same = other.linear_in == model.linear_in
+        if same:
+            other.load_state_dict(model.state_dict())
+            same = torch.equal(model(x), other(x))
+        assert (text_function(first) == text_function(second)) == same, (first, second)
+    assert (text_function(first) == ((0,),)) == (first >= TEXT_LENGTH)
 
 
 def test_how_little_large_strides_read() -> None:

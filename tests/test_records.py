@@ -228,6 +228,17 @@ def test_a_trial_that_contradicts_itself_is_refused(changes: dict[str, Any], mes
         read_record(path, TextCNNRecord)
 
 
+def test_an_accuracy_is_of_the_questions_that_were_held_out(tmp_path: Path) -> None:
+    key = "grammar_textcnn-stride5_held-outTrue_trial0"
+    held_out = TEXT | {"key": key, "spec": TEXT["spec"] | {"held_out": True}, "correct": [True, False]}
+    path = tmp_path / f"{key}.json"
+    path.write_text(json.dumps(held_out | {"test_accuracy": 0.5}))
+    assert read_record(path, TextCNNRecord).test_accuracy == 0.5, "two of eight training questions are held out"
+    path.write_text(json.dumps(held_out | {"test_accuracy": 0.25}))
+    with pytest.raises(RecordError, match="the share of correct answers"):
+        read_record(path, TextCNNRecord)
+
+
 def test_the_processor_is_named_with_what_rounds_its_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     def named(contents: str) -> str:
         monkeypatch.setattr(Path, "read_text", lambda _: contents)

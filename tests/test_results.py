@@ -7,7 +7,7 @@ import pytest
 
 from hw4 import load_results
 from hw4.errors import RecordError
-from hw4.files import RECORDS
+from hw4.files import CONTROLS, RECORDS
 from hw4.records import ConvNetRecord, Store, TextCNNRecord
 from hw4.results import COLUMNS
 from hw4.specs import exercise_specs, sweep_specs
@@ -45,6 +45,19 @@ def test_a_lost_trial_has_a_row_and_no_accuracy(folder: Path) -> None:
     assert trials.diverged.tolist() == [False, True, False]
     assert trials.test_accuracy.isna().tolist() == [False, True, False]
     assert trials.stride.tolist() == [5, 5, 5]
+
+
+def test_controls_are_told_from_the_sweep(folder: Path) -> None:
+    store = Store(folder / CONTROLS, TextCNNRecord)
+    store.prepare()
+    for setting in ({"held_out": True}, {"permutation": 3}):
+        (spec,) = sweep_specs("grammar", strides=[5], trials=1, **setting)
+        store.save(make(spec, 0.5))
+    trials = load_results(folder).query("network == 'TextCNN'")
+    assert trials.folder.tolist() == ["records"] * 3 + ["controls"] * 2
+    assert trials.held_out.tolist() == [False] * 3 + [True, False]
+    assert trials.permutation.isna().tolist() == [True] * 4 + [False]
+    assert trials.permutation.tolist()[-1] == 3
 
 
 def test_the_table_survives_csv(folder: Path) -> None:

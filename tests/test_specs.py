@@ -78,8 +78,17 @@ def test_what_a_key_leaves_out_is_the_homeworks_and_stays_so() -> None:
         "seed": 0,
     }
     assert ConvNetSpec.build(data="digits").subset == 1
-    text = {"stride": 5, "trial": 0, "learning_rate": 0.1, "momentum": 0.8, "batch_size": 32, "epochs": 50}
-    assert TextCNNSpec(data="trec", stride=5).model_dump() == {"data": "trec", **text}
+    assert TextCNNSpec(data="trec", stride=5).model_dump() == {
+        "data": "trec",
+        "stride": 5,
+        "trial": 0,
+        "learning_rate": 0.1,
+        "momentum": 0.8,
+        "batch_size": 32,
+        "epochs": 50,
+        "held_out": False,
+        "permutation": None,
+    }
     assert (SEEDS, VIEWS, BISECTIONS, AUDIT_SEEDS, NOTEBOOK_SEEDS) == (5, 3, 3, 3, 10)
     assert LADDER_RATES == (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
 
@@ -108,6 +117,7 @@ def test_the_least_and_the_most_that_make_sense_are_taken() -> None:
     with pytest.raises(SpecError, match=r"curvature_passes.* is -1"):
         ConvNetSpec.build(data="digits", curvature_passes=(0, -1))
     least = {"stride": 1, "trial": 0, "learning_rate": 0.5, "momentum": 0.0, "batch_size": 1, "epochs": 1}
+    least |= {"held_out": True, "permutation": 0}
     assert TextCNNSpec.model_validate({"data": "trec", **least}).model_dump() == {"data": "trec", **least}
     for data, whole in (("digits", 1_347), ("fashion-mnist", 60_000)):
         assert ConvNetSpec.build(data=data, subset=1, batch_size=whole).batch_size == whole  # type: ignore[arg-type]
@@ -175,6 +185,8 @@ def test_the_homeworks_sixty_models() -> None:
     assert specs[0].key == "trec_textcnn-stride1_trial0"
     odd = TextCNNSpec(data="grammar", stride=3, learning_rate=0.5, momentum=0.0, batch_size=8, epochs=2, trial=7)
     assert odd.key == "grammar_textcnn-stride3_lr0.5_momentum0.0_batch8_epochs2_trial7"
+    (control,) = sweep_specs("trec", strides=[5], trials=1, held_out=True, permutation=0)
+    assert control.key == "trec_textcnn-stride5_held-outTrue_permutation0_trial0"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +203,7 @@ def test_the_homeworks_sixty_models() -> None:
         ({"batch_size": 0}, "batch_size is 0"),
         ({"epochs": 0}, "epochs is 0"),
         ({"epochs": "3"}, "epochs is '3'"),
+        ({"permutation": -1}, "permutation is -1"),
         ({"learning_rate": float("inf")}, "learning_rate is inf"),
     ],
 )

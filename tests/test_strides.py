@@ -3,6 +3,7 @@
 import itertools
 import random
 import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,14 +12,15 @@ import pytest
 from matplotlib.text import Annotation
 
 from hw4.errors import RecordError
-from hw4.geometry import TEXT_LENGTH, pooling_windows
 from hw4.records import QuestionIdentity, TextCNNRecord, environment
 from hw4.report import strides
 from hw4.report.entry import Table
 from hw4.report.page import Report
-from hw4.report.strides import Bar, Sweep, _compare, _matrices, _one_function, chart, chart_alt_text, entries
-from hw4.specs import HOMEWORK_VECTORS, TextCNNSpec, sweep_specs
-from hw4.stats import compare_crossed, holm
+from hw4.report.strides import Sweep, _compare, _matrices, chart, chart_alt_text, entries
+from hw4.report.words import show
+from hw4.specs import HELD_OUT_EVERY, HOMEWORK_VECTORS, TextCNNSpec, sweep_specs
+from hw4.stats import compare_crossed, holm, mean_interval
+from hw4.studies import Spec, controls
 
 N_TEST = 100
 DATA = QuestionIdentity(
@@ -38,9 +40,9 @@ HERE = environment(threads=1, dtype="float32")
 
 def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) -> TextCNNRecord:
     """A record with about this share of right answers, or a diverged one."""
-    right = None
+    right, asked = None, data.n_train // HELD_OUT_EVERY if spec.held_out else N_TEST
     if share is not None:
-        right = (np.random.default_rng([spec.trial, int(share * 1e6)]).random(N_TEST) < share).tolist()
+        right = (np.random.default_rng([spec.trial, int(share * 1e6)]).random(asked) < share).tolist()
     return TextCNNRecord(
         key=spec.key,
         spec=spec,
@@ -49,7 +51,7 @@ def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) 
         data=data,
         environment=HERE,
         correct=right,
-        test_accuracy=None if right is None else sum(right) / N_TEST,
+        test_accuracy=None if right is None else sum(right) / asked,
         train_loss=None,
         diverged=right is None,
     )
@@ -84,13 +86,13 @@ class Summary(NamedTuple):
     caption: str
 
 
-def summaries(records: list[TextCNNRecord]) -> list[Summary]:
-    found = [(sweep, _compare(sweep.bars)) for sweep in strides.sweeps(records)]
+def summaries(records: list[TextCNNRecord], beside: Sequence[TextCNNRecord] = ()) -> list[Summary]:
+    found = [(sweep, _compare(sweep.bars)) for sweep in strides.sweeps(records, beside)]
     return [Summary(s, strides.tables(s, pairs), strides.answer(s, pairs), strides.caption(s)) for s, pairs in found]
 
 
-def summary_of(records: list[TextCNNRecord]) -> Summary:
-    (summary,) = summaries(records)
+def summary_of(records: list[TextCNNRecord], beside: Sequence[TextCNNRecord] = ()) -> Summary:
+    (summary,) = summaries(records, beside)
     return summary
 
 
@@ -208,8 +210,15 @@ def check_pairs(summary: Summary, kept: set[int]) -> None:
     by_stride = {bar.stride: bar for bar in summary.sweep.bars}
     rows = {row[0]: row for row in summary.tables[1][2]}
     assert len(rows) == 15
-    family = [pair for pair in itertools.combinations(sorted(kept), 2) if pair != (100, 500)]
-    for name in rows.keys() - {f"{a} against {b}" for a, b in [*family, (100, 500)]}:
+    family = list(itertools.combinations(sorted(kept - ({500} if 100 in kept else set())), 2))
+    again = [(stride, 500) for stride in (1, 5, 10, 30) if {stride, 100, 500} <= kept]
+    for stride, _ in again:
+        assert rows[f"{stride} against 500"][1:] == ("-", "-", f"the functions of {stride} against 100")
+    if {100, 500} <= kept:
+        assert rows["100 against 500"][1:] == ("-", "-", "one function: the control")
+    for name in rows.keys() - {
+        f"{a} against {b}" for a, b in [*family, *again, *([(100, 500)] * ({100, 500} <= kept))]
+    }:
         assert re.fullmatch(r"not compared: \d+ of \d+ trials of stride .* diverged", rows[name][3])
     matrices = [_matrices(by_stride[first], by_stride[second]) for first, second in family]
     adjusted = holm([compare_crossed(*both).p_value for both in matrices if both is not None])
@@ -221,6 +230,7 @@ def check_pairs(summary: Summary, kept: set[int]) -> None:
     assert len(verdicts) == bool(family)
     for verdict in verdicts:
         assert verdict.startswith(f"Of {len(family)} pair")
+        assert ("each two functions once" in verdict) == bool(again)
         above = {int(stride) for pair in re.findall(r"(\d+) above (\d+)", verdict) for stride in pair}
         assert above <= kept
 
@@ -336,13 +346,142 @@ def test_other_vectors_than_the_homeworks_are_said_aloud() -> None:
         assert (aloud in summary.caption) == (aloud in " ".join(summary.answer)) == said
 
 
-def test_strides_are_one_function_exactly_where_they_read_the_same_windows() -> None:
-    def windows(stride: int) -> list[list[int]]:
-        return [[position * stride for position in window] for window in pooling_windows(TEXT_LENGTH, stride)]
+BEST = {1: 0.0125, 5: 0.05, 10: 0.4, 100: 0.2}
+"""Own rates of four functions, the smallest and the largest tried among them."""
+REACHED = {1: 0.8, 5: 0.55, 10: 0.40, 100: 0.40}
 
-    for first, second in itertools.combinations((1, 2, 3, 10, 30, 50, 95, 96, 100, 500), 2):
-        one = len(_one_function([Bar(first, 0.1, ()), Bar(second, 0.1, ())])) == 2
-        assert one == (windows(first) == windows(second)), (first, second)
+
+def usual(spec: TextCNNSpec) -> float | None:
+    """What a control's trial reaches: on held-out questions most at its stride's best rate; less when permuted."""
+    if spec.held_out:
+        return 0.9 if spec.learning_rate == BEST[spec.stride] else 0.1
+    return REACHED[spec.stride] - 0.3 * (spec.permutation is not None and spec.stride in {5, 1})
+
+
+def controlled(share: Callable[[TextCNNSpec], float | None] = usual, trials: int = 10) -> list[TextCNNRecord]:
+    """All controls of a sweep over four functions, of which the last has two strides, in no order."""
+    study, made = controls(sweep_specs("grammar", strides=[1, 5, 10, 100, 500], trials=trials)), dict[Spec, Any]()
+    while new := [spec for spec in study(made) if isinstance(spec, TextCNNSpec) and spec not in made]:
+        made |= {spec: make(spec, share(spec)) for spec in new}
+    found = [record for record in made.values() if isinstance(record, TextCNNRecord)]
+    random.Random(0).shuffle(found)
+    return found
+
+
+def own_trials(records: Sequence[TextCNNRecord], stride: int, *, permuted: bool = False) -> list[list[bool]]:
+    """Right answers at a stride's own rate, trial by trial."""
+    wanted = (stride, BEST[stride], False, permuted)
+    found = {
+        record.trial: record.correct
+        for record in records
+        if (record.stride, (spec := record.spec).learning_rate, spec.held_out, spec.permutation is not None) == wanted
+    }
+    return [found[trial] or [] for trial in sorted(found)]
+
+
+def test_each_stride_stands_at_its_own_best_rate() -> None:
+    beside = controlled()
+    summary = summary_of(whole(10), beside)
+    tables = {caption: rows for caption, _, rows in summary.tables}
+    rows = tables["Each stride at its own best learning rate"]
+    assert [(row[0], row[1]) for row in rows] == [
+        ("1", "0.0125, the smallest tried"),
+        ("5", "0.05"),
+        ("10", "0.4, the largest tried"),
+        ("100 and 500", "0.2"),
+    ]
+    for row, stride in zip(rows, BEST, strict=True):
+        assert row[3] == show(mean_interval([sum(right) / N_TEST for right in own_trials(beside, stride)]))
+        assert row[2].startswith("0.9") or row[2].startswith("0.8"), "the held-out accuracy of those that chose"
+        assert row[4] == "0 of 10"
+    pairs = list(itertools.combinations(BEST, 2))
+    adjusted = holm([compare_crossed(*(np.array(own_trials(beside, s)) for s in pair)).p_value for pair in pairs])
+    for (first, second), p, row in zip(
+        pairs, adjusted, tables["Pairs of strides at their own best rates"], strict=True
+    ):
+        assert (row[0], row[2]) == (f"{first} against {second}", f"{p:.3f}" if p >= 0.001 else "below 0.001")
+    text = "\n".join(summary.answer)
+    assert re.search(r"Stride 1 is the most accurate at its own best learning rate, 0\.\d+ \[.*\] in the mean\.", text)
+    assert "for 5 other trials on 40 training questions that were held out" in text
+    assert "The best rate of stride 1 is the smallest that was tried: a smaller one may be better still" in text
+    assert "The best rate of stride 10 is the largest that was tried: a larger one may be better still" in text
+    assert re.search(
+        r"Of 6 pairs of strides at their own best rates, compared .*, 5 differ .* 1 is not decided\.", text
+    )
+    assert chart_alt_text(summary.sweep) == chart_alt_text(summary_of(whole(10)).sweep), "the chart is the homework's"
+
+
+def test_other_orders_are_compared_with_the_same_trials_as_they_are() -> None:
+    beside = controlled()
+    summary = summary_of(whole(10), beside)
+    (rows,) = (
+        rows for caption, _, rows in summary.tables if caption.startswith("The vector's numbers in other orders")
+    )
+    found = [
+        compare_crossed(*(np.array(own_trials(beside, stride, permuted=which)) for which in (True, False)))
+        for stride in BEST
+    ]
+    adjusted = holm([each.p_value for each in found])
+    for row, each, p in zip(rows, found, adjusted, strict=True):
+        assert row[2].startswith(f"{each.difference.estimate:+.3f} [")
+        assert row[3] == (f"{p:.3f}" if p >= 0.001 else "below 0.001")
+    assert [(row[0], row[1], row[4]) for row in rows] == [
+        ("1", "96 of 96", "lower"),
+        ("5", "32 of 96", "lower"),
+        ("10", "5 of 96", "not decided"),
+        ("100 and 500", "2 of 96", "not decided"),
+    ]
+    said = next(sentence for sentence in summary.answer if "drawn anew for each of 10 trials" in sentence)
+    assert re.search(r"stride 1 -0\.\d+ \[.*\] \(lower, p below 0\.001\); stride 5 .*Holm over 4 comparisons\.$", said)
+    assert "Stride 1 reads every number in any order, so there the change is" in summary.answer[-1]
+    without = [record for record in beside if record.stride > 1]
+    assert summary_of(whole(10), without).answer[-1] == "Another order also changes which numbers are read."
+
+
+def test_controls_that_lost_trials_are_said_and_not_compared() -> None:
+    def one_lost(spec: TextCNNSpec) -> float | None:
+        lost = (spec.stride == 1 and spec.permutation == 3) or (
+            spec.stride == 5 and not spec.held_out and not spec.trial
+        )
+        return None if lost or (spec.stride == 10 and spec.held_out) else usual(spec)
+
+    summary = summary_of(whole(10), controlled(one_lost))
+    own, pairs, orders = (rows for _, _, rows in summary.tables[2:])
+    assert [(row[0], row[-1]) for row in own] == [("1", "0 of 10"), ("5", "1 of 10"), ("100 and 500", "0 of 10")]
+    lost = {name: f"not compared: 1 of 10 trials of stride {name[-1]} diverged" for name in ("stride 1", "stride 5")}
+    assert [row[-1] for row in pairs] == [lost["stride 5"], "higher", lost["stride 5"]]
+    assert [row[-1] for row in orders] == [lost["stride 1"], lost["stride 5"], "not decided"]
+    text = "\n".join(summary.answer)
+    assert "Stride 10 has no best rate: at none of those tried did every trial train." in text
+    assert "Stride 1 is the most accurate of the strides at which every trial trained at its own best" in text
+    assert "Holm over 1 comparison." in text
+
+
+def test_controls_of_one_trial_decide_nothing() -> None:
+    summary = summary_of(whole(1), controlled(trials=1))
+    assert [caption for caption, _, _ in summary.tables] == ["", "Each stride at its own best learning rate"]
+    text = "\n".join(summary.answer)
+    assert "In one trial each, stride 1 comes out highest at its own best learning rate" in text
+    assert "for 1 other trial on 40" in text
+    assert not re.search(r"\[|decided|reliabl|Holm", text)
+
+
+def test_controls_go_with_the_first_sweep_of_their_protocol_and_are_whole_or_refused() -> None:
+    beside = controlled()
+    found = summaries([*whole(10), *whole(10, learning_rate=0.2), *whole(10, momentum=0.5)], beside)
+    assert [len(each.sweep.beside) for each in found] == [len(beside), 0, 0]
+    assert len(entries(whole(10), beside)) == 1
+    (entry,) = entries(whole(10), beside)
+    assert len(entry.environments) == 60 + len(beside)
+    assert entry.rerun == "hw4 sweep --data embedded --controls --fresh"
+    for gone in range(0, len(beside), 7):
+        left = [*beside[:gone], *beside[gone + 1 :]]
+        with pytest.raises(RecordError, match=r"the sweep's controls are incomplete: grammar_textcnn-.* are not there"):
+            entries(whole(10), left)
+    assert "Drawn although the sweep's controls are incomplete" in entries(whole(10), left, anyway=True)[0].answer[0]
+    other = beside[0].model_copy(update={"data": DATA.model_copy(update={"checksum": "1" * 64})})
+    with pytest.raises(RecordError, match="come from 2 data sets"):
+        entries(whole(10), [other, *beside[1:]])
 
 
 def test_crossed_comparisons_seldom_err_and_find_what_is_there() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
-from hw4.studies import Spec, cost, grid, ladder, stable_bracket, sweep
+from hw4.studies import RATES, Spec, best_rate, controls, cost, grid, ladder, stable_bracket, sweep
 from tests.factory import make_record, make_row
 from tests.test_strides import make
 
@@ -85,6 +85,56 @@ def test_smaller_rates_are_tried_for_a_stride_of_which_most_trials_diverge() -> 
     at_a_rescue_rate = sweep_specs("grammar", strides=[5], trials=12, learning_rate=0.05)
     assert rates_wanted(at_a_rescue_rate, {0.05: 12}) == [0.05] * 12 + [0.025] * 10, "ten of each are enough"
     assert rates_wanted(sweep_specs("grammar", strides=[1, 5], trials=1), {0.1: 1}) == [0.1, 0.1, 0.05, 0.05]
+
+
+def controls_of(trials: Sequence[TextCNNSpec], share: Mapping[float, float | None]) -> list[TextCNNSpec]:
+    """All that the controls of a sweep want, whose held-out accuracies are these by rate."""
+    study, made = controls(trials), Made()
+    while new := [spec for spec in study(made) if spec not in made]:
+        made |= dict.fromkeys(new)
+        assert set(study(made)) == set(made), "they wait for what is being made"
+        for spec in new:
+            assert isinstance(spec, TextCNNSpec)
+            made[spec] = make(spec, share[spec.learning_rate] if spec.held_out else None)
+    return [spec for spec in study(made) if isinstance(spec, TextCNNSpec)]
+
+
+def test_a_strides_own_rate_is_chosen_by_other_trials_on_held_out_questions() -> None:
+    trials = sweep_specs("grammar", strides=[5], trials=12, learning_rate=0.3, momentum=0.5)
+    wanted = controls_of(trials, {**dict.fromkeys(RATES, 0.3), 0.2: 0.6, 0.4: None})
+    choosing = [(rate, trial) for rate in (0.0125, 0.025, 0.05, 0.1, 0.2, 0.4) for trial in range(10, 15)]
+    assert [(spec.learning_rate, spec.trial) for spec in wanted[:30]] == choosing
+    assert all(spec.held_out and spec.permutation is None for spec in wanted[:30])
+    assert {spec.learning_rate for spec in wanted[30:]} == {0.2}, "at the rate that was chosen"
+    assert not any(spec.held_out for spec in wanted[30:])
+    assert [(spec.trial, spec.permutation) for spec in wanted[30:]] == [
+        *((trial, None) for trial in range(10)),
+        *((trial, trial) for trial in range(10)),
+    ]
+    assert {(spec.stride, spec.momentum) for spec in wanted} == {(5, 0.5)}
+    few = controls_of(trials[:2], dict.fromkeys(RATES, 0.5))
+    assert [spec.trial for spec in few] == [10, 11] * 6 + [0, 1] * 2
+    assert controls_of(trials, dict.fromkeys(RATES)) == wanted[:30], "no rate trains"
+
+
+def test_one_function_is_controlled_once() -> None:
+    both = controls_of(sweep_specs("grammar", strides=[500, 5, 100], trials=1), dict.fromkeys(RATES, 0.5))
+    assert [spec.stride for spec in both] == [500] * 8 + [5] * 8
+    assert controls([])({}) == []
+
+
+def test_the_best_rate_is_the_smaller_of_equals_at_which_every_trial_trains() -> None:
+    def runs(shares: Mapping[float, Sequence[float | None]]) -> list[TextCNNRecord]:
+        return [
+            make(TextCNNSpec(data="grammar", stride=5, trial=7, learning_rate=rate), share)
+            for rate, each in shares.items()
+            for share in each
+        ]
+
+    assert best_rate(runs({0.2: [0.5, 0.5], 0.1: [0.5, 0.5], 0.05: [0.2, 0.7]})) == 0.1
+    assert best_rate(runs({0.2: [0.9, None], 0.1: [0.3, 0.4], 0.05: [0.2, 0.3]})) == 0.1
+    assert best_rate(runs({0.1: [0.0], 0.2: [None]})) == 0.1, "none right is a result"
+    assert best_rate(runs({0.1: [None]})) is best_rate([]) is None
 
 
 @pytest.mark.parametrize(

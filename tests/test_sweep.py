@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ from hw4.records import Store, TextCNNRecord
 from hw4.runs import Record, make_all
 from hw4.specs import TextCNNSpec, sweep_specs
 from hw4.studies import RESCUE_RATES, Study, sweep
-from hw4.sweep import identity, train_trials
+from hw4.sweep import as_seen, identity, train_trials
 from tests.test_strides import summaries
 
 
@@ -70,6 +71,43 @@ def test_a_diverged_trial_has_no_accuracy(questions: QuestionVectors) -> None:
     assert record.diverged
     assert record.test_accuracy is None
     assert record.correct is None
+
+
+def test_what_is_held_out_is_every_fifth_training_question_and_no_test_question(questions: QuestionVectors) -> None:
+    (spec,) = sweep_specs("grammar", strides=[5], trials=1, epochs=3, held_out=True)
+    kept = [index for index in range(len(questions.x_train)) if index % 5]
+    x_test, y_test = questions.x_train[::5], questions.y_train[::5]
+    x_train, y_train = questions.x_train[kept], questions.y_train[kept]
+    by_index = replace(questions, x_train=x_train, y_train=y_train, x_test=x_test, y_test=y_test)
+    seen = as_seen(questions, spec)
+    for name in ("x_train", "y_train", "x_test", "y_test"):
+        assert torch.equal(getattr(seen, name), getattr(by_index, name)), name
+    (record,) = train_trials([spec], questions, identity(questions))
+    plain = spec.model_copy(update={"held_out": False})
+    data = identity(questions).model_copy(update={"n_train": len(kept), "n_test": len(x_test)})
+    (by_hand,) = train_trials([plain], by_index, data)
+    assert (record.correct, record.train_loss) == (by_hand.correct, by_hand.train_loss)
+    assert record.data == identity(questions), "they are a run of the whole set"
+    assert as_seen(questions, plain) is questions
+
+
+def test_a_permutation_is_one_order_for_all_questions_trials_and_strides(questions: QuestionVectors) -> None:
+    (spec,) = sweep_specs("grammar", strides=[1], trials=1, epochs=1, learning_rate=0.01, permutation=3)
+    positions = torch.arange(96.0).expand(2, 1, 96)
+    counted = replace(questions, x_train=positions, x_test=positions)
+    (order,) = as_seen(counted, spec).x_train[0].long()
+    assert order.sort().values.tolist() == list(range(96))
+    assert (order == torch.arange(96)).sum() < 10, "next to nothing stays where it was"
+    for other in ({"stride": 5}, {"trial": 4}):
+        seen = as_seen(counted, spec.model_copy(update=other))
+        assert all((part == order).all() for part in (seen.x_train, seen.x_test))
+    assert not (as_seen(counted, spec.model_copy(update={"permutation": 4})).x_train == order).all()
+    by_hand = replace(questions, x_train=questions.x_train[..., order], x_test=questions.x_test[..., order])
+    (record,), (expected,) = (
+        train_trials([each], which, identity(questions))
+        for each, which in ((spec, questions), (spec.model_copy(update={"permutation": None}), by_hand))
+    )
+    assert (record.correct, record.train_loss) == (expected.correct, expected.train_loss)
 
 
 def in_folder(folder: Path, specs: Sequence[TextCNNSpec]) -> list[tuple[Path, Study]]:

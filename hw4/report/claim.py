@@ -40,8 +40,7 @@ from hw4.claim import (
     step,
 )
 from hw4.errors import RecordError
-from hw4.files import CONTROLS as CONTROLS_FOLDER
-from hw4.files import LADDER, LANDSCAPES
+from hw4.files import CLAIM_CONTROLS, LADDER, LANDSCAPES
 from hw4.records import ConvNetRecord, Store
 from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words, images_words, require_unmixed
@@ -500,7 +499,7 @@ def _draw_controls(ax: Axes, claim: Claim) -> None:
 
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:
     """The report's parts on a folder's ladder, landscapes and controls."""
-    return entries(*(Store(folder / part, ConvNetRecord).load_all() for part in (LADDER, LANDSCAPES, CONTROLS_FOLDER)))
+    return entries(*(Store(folder / part, ConvNetRecord).load_all() for part in (LADDER, LANDSCAPES, CLAIM_CONTROLS)))
 
 
 def entries(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> list[Entry]:

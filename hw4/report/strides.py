@@ -12,15 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hw4.errors import RecordError
-from hw4.files import RECORDS
-from hw4.geometry import TEXT_LENGTH, input_coverage
-from hw4.records import QuestionIdentity, Store, TextCNNRecord
+from hw4.files import CONTROLS, RECORDS
+from hw4.geometry import TEXT_LENGTH, input_coverage, text_function
+from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
 from hw4.report.drawing import DPI, error_bar
 from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, mixed
 from hw4.report.words import bounded, plural, show
-from hw4.specs import HOMEWORK_VECTORS, STRIDES, TRIALS
+from hw4.specs import HELD_OUT_EVERY, HOMEWORK_VECTORS, STRIDES, TRIALS, TextCNNSpec
 from hw4.stats import Interval, compare_crossed, holm, mean_interval
-from hw4.studies import RESCUE_RATES
+from hw4.studies import RATES, RESCUE_RATES, Spec, best_rate, controls
 
 LEVEL = 0.05
 NOT_THE_HOMEWORKS = "not the homework's vectors; 'hw4 fetch' brings those"
@@ -33,6 +33,8 @@ BARS_HEADER = (
     "lowest to highest",
     "diverged",
 )
+OWN_HEADER = ("stride", "its best rate", "held-out accuracy", "test accuracy", "diverged")
+PERMUTED_HEADER = ("stride", "inputs read", "permuted less not (95% interval of this one alone)", "Holm p", "verdict")
 PAIRS_HEADER = ("strides", "difference in accuracy (95% interval of this pair alone)", "Holm p", "verdict")
 
 
@@ -78,6 +80,11 @@ class Bar:
         """How many of the vector's numbers it reads."""
         return len(input_coverage(self.stride))
 
+    @property
+    def function(self) -> object:
+        """What it computes of its weights: some strides read the same windows and are one function."""
+        return text_function(self.stride)
+
 
 class Pair(NamedTuple):
     """Two strides, by how much the first is more accurate and Holm's p, or the reason why that is not said."""
@@ -101,27 +108,69 @@ class Pair(NamedTuple):
         name = f"{self.first} against {self.second}"
         if self.difference is None:
             return name, "-", "-", self.reason
-        verdict = "not decided" if self.order is None else "higher" if self.order[0] == self.first else "lower"
+        verdict = "not decided" if self.order is None else "higher" if self.difference.estimate > 0 else "lower"
         p = f"{self.p_value:.3f}" if self.p_value >= 0.001 else "below 0.001"
         return name, show(self.difference, sign=True), p, verdict
+
+
+class Own(NamedTuple):
+    """A function at its own best learning rate.
+
+    The trials that chose the rate on held-out questions, other trials at it on all of them, and the same permuted.
+    """
+
+    chosen: Bar
+    bar: Bar
+    permuted: Bar
+
+    @property
+    def end(self) -> str:
+        """At which end of the grid the rate lies, if at one: a better one may lie beyond."""
+        return {RATES[0]: "smallest", RATES[-1]: "largest"}.get(self.bar.learning_rate, "")
 
 
 class Sweep(NamedTuple):
     """One sweep as it is reported: ``bars`` ran at its learning rate, ``slower`` at smaller ones, for lost strides.
 
-    So many ``trials`` of each stride were asked for. ``suffix`` tells the sweep from others of the folder, in titles
-    and file names; it is empty for the homework's own settings and for a sweep that is alone.
+    So many ``trials`` of each stride were asked for, and ``beside`` are the controls. ``suffix`` tells the sweep from
+    others of the folder, in titles and file names; it is empty for the homework's own settings and for a sweep that is
+    alone.
     """
 
     bars: list[Bar]
     slower: list[Bar]
     trials: int
     suffix: str = ""
+    beside: Sequence[TextCNNRecord] = ()
 
     @property
     def records(self) -> list[TextCNNRecord]:
         """All records that it tells of."""
-        return [record for bar in (*self.bars, *self.slower) for record in bar.records]
+        return [*(record for bar in (*self.bars, *self.slower) for record in bar.records), *self.beside]
+
+    @property
+    def own(self) -> list[Own]:
+        """The controls by function, where there are all three kinds of trials at the rate that is best."""
+        found = []
+        for stride in dict.fromkeys(record.stride for record in self.beside):
+            here = [record for record in self.beside if record.stride == stride]
+            rate = best_rate([record for record in here if record.spec.held_out])
+            kinds: dict[tuple[bool, bool], list[TextCNNRecord]] = {
+                (True, False): [],
+                (False, False): [],
+                (False, True): [],
+            }
+            for record in here:
+                if record.spec.learning_rate == rate:
+                    kinds[record.spec.held_out, record.spec.permutation is not None].append(record)
+            if rate is not None and all(kinds.values()):
+                found.append(Own(*(Bar(stride, rate, tuple(records)) for records in kinds.values())))
+        return found
+
+    def named(self, stride: int) -> str:
+        """A stride, with all others of the sweep that compute its function."""
+        same = [bar.stride for bar in self.bars if bar.function == text_function(stride)]
+        return _listed(sorted({stride, *same}))
 
     @property
     def data(self) -> QuestionIdentity:
@@ -133,20 +182,32 @@ class Sweep(NamedTuple):
         return next((other for other in self.slower if other.stride == bar.stride and not other.diverged), None)
 
 
-def sweeps(records: Sequence[TextCNNRecord]) -> list[Sweep]:
-    """A folder's trials as one sweep for each protocol and learning rate, the homework's own first."""
-    protocols: dict[tuple[float, int, int], dict[tuple[int, float], list[TextCNNRecord]]] = {}
+def sweeps(records: Sequence[TextCNNRecord], beside: Sequence[TextCNNRecord] = ()) -> list[Sweep]:
+    """A folder's trials as one sweep for each protocol and learning rate, the homework's own first.
+
+    What stands ``beside``, the controls, goes with the first sweep of its protocol.
+    """
+    protocols: dict[object, dict[tuple[int, float], list[TextCNNRecord]]] = {}
     for record in sorted(records, key=lambda r: (r.stride, -r.spec.learning_rate, r.trial)):
-        spec = record.spec
-        protocol = protocols.setdefault((spec.momentum, spec.batch_size, spec.epochs), {})
-        protocol.setdefault((spec.stride, spec.learning_rate), []).append(record)
+        protocol = protocols.setdefault(_protocol(record), {})
+        protocol.setdefault((record.stride, record.spec.learning_rate), []).append(record)
     found = {
         # All that is not the homework's, as in the records' names between stride and trial.
         "_".join(sweep.records[0].key.split("_")[2:-1]): sweep
         for groups in protocols.values()
         for sweep in _of_protocol([Bar(*setting, tuple(group)) for setting, group in groups.items()])
     }
-    return [found[suffix]._replace(suffix=suffix if len(found) > 1 else "") for suffix in sorted(found)]
+    left, in_order = sorted(beside, key=lambda r: (r.stride, r.trial)), list[Sweep]()
+    for suffix in sorted(found):
+        mine = [record for record in left if _protocol(record) == _protocol(found[suffix].records[0])]
+        left = [record for record in left if record not in mine]
+        in_order.append(found[suffix]._replace(suffix=suffix if len(found) > 1 else "", beside=mine))
+    return in_order
+
+
+def _protocol(record: TextCNNRecord) -> tuple[float, int, int]:
+    spec = record.spec
+    return spec.momentum, spec.batch_size, spec.epochs
 
 
 def _of_protocol(bars: Sequence[Bar]) -> Iterator[Sweep]:
@@ -176,6 +237,23 @@ def _faults(sweep: Sweep) -> Iterator[str]:
                 f"the sweep is incomplete: stride {bar.stride} at learning rate {bar.learning_rate:g} lacks trial "
                 f"{absent[0]}{more}; 'hw4 sweep' makes what is missing"
             )
+    if lacking := _lacking(sweep.beside):
+        yield (
+            f"the sweep's controls are incomplete: {lacking[0].key} and perhaps more are not there; 'hw4 sweep "
+            f"--controls' makes what is missing"
+        )
+
+
+def _lacking(beside: Sequence[TextCNNRecord]) -> list[TextCNNSpec]:
+    """Controls that are wanted next beside those that are there."""
+    made: dict[Spec, ConvNetRecord | TextCNNRecord | None] = {record.spec: record for record in beside}
+    counts = [len({record.trial for record in beside if record.spec.held_out == which}) for which in (True, False)]
+    trials = [
+        record.spec.model_copy(update={"trial": trial, "held_out": False, "permutation": None})
+        for record in {record.stride: record for record in beside}.values()
+        for trial in range(max(counts))
+    ]
+    return [spec for spec in controls(trials)(made) if isinstance(spec, TextCNNSpec) and spec not in made]
 
 
 def caption(sweep: Sweep) -> str:
@@ -214,12 +292,32 @@ def tables(sweep: Sweep, pairs: Sequence[Pair]) -> list[Table]:
         for bar in (*sweep.bars, *sweep.slower)
     ]
     of_pairs: Table = ("Pairs of strides", PAIRS_HEADER, [pair.row for pair in pairs])
-    return [("", BARS_HEADER, rows), *([of_pairs] if pairs else [])]
+    return [("", BARS_HEADER, rows), *([of_pairs] if pairs else []), *_own_tables(sweep)]
 
 
-def _one_function(bars: Sequence[Bar]) -> list[Bar]:
-    """The bars of one and the same function: such strides leave one position, the first, whatever their size."""
-    return [bar for bar in bars if bar.stride >= TEXT_LENGTH]
+def _own_tables(sweep: Sweep) -> Iterator[Table]:
+    """What each stride reaches at its own best rate, its pairs there, and what other orders of the numbers change."""
+    if not sweep.own:
+        return
+    rows = [
+        (
+            sweep.named(own.bar.stride),
+            f"{own.bar.learning_rate:g}{own.end and f', the {own.end} tried'}",
+            show(own.chosen.mean),
+            show(own.bar.mean),
+            own.bar.lost,
+        )
+        for own in sweep.own
+    ]
+    yield "Each stride at its own best learning rate", OWN_HEADER, rows
+    if pairs := _compare([own.bar for own in sweep.own]):
+        yield "Pairs of strides at their own best rates", PAIRS_HEADER, [pair.row for pair in pairs]
+    if permuted := _permuted(sweep.own):
+        cells = [
+            (sweep.named(own.bar.stride), f"{own.bar.reads} of {TEXT_LENGTH}", *pair.row[1:])
+            for own, pair in zip(sweep.own, permuted, strict=True)
+        ]
+        yield "The vector's numbers in other orders, at the same rates", PERMUTED_HEADER, cells
 
 
 def _matrices(first: Bar, second: Bar, *, independent: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
@@ -252,26 +350,45 @@ def _difference(matrices: tuple[np.ndarray, np.ndarray]) -> tuple[Interval, floa
 def _compare(bars: Sequence[Bar]) -> list[Pair]:
     """Every two strides, paired per trial and per question, with Holm's correction over all that can be compared.
 
-    A stride that lost trials is not compared: its survivors are a selected sample. Nothing is when each has one trial.
+    A stride that lost trials is not compared: its survivors are a selected sample. Two functions are compared once,
+    however many strides compute them. Nothing is when each stride has one trial.
     """
-    if max(len(bar.records) for bar in bars) < 2:
-        return []
-    found = []
+    found, compared = list[Pair](), dict[object, Pair]()
     for first, second in combinations(bars, 2):
-        matrices, pair = _matrices(first, second), Pair(first.stride, second.stride)
-        lost = " and ".join(f"{bar.lost} trials of stride {bar.stride}" for bar in (first, second) if bar.diverged)
-        if lost:
-            pair = pair._replace(reason=f"not compared: {lost} diverged")
-        elif len(_one_function((first, second))) == 2:
-            pair = pair._replace(reason="one function: the control")
-        elif matrices is None:
-            pair = pair._replace(reason="not compared: fewer than two trials on the same questions")
-        else:
-            difference, p_value = _difference(matrices)
-            pair = pair._replace(difference=difference, p_value=p_value)
-        found.append(pair)
-    adjusted = iter(holm([pair.p_value for pair in found if pair.difference]))
-    return [pair._replace(p_value=next(adjusted)) if pair.difference else pair for pair in found]
+        pair, reason = _tested(first, second), ""
+        if pair.difference is not None and first.function == second.function:
+            reason = "one function: the control"
+        elif pair.difference is not None:
+            of = compared.setdefault(frozenset((first.function, second.function)), pair)
+            reason = "" if of is pair else f"the functions of {of.first} against {of.second}"
+        found.append(Pair(first.stride, second.stride, reason=reason) if reason else pair)
+    return _adjusted(found) if max(len(bar.records) for bar in bars) > 1 else []
+
+
+def _permuted(own: Sequence[Own]) -> list[Pair]:
+    """Each function's trials permuted against the same trials as they are, with Holm's correction over the functions.
+
+    A permutation goes with its trial, so the interval over trials speaks of other permutations too.
+    """
+    return _adjusted([_tested(each.permuted, each.bar) for each in own if len(each.bar.records) > 1])
+
+
+def _tested(first: Bar, second: Bar) -> Pair:
+    """Two bars with their difference and its p-value, or why they are not compared."""
+    matrices, pair = _matrices(first, second), Pair(first.stride, second.stride)
+    losses = dict.fromkeys(f"{bar.lost} trials of stride {bar.stride}" for bar in (first, second) if bar.diverged)
+    if losses:
+        return pair._replace(reason=f"not compared: {' and '.join(losses)} diverged")
+    if matrices is None:
+        return pair._replace(reason="not compared: fewer than two trials on the same questions")
+    difference, p_value = _difference(matrices)
+    return pair._replace(difference=difference, p_value=p_value)
+
+
+def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs with Holm's p-values over those that are compared."""
+    adjusted = iter(holm([pair.p_value for pair in pairs if pair.difference]))
+    return [pair._replace(p_value=next(adjusted)) if pair.difference else pair for pair in pairs]
 
 
 def answer(sweep: Sweep, pairs: Sequence[Pair]) -> list[str]:
@@ -281,18 +398,18 @@ def answer(sweep: Sweep, pairs: Sequence[Pair]) -> list[str]:
             f"Drawn although {fault.partition(';')[0]}: what follows may compare more than strides."
             for fault in _faults(sweep)
         ),
-        _headline(sweep, pairs),
+        _headline(sweep, pairs, f"at learning rate {sweep.bars[0].learning_rate:g}"),
         *_background(sweep),
         *(_loss(sweep, bar) for bar in sweep.bars if bar.diverged),
         *_verdicts(pairs),
         *_control(sweep.bars),
+        *_own_words(sweep),
     ]
 
 
-def _headline(sweep: Sweep, pairs: Sequence[Pair]) -> str:
+def _headline(sweep: Sweep, pairs: Sequence[Pair], where: str) -> str:
     """The most accurate of the strides at which every trial trained, as far as decided, and the rescued strides."""
     trained = [bar for bar in sweep.bars if not bar.diverged]
-    where = f"at learning rate {sweep.bars[0].learning_rate:g}"
     rescued = "".join(
         f"; stride {bar.stride}, of which {bar.lost} trials diverged there, trains at {stable.learning_rate:g} and "
         f"reaches {show(stable.mean)}"
@@ -303,9 +420,9 @@ def _headline(sweep: Sweep, pairs: Sequence[Pair]) -> str:
     if best is None:
         return f"At no stride did every trial train {where}{rescued}."
     whom = " of the strides at which every trial trained" if len(trained) < len(sweep.bars) else ""
-    others = [bar.stride for bar in trained if bar is not best and len(_one_function((bar, best))) < 2]
-    orders = [pair.order for pair in pairs]
-    undecided = [stride for stride in others if (best.stride, stride) not in orders]
+    others = {bar.function: bar.stride for bar in reversed(trained) if bar.function != best.function}
+    orders = [tuple(map(text_function, pair.order)) for pair in pairs if pair.order is not None]
+    undecided = sorted(stride for function, stride in others.items() if (best.function, function) not in orders)
     if not others:
         every = ", of which every trial trained," if whom else ""
         found = f"Stride {best.stride}{every} reaches a test accuracy of {show(best.mean)} {where}"
@@ -371,38 +488,93 @@ def _loss(sweep: Sweep, bar: Bar) -> str:
     return f"{words}. {found}"
 
 
-def _verdicts(pairs: Sequence[Pair]) -> Iterator[str]:
+def _verdicts(pairs: Sequence[Pair], where: str = "") -> Iterator[str]:
     """Which strides differ reliably, of those that can be compared."""
     tested = [pair for pair in pairs if pair.difference is not None]
     orders = [pair.order for pair in tested if pair.order is not None]
     found = ": " + "; ".join(f"{better} above {worse}" for better, worse in orders) if orders else ""
     rest = len(tested) - len(orders)
     undecided = f"; {rest} {'is' if rest == 1 else 'are'} not decided" if rest else ""
+    once = ", each two functions once" if any(pair.reason.startswith("the functions") for pair in pairs) else ""
     if tested:
         yield (
-            f"Of {plural(len(tested), 'pair')} of strides, compared trial by trial and question by question, "
-            f"{len(orders) or 'none'} differ{'s' if len(orders) < 2 else ''} reliably, allowing for the number of "
-            f"comparisons (Holm){found}{undecided}."
+            f"Of {plural(len(tested), 'pair')} of strides{where}{once}, compared trial by trial and question by "
+            f"question, {len(orders) or 'none'} differ{'s' if len(orders) < 2 else ''} reliably, allowing for the "
+            f"number of comparisons (Holm){found}{undecided}."
         )
 
 
 def _control(bars: Sequence[Bar]) -> Iterator[str]:
     """What strides that are one function show: noise, and at equal seeds not even that."""
-    same = _one_function(bars)
-    if len(same) < 2 or not same[0].accuracies:
+    functions: dict[object, list[Bar]] = {}
+    for bar in bars:
+        functions.setdefault(bar.function, []).append(bar)
+    for same in functions.values():
+        if len(same) < 2 or not same[0].accuracies:
+            continue
+        words = f"Strides {_listed([bar.stride for bar in same])} compute the same function"
+        matrices = _matrices(same[0], same[1], independent=True)
+        if matrices is not None:
+            noise, _ = _difference(matrices)
+            open_ = noise.compared_with(0) == "not decided"
+            words += (
+                f", so at independent seeds their difference measures noise alone: {show(noise, sign=True)}, which "
+                f"{'includes zero' if open_ else 'leaves out zero, as chance does once in 20'}"
+            )
+        answers = [[record.correct for record in bar.records] for bar in same]
+        alike = "the same" if all(each == answers[0] for each in answers) else "not the same"
+        yield f"{words}; at equal seeds their answers are {alike} on every question."
+
+
+def _own_words(sweep: Sweep) -> Iterator[str]:
+    """Which stride is best when each has its own best rate, how far the grid reaches, and what other orders change."""
+    for stride in dict.fromkeys(record.stride for record in sweep.beside):
+        if stride not in [own.bar.stride for own in sweep.own]:
+            yield f"Stride {sweep.named(stride)} has no best rate: at none of those tried did every trial train."
+    if not sweep.own:
         return
-    words = f"Strides {_listed([bar.stride for bar in same])} compute the same function"
-    matrices = _matrices(same[0], same[1], independent=True)
-    if matrices is not None:
-        noise, _ = _difference(matrices)
-        open_ = noise.compared_with(0) == "not decided"
-        words += (
-            f", so at independent seeds their difference measures noise alone: {show(noise, sign=True)}, which "
-            f"{'includes zero' if open_ else 'leaves out zero, as chance does once in 20'}"
-        )
-    answers = [[record.correct for record in bar.records] for bar in same]
-    alike = "the same" if all(each == answers[0] for each in answers) else "not the same"
-    yield f"{words}; at equal seeds their answers are {alike} on every question."
+    bars, where = [own.bar for own in sweep.own], "at its own best learning rate"
+    pairs, asked = _compare(bars), len(range(0, sweep.data.n_train, HELD_OUT_EVERY))
+    yield _headline(Sweep(bars, [], len(bars[0].records)), pairs, where)
+    yield (
+        f"Each rate is the best of {', '.join(f'{rate:g}' for rate in RATES)} for "
+        f"{plural(len(sweep.own[0].chosen.records), 'other trial')} on {asked:,} training questions that were held "
+        f"out; the test questions had no part in it."
+    )
+    for end, beyond in (("smallest", "smaller"), ("largest", "larger")):
+        if censored := [sweep.named(own.bar.stride) for own in sweep.own if own.end == end]:
+            many = "s" if len(censored) > 1 or "and" in censored[0] else ""
+            yield (
+                f"The best rate of stride{many} {', '.join(censored)} is the {end} that was tried: a {beyond} one may "
+                f"be better still (censored)."
+            )
+    yield from _verdicts(pairs, " at their own best rates")
+    yield from _order_words(sweep)
+
+
+def _order_words(sweep: Sweep) -> Iterator[str]:
+    """What the order of the vector's numbers is worth to each function."""
+    pairs = [pair for pair in _permuted(sweep.own) if pair.difference is not None]
+    if not pairs:
+        return
+    found = [
+        f"stride {sweep.named(pair.first)} {difference} ({verdict}, p {'' if p[0] == 'b' else '= '}{p})"
+        for pair in pairs
+        for _, difference, p, verdict in [pair.row]
+    ]
+    whole = [pair.first for pair in pairs if len(input_coverage(pair.first)) == TEXT_LENGTH]
+    yield (
+        f"The numbers of a vector have no order of their own. In another one, drawn anew for each of "
+        f"{len(sweep.own[0].bar.records)} trials, the test accuracy at the same rates changes by: {'; '.join(found)}; "
+        f"Holm over {plural(len(pairs), 'comparison')}."
+    )
+    elsewhere = "another order also changes which numbers are read."
+    yield (
+        f"Stride {_listed(whole)} reads every number in any order, so there the change is what a convolution's "
+        f"neighbours are worth; elsewhere {elsewhere}"
+        if whole
+        else elsewhere.capitalize()
+    )
 
 
 def chart(sweep: Sweep) -> Figure:
@@ -466,16 +638,19 @@ def chart_alt_text(sweep: Sweep) -> str:
 
 def load(folder: Path, anyway: bool = False) -> list[Entry]:
     """The report's parts on a folder's text CNNs."""
-    return entries(Store(folder / RECORDS, TextCNNRecord).load_all("*_textcnn-*.json"), anyway=anyway)
+    trials, beside = (Store(folder / kind, TextCNNRecord).load_all("*_textcnn-*.json") for kind in (RECORDS, CONTROLS))
+    return entries(trials, beside, anyway=anyway)
 
 
-def entries(records: Sequence[TextCNNRecord], *, anyway: bool = False) -> list[Entry]:
-    """The report's parts on these trials, one for each sweep.
+def entries(
+    records: Sequence[TextCNNRecord], beside: Sequence[TextCNNRecord] = (), *, anyway: bool = False
+) -> list[Entry]:
+    """The report's parts on these trials, one for each sweep, and on the controls ``beside`` them.
 
     Raises RecordError when trials are missing or the records of one sweep do not belong together; with ``anyway`` its
     part says so instead.
     """
-    found = sweeps(records)
+    found = sweeps(records, beside)
     fault = next((fault for sweep in found for fault in _faults(sweep)), None)
     if fault and not anyway:
         raise RecordError(f"{fault}, or draw the chart all the same with 'hw4 report --anyway'")
@@ -499,6 +674,7 @@ def _entry(sweep: Sweep) -> Entry:
             stride=([bar.stride for bar in sweep.bars], list(STRIDES)),
             trials=(max(len(bar.records) for bar in sweep.bars), TRIALS),
             **changed(sweep.records[0].spec, "epochs", "learning_rate", "momentum"),
+            controls=(bool(sweep.beside) and sweep.data.name == "grammar", False),
             fresh=(True, False),
         ),
         environments=[record.environment for record in sweep.records],
