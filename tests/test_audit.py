@@ -10,14 +10,14 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from hw4 import cli
-from hw4.audit import audit_run, notebook_standardise, notebook_texts
+from hw4.audit import audit_run, largest_pixels, notebook_layers, notebook_standardise, notebook_texts, plain_pass
 from hw4.data.images import Images, load_images
 from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
 from hw4.machine import ONE_THREAD
 from hw4.models import ConvNet
 from hw4.records import AuditRecord, read_record
 from hw4.report import audit
-from hw4.specs import ConvNetSpec
+from hw4.specs import ConvNetSpec, Downsample
 from hw4.training import train_pass
 
 
@@ -80,6 +80,32 @@ def test_the_notebooks_pixels_explode() -> None:
     assert notebook_standardise(train, test)[1].min() > 1e8
 
 
+def test_the_subsets_whose_pixels_explode_are_those_that_the_loader_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hw4.audit.SUBSETS", 3)
+    drawn = [load_images("digits", subset=0.1, rule=notebook_standardise, seed=seed) for seed in range(3)]
+    # Sums over images may go in another order where the images lie otherwise in memory: float32, and a std near 0.
+    assert largest_pixels("digits") == pytest.approx([float(each.x_test.abs().max()) for each in drawn], rel=1e-4)
+
+
+@pytest.mark.parametrize("downsample", ["pool", "stride"])
+def test_a_pass_in_plain_pytorch_is_the_pass_of_hw4(downsample: Downsample) -> None:
+    """The same weights after it, so that its seconds are those of the same work."""
+    spec = ConvNetSpec.build(data="digits", subset=0.1, downsample=downsample)
+    images, ours, plain = load_images("digits", subset=0.1), build_convnet(spec), notebook_layers(downsample)
+    plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
+    train_pass(
+        ours,
+        images.x_train,
+        images.y_train,
+        learning_rate=spec.learning_rate,
+        batch_size=spec.batch_size,
+        generator=seeded(spec.seed, BATCHES),
+    )
+    plain_pass(plain, spec, images)
+    for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)  # of steps near 1e-2, added up otherwise
+
+
 def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for variable in ONE_THREAD:
@@ -94,6 +120,10 @@ def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeyp
     folder = tmp_path / "reports" / "embedded"
     record = read_record(folder / "audit" / "audit.json", AuditRecord)
     assert {run.seed for run in record.runs} == {0, 1}
+    assert len(record.drawn) == 20
+    assert [(each.layers, each.variant, len(each.times)) for each in record.passes] == [
+        (layers, variant, 5) for layers in ("the notebook's", "hw4's") for variant in ("pool", "stride")
+    ]
     assert record.questions is None, "the embedded questions have no colon to cut at"
     for row in audit.rows(record):
         assert len(row) == len(audit.HEADER)
