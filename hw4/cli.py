@@ -38,6 +38,7 @@ from hw4.specs import (
     exercise_specs,
     ladder_specs,
     landscape_specs,
+    longer_specs,
     sweep_specs,
 )
 
@@ -91,6 +92,9 @@ Out = Annotated[
 Processes = Annotated[int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")]
 Rescue = Annotated[
     bool, typer.Option(help="Show at which smaller learning rate a stride trains whose trials mostly diverge.")
+]
+Longer = Annotated[
+    bool, typer.Option(help="Train the strided network for four times the passes too, to compare it at equal time.")
 ]
 Subset = Annotated[
     float | None,
@@ -278,6 +282,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     subset: Subset = None,
     directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
     noise_floor: NoiseFloor = True,
+    longer: Longer = True,
     rescue: Rescue = True,
     device: Device = "cpu",
     processes: Processes = None,
@@ -292,6 +297,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     trained = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size}
     nets = _networks(convnets, images, seeds, subset, directions=directions, noise_floor=noise_floor, **trained)
+    nets += longer_specs(convnets, nets) if longer else ()
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
     from hw4.studies import grid, sweep

@@ -70,7 +70,7 @@ def test_figures_hold_what_the_records_hold(exercise: str, seeds: int) -> None:
     canvas = figure(section)
     axes, (legend,) = canvas.axes, canvas.legends
     assert [text.get_text() for text in legend.get_texts()] == [label(arm) for arm in section.arms]
-    assert len(axes) == len(panels(section)) == {"smoothness": 3, "pooling": 4}[exercise]
+    assert len(axes) == len(panels(section)) == 4
     for ax, (panel, curve) in zip(axes, panels(section), strict=True):
         assert ax.get_title() == panel.title
         assert ax.get_xlabel().startswith("passes")
@@ -237,7 +237,7 @@ def test_the_page_is_true_whatever_was_asked(seeds: int, passes: int, lost: str)
                 assert not [sentence for sentence in answer(section) if ONE_SIDED.search(sentence)], answer(section)
                 assert seeds == 1 or "no difference between them is decided" in answer(section)[0]
             span = "over passes 3 to 4" if passes == 4 else f"after pass {passes}"
-            assert section.exercise == "pooling" or table(section)[0][3] == f"smoothness {span}"
+            assert section.exercise == "pooling" or table(section)[0][4] == f"smoothness {span}"
 
 
 @pytest.mark.parametrize("readings", [[make_reading(0.0, noise_floor=None)], [make_reading(5.0, noise_floor=4.0)], []])
@@ -248,7 +248,7 @@ def test_smoothness_without_a_usable_reading_is_said_not_computed(readings: list
     ]
     section, entry = smoothness_section(made), Report(exercises.entries(made)).entries[0]
     lacking = "not usable" if readings else "not measured"
-    assert [row[3] for row in table(section)[1]] == [lacking, lacking]
+    assert [row[4] for row in table(section)[1]] == [lacking, lacking]
     assert answer(section)[0] == f"Smoothness is {lacking} in both networks at any seed, so it cannot be compared."
     assert ("No reading can be told from rounding error" in " ".join(answer(section))) == bool(readings)
     require_true(entry, seeds=3)
@@ -317,12 +317,12 @@ def test_an_unusable_reading_is_not_plotted() -> None:
     drowned = [make_reading(5.0, noise_floor=4.0), make_reading(5.0)]
     rows = [row.model_copy(update={"readings": drowned}) if row.completed == 3 else row for row in made[0].rows]
     section = smoothness_section([make_record(made[0].spec, rows), *made[1:]])
-    (line, *_) = figure(section).axes[2].lines
+    (line, *_) = figure(section).axes[3].lines
     assert 3 not in np.asarray(line.get_xdata()).tolist()
     said = " ".join(answer(section))
     assert "Each value is the mean over 2 minibatch updates" in said
     assert re.search(r"1 of \d+ readings was too close to rounding error to be used", said)
-    assert table(section)[1][0][3].endswith(" (2 of 3 runs)")
+    assert table(section)[1][0][4].endswith(" (2 of 3 runs)")
     assert "n = 2 of 3" in answer(section)[0]
 
 

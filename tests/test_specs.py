@@ -23,6 +23,7 @@ from hw4.specs import (
     groups,
     ladder_specs,
     landscape_specs,
+    longer_specs,
     sweep_specs,
 )
 
@@ -136,6 +137,18 @@ def test_the_shared_network_is_listed_once() -> None:
     both = exercise_specs(["smoothness", "pooling"], seeds=3, data="digits")
     assert len(both) == len({spec.key for spec in both}) == 9
     assert {s.key for s in exercise_specs(["smoothness"], seeds=3, data="digits")} < {s.key for s in both}
+
+
+def test_the_strided_network_also_trains_for_four_times_the_passes() -> None:
+    """With pooling only, seed by seed from the same start, under keys of their own and without readings."""
+    short = exercise_specs(["smoothness", "pooling"], seeds=2, data="fashion-mnist")
+    longer = longer_specs(["smoothness", "pooling"], short)
+    assert [spec.key for spec in longer] == [
+        f"fashion-mnist_convnet-stride_passes40_directions0_seed{seed}" for seed in (0, 1)
+    ]
+    assert longer_specs(["smoothness"], short) == longer_specs(["pooling"], ()) == ()
+    (quick,) = longer_specs(["pooling"], exercise_specs(["pooling"], seeds=1, data="digits", passes=2))
+    assert (quick.variant, quick.passes, quick.learning_rate, quick.seed) == ("stride", 8, 0.04, 0)
 
 
 @pytest.mark.parametrize(
