@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from hw4.errors import RecordError
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
-from hw4.report.drawing import DPI, legend_below, over_passes, plain_log, style
+from hw4.report.drawing import DPI, legend_below, log_y, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, images_words, require_unmixed
 from hw4.report.words import (
     SETTLED_PASS,
@@ -624,14 +624,20 @@ def panels(section: Section) -> list[tuple[Measure, Curve]]:
 
 
 def figure(section: Section) -> Figure:
-    """Draw an exercise's panels, both architectures in each, over passes 0 (before training) to the last."""
+    """Draw an exercise's panels, both architectures in each, over passes 0 (before training) to the last.
+
+    Where one was trained for longer, train loss and test accuracy follow over the processor time of the training.
+    """
     drawn, last = panels(section), section.setting.passes
+    timed = [MEASURES[name] for name in ("train loss", "test accuracy")] if finished(section.longer) else []
     columns = len(drawn) if len(drawn) <= 3 else 2
-    rows = math.ceil(len(drawn) / columns)
+    rows = math.ceil((len(drawn) + len(timed)) / columns)
     canvas = Figure(figsize=(4.2 * columns, 3.6 * rows + 0.6), dpi=DPI, layout="constrained")
     axes = canvas.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for spare in axes[len(drawn) :]:
+    for spare in axes[len(drawn) + len(timed) :]:
         spare.set_axis_off()
+    for ax, measure in zip(axes[len(drawn) :], timed, strict=False):
+        _draw_over_time(ax, section, measure)
     for ax, (panel, curve) in zip(axes, drawn, strict=False):
         for arm in section.arms:
             _draw(ax, arm, panel, curve)
@@ -665,6 +671,28 @@ def _draw(ax: Axes, arm: Arm, panel: Measure, curve: Curve) -> None:
         if run.diverged and points:
             ax.plot(*zip(*points, strict=True), color=line["color"], linewidth=0.8, alpha=0.7)
             ax.plot(*points[-1], color=line["color"], marker="x", markersize=8)
+
+
+def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
+    """Draw the first arm and the second's longer runs over processor seconds, pass by pass: means, and every run."""
+    assert measure.curve is not None
+    for arm in filter(None, map(finished, (section.arms[0], section.longer))):
+        runs = list(arm.values())
+        curves = [[(seconds_until(run, row.completed), measure.curve(row)) for row in run.rows[1:]] for run in runs]
+        known = [[(x, y) for x, y in curve if y is not None] for curve in curves]
+        line = style(runs[0].spec.variant)
+        for curve in known:
+            ax.plot(*zip(*curve, strict=True), color=line["color"], linewidth=0.8, alpha=0.4)
+        if len({len(curve) for curve in known}) == 1:
+            means = [
+                [statistics.fmean(values) for values in zip(*points, strict=True)]
+                for points in zip(*known, strict=True)
+            ]
+            ax.plot(*zip(*means, strict=True), markersize=4, markevery=max(1, len(means) // 10), **line)
+    over_passes(ax, measure.title, measure.unit)
+    ax.set_xlabel(f"processor seconds of training ({label(section.arms[1])}: {passes(_most(section))})")
+    if measure.scale == "log":
+        log_y(ax)
 
 
 def _scale(ax: Axes, section: Section, panel: Measure, curve: Curve) -> None:
