@@ -33,6 +33,7 @@ from hw4.specs import (
     QuestionSet,
     TextCNNSpec,
     exercise_specs,
+    longer_specs,
     sweep_specs,
 )
 from hw4.studies import (
@@ -108,6 +109,9 @@ Controls = Annotated[
         help="Train text CNNs at each stride's own best rate, too, and with the vectors' numbers in other orders.  "
         "[default: with real data]",
     ),
+]
+Longer = Annotated[
+    bool, typer.Option(help="Train the strided network for four times the passes too, to compare it at equal time.")
 ]
 Subset = Annotated[
     float | None,
@@ -304,6 +308,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     subset: Subset = None,
     directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
     noise_floor: NoiseFloor = True,
+    longer: Longer = True,
     rescue: Rescue = True,
     controls: Controls = None,
     device: Device = "cpu",
@@ -319,6 +324,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     trained = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size}
     nets = _networks(convnets, images, seeds, subset, directions=directions, noise_floor=noise_floor, **trained)
+    nets += longer_specs(convnets, nets) if longer else ()
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]

@@ -434,10 +434,13 @@ class RepeatedRun(Scores):
     n_train: int
 
 
-class TimedIteration(_Document):
-    """Seconds of an evaluation and a pass, one entry a round: the notebook's layers and evaluation, or hw4's."""
+Layers = Literal["the notebook's", "hw4's"]
 
-    layers: Literal["the notebook's", "hw4's"]
+
+class TimedIteration(_Document):
+    """Seconds of some work on one network, one entry a round: with the notebook's layers, or hw4's."""
+
+    layers: Layers
     variant: str
     times: list[PassTime]
 
@@ -448,6 +451,7 @@ class NotebookAudit(_Document):
     ``repeated`` holds runs on as many training images as the notebook printed and as its code draws; ``diverged``
     names those without finite losses, which are not among them. ``strides`` is empty when the vectors are not the
     homework's. ``class_0_share`` is the accuracy of scores that are no numbers, of which argmax takes the first.
+    ``seconds`` are those of an iteration, an evaluation and a pass, with either's evaluation.
     """
 
     printed: Notebook
@@ -463,7 +467,9 @@ class AuditRecord(Record):
 
     ``pixels``, by either rule (``_right``, ``_notebook``): the ``largest`` standardised test pixel, images with one
     ``above_100``, ``test_loss`` and ``test_accuracy``. ``evaluation``: processor seconds of the notebook's evaluation,
-    of ours (``right_seconds``) and of a training pass (``pass_seconds``), medians of rounds in turn.
+    of ours (``right_seconds``) and of a training pass (``pass_seconds``), medians of rounds in turn. ``drawn``: the
+    largest pixel by the notebook's rule for each of several random subsets, a tenth of the training images. ``passes``:
+    seconds of a training pass alone, in plain PyTorch (the notebook's layers) and hw4's. Older records have neither.
     """
 
     data: DataIdentity
@@ -475,4 +481,6 @@ class AuditRecord(Record):
     strides: list[AuditedStride]
     questions: QuestionAudit | None
     evaluation: dict[str, NonNegative]
+    drawn: list[NonNegative] = []
+    passes: list[TimedIteration] = []
     notebook: NotebookAudit | None = None

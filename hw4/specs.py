@@ -251,12 +251,14 @@ class Exercise:
     """Two variants compared: the page's heading and question, and what its table shows and its figure draws.
 
     ``measures`` are names in :data:`hw4.report.exercises.MEASURES`; with "smoothness" among them it is measured.
+    The second variant is also trained for ``longer`` times the passes where given, to compare both at equal time.
     """
 
     title: str
     question: str
     variants: tuple[str, str]
     measures: tuple[str, ...]
+    longer: int | None = None
 
 
 EXERCISES: dict[str, Exercise] = {
@@ -264,7 +266,7 @@ EXERCISES: dict[str, Exercise] = {
         title="Exercise 1: what BatchNorm does to smoothness",
         question="What does BatchNorm do to the smoothness of the loss, and how may that allow larger learning rates?",
         variants=("pool", "pool-batchnorm"),
-        measures=("train loss", "test accuracy", "smoothness"),
+        measures=("train loss", "test loss", "test accuracy", "smoothness"),
     ),
     "pooling": Exercise(
         title="Exercise 3: max-pooling or stride?",
@@ -278,6 +280,8 @@ EXERCISES: dict[str, Exercise] = {
             "seconds per pass",
             "processor seconds per pass",
         ),
+        # A stride of two leaves a quarter of the multiplications: four times the passes fill the pooled network's time.
+        longer=4,
     ),
 }
 """What ``hw4 run --exercise`` takes beside the text CNNs. A new comparison is one entry here."""
@@ -318,6 +322,17 @@ def variant_specs(
         )
         for seed in seeds
         for name in names
+    )
+
+
+def longer_specs(exercises: Sequence[str], specs: Sequence[ConvNetSpec]) -> tuple[ConvNetSpec, ...]:
+    """List the longer runs that some exercises want beside these, without readings."""
+    asked = [EXERCISES[name] for name in exercises]
+    factors = {each.variants[1]: each.longer for each in asked if each.longer is not None}
+    return tuple(
+        spec.model_copy(update={"passes": factors[spec.variant] * spec.passes, "directions": 0})
+        for spec in specs
+        if spec.variant in factors
     )
 
 

@@ -207,8 +207,7 @@ def test_smoothness_is_compared_at_equal_train_loss() -> None:
         return make_record(spec, rows)
 
     for loss, losses in itertools.product((0.4, 0.3), ((0.9, 0.5, 0.2), (0.41, 0.25, 0.1))):
-        found = at_loss(run(3.0, losses), loss)
-        assert found == pytest.approx(3.0 * loss**0.7)
+        assert at_loss(run(3.0, losses), loss) == pytest.approx(3.0 * loss**0.7)
     assert at_loss(run(3.0, (0.3, 0.2)), 0.4) is None, "the loss was passed before the first reading"
     found = of(decide(made_up(limits(0.16, 0.381))), SMOOTH)
     assert found["at equal passes"].verdict == "below"

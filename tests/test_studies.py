@@ -7,7 +7,7 @@ import pytest
 
 from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
-from hw4.studies import RATES, Spec, best_rate, controls, cost, grid, ladder, stable_bracket, sweep
+from hw4.studies import RATES, Spec, best_rate, controls, cost, grid, ladder, sweep
 from tests.factory import make_record, make_row
 from tests.test_strides import make
 
@@ -22,23 +22,6 @@ def run(spec: ConvNetSpec, ended: RunOutcome) -> ConvNetRecord:
 
 def at(spec: ConvNetSpec, *rates: float) -> list[ConvNetSpec]:
     return [spec.model_copy(update={"learning_rate": rate}) for rate in rates]
-
-
-@pytest.mark.parametrize(
-    ("ends", "bracket"),
-    [
-        ({}, None),
-        ({0.4: "trained", 0.1: "trained"}, None),
-        ({0.4: "trained", 0.1: "stuck"}, None),
-        ({0.4: "diverged", 0.1: "trained", 0.2: "trained"}, (0.2, 0.4)),
-        ({0.4: "trained", 0.1: "trained", 0.2: "stuck", 0.8: "diverged"}, (0.1, 0.2)),
-    ],
-)
-def test_the_limit_lies_below_the_first_rate_that_fails(
-    ends: Mapping[float, RunOutcome], bracket: tuple[float, float] | None
-) -> None:
-    specs = at(PLAIN, *ends)
-    assert stable_bracket([run(spec, ends[spec.learning_rate]) for spec in specs]) == bracket
 
 
 def test_a_ladder_is_bisected_for_each_network_and_seed_and_waits_for_what_is_being_made() -> None:
