@@ -319,11 +319,10 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
     say, workers = _sayer(as_json), _one_thread(processes)
     chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
-    convnets = [known for known in EXERCISES if chosen & {"all", known}]
-    texts = bool(chosen & {"all", "stride"})
+    convnets, texts = [known for known in EXERCISES if chosen & {"all", known}], bool(chosen & {"all", "stride"})
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
-    trained = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size}
-    nets = _networks(convnets, images, seeds, subset, directions=directions, noise_floor=noise_floor, **trained)
+    settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
+    nets = _networks(convnets, images, seeds, subset, noise_floor=noise_floor, **settings)
     nets += longer_specs(convnets, nets) if longer else ()
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
@@ -331,8 +330,8 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
     with _alone(folder):
         studies, known = _sweep_studies(trials, folder, rescue=rescue, controls=controls)
-        studies = [(folder / RECORDS, grid(nets)), *studies]
         how = {"processes": workers, "fresh": fresh, "device": device}
+        studies = [(folder / RECORDS, grid(nets)), *studies]
         lost, failed, error = _train_what_can_be(studies, [*nets, *known], convnets, say, **how)
         _note(folder, notes, failed)
         failed = _finish(folder, say, as_json, whole=False, diverged=lost)

@@ -129,14 +129,17 @@ def test_exercise_1_says_what_follows_from_its_numbers() -> None:
         "error is below 0.03% of every reading; all 60 were kept.",
         f"The train loss of ConvNet + BatchNorm is lower than that of ConvNet: difference "
         f"{shown(gaps(OTHER['train_loss'], PLAIN['train_loss']), sign='+')}{pairs}",
+        f"The test loss of ConvNet + BatchNorm is lower than that of ConvNet: difference "
+        f"{shown(gaps(OTHER['test_loss'], PLAIN['test_loss']), sign='+')}{pairs}",
         f"The test accuracy of ConvNet + BatchNorm is higher than that of ConvNet: difference "
         f"{shown(gaps(OTHER['test_accuracy'], PLAIN['test_accuracy']), 4, sign='+')}{pairs}",
     ]
     assert entry.answer[1].startswith("Effective smoothness is how much the gradient")
     ((_, header, rows),) = entry.tables
-    assert header == ("model", "train loss", "test accuracy", "smoothness over passes 3 to 4", "diverged")
+    assert header == ("model", "train loss", "test loss", "test accuracy", "smoothness over passes 3 to 4", "diverged")
     for row, label, numbers in zip(rows, ("ConvNet", "ConvNet + BatchNorm"), (PLAIN, OTHER), strict=True):
-        cells = (shown(numbers["train_loss"]), shown(numbers["test_accuracy"]), shown(numbers["smoothness"], 2))
+        scores = [shown(numbers[name]) for name in ("train_loss", "test_loss", "test_accuracy")]
+        cells = (*scores, shown(numbers["smoothness"], 2))
         assert tuple(row) == (label, *cells, "0 of 3")
 
 
@@ -152,7 +155,8 @@ def test_exercise_3_says_what_follows_from_its_numbers() -> None:
         f"one's (paired seeds, n = 3): its convolutions compute only the quarter of the positions that is kept, where "
         f"pooling computes them all and keeps the largest.",
     ]
-    assert entry.answer[3].startswith("A reason that fits the accuracy lost to striding: max-pooling looks at all four")
+    assert entry.answer[3].startswith("These are times of hw4's networks")
+    assert entry.answer[4].startswith("A reason that fits the accuracy lost to striding: max-pooling looks at all four")
     ((_, header, rows),) = entry.tables
     assert header[1:-1] == (
         *("train loss", "train accuracy", "test loss", "test accuracy"),
@@ -229,7 +233,7 @@ def test_curves_bands_and_axes_hold_the_runs() -> None:
     made += [run("pool-batchnorm", seed, OTHER) for seed in (0, 1, 2)]
     (entry,) = exercises.entries(made)
     assert entry.figure is not None
-    loss, accuracy, smoothness = entry.figure.axes
+    loss, _, accuracy, smoothness = entry.figure.axes
     assert loss.get_yscale() == "log"
     assert loss.get_ylim() == pytest.approx((0.1 / 1.2, 2.0 * 1.2))
     assert accuracy.get_ylim() == pytest.approx((0.3 - 0.063, 0.93 + 0.063)), "what follows the first pass, and a tenth"

@@ -135,7 +135,7 @@ def test_the_pages_own_code_runs(
     said = capsys.readouterr().out
     expected = {
         "run-and-read": "Exercise 1: what BatchNorm does to smoothness - ",
-        "add-a-model": "digits_convnet-pool-groupnorm_seed0",
+        "add-a-model": "digits_convnet-pool-instancenorm_seed0",
     }
     assert expected[name] in said
 

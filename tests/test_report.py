@@ -580,33 +580,33 @@ def test_a_new_arm_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """An architecture and a comparison, each one entry: both train, and the page has figure, table and words."""
     monkeypatch.setitem(
         VARIANTS,
-        "pool-groupnorm",
+        "pool-instancenorm",
         Variant(
-            label="ConvNet + GroupNorm",
-            norm="group",
-            layer=lambda channels: nn.GroupNorm(4, channels),
+            label="ConvNet + InstanceNorm",
+            norm="instance",
+            layer=lambda channels: nn.InstanceNorm2d(channels, affine=True),
             color="#E69F00",
             marker="D",
             linestyle=":",
         ),
     )
     asked = Exercise(
-        title="GroupNorm or not?",
-        question="What do groups do?",
-        variants=("pool", "pool-groupnorm"),
+        title="InstanceNorm or not?",
+        question="What do instances do?",
+        variants=("pool", "pool-instancenorm"),
         measures=("test accuracy", "smoothness", "processor seconds per pass"),
     )
-    monkeypatch.setitem(EXERCISES, "groups", asked)
-    specs = exercise_specs(["groups"], seeds=2, data="digits", subset=0.1, passes=2)
-    assert specs[1].key == "digits_convnet-pool-groupnorm_passes2_subset0.1_seed0"
+    monkeypatch.setitem(EXERCISES, "instances", asked)
+    specs = exercise_specs(["instances"], seeds=2, data="digits", subset=0.1, passes=2)
+    assert specs[1].key == "digits_convnet-pool-instancenorm_passes2_subset0.1_seed0"
     made = make_all([(tmp_path / RECORDS, grid(specs))])
-    assert any("GroupNorm" in type(module).__name__ for module in build_convnet(specs[1]).modules())
+    assert any("InstanceNorm" in type(module).__name__ for module in build_convnet(specs[1]).modules())
     text = load_report(tmp_path).write(tmp_path).read_text()
-    assert (tmp_path / "groups_passes2_subset0.1.png").exists() or (tmp_path / "groups.png").exists()
+    assert (tmp_path / "instances_passes2_subset0.1.png").exists() or (tmp_path / "instances.png").exists()
     for needed in (
-        "GroupNorm or not?",
-        "What do groups do?",
-        "ConvNet + GroupNorm",
+        "InstanceNorm or not?",
+        "What do instances do?",
+        "ConvNet + InstanceNorm",
         "smoothness after pass 2",
         "ratio",
     ):

@@ -123,11 +123,13 @@ def test_the_best_rate_is_the_smaller_of_equals_at_which_every_trial_trains() ->
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({}, 20 + 5 * 11),  # two for each pass; after each and before: three directions, the point, its noise floor
-        ({"norm": "batch"}, 1.1 * 75),
-        ({"downsample": "stride"}, 0.4 * 75),
-        ({"directions": 0}, 20),
-        ({"directions": 1, "noise_floor": False, "range_view": True, "curvature_passes": (0, 3)}, 20 + 10 * 11 + 160),
+        ({}, 21 + 5 * 11),  # passes and evaluations; at each of these three directions, the point, its noise floor
+        ({"norm": "batch"}, 1.1 * 76),
+        ({"downsample": "stride"}, 0.4 * 76),
+        ({"directions": 0}, 21),
+        ({"directions": 1, "noise_floor": False, "range_view": True, "curvature_passes": (0, 3)}, 21 + 10 * 11 + 130),
+        ({"directions": 1, "noise_floor": False, "row_passes": (), "reading_passes": (10,)}, 10 + 2 + 2),
+        ({"directions": 0, "row_passes": (1,), "step_passes": (1,), "curvature_passes": (1,), "kinks": False}, 13 + 49),
     ],
 )
 def test_the_cost_of_a_run_counts_its_gradients(settings: dict[str, object], expected: float) -> None:

@@ -133,7 +133,8 @@ def _grouped(tests: Mapping[str, Decision], words: Mapping[str, str], tell: Call
         brief = verdict == "not decided" and _are_counts(chosen)
         if chosen:
             parts.append(f"{opening} {'; '.join(name if brief else tell(name, test) for name, test in chosen.items())}")
-    return ". ".join(parts) + "."
+    family = next(iter(tests.values())).family
+    return f"{'. '.join(parts)} [family: {family}]."
 
 
 def _are_counts(tests: Mapping[str, Decision]) -> bool:
@@ -143,7 +144,80 @@ def _are_counts(tests: Mapping[str, Decision]) -> bool:
 
 def answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
     """The answer to the homework's question, from the tests."""
-    return [_limits(claim, tests), *_smoother(tests), *_predicts(claim, tests), *_edge(tests), *_controls(tests)]
+    return [
+        summary(claim, tests),
+        _limits(claim, tests),
+        *_smoother(tests),
+        *_predicts(claim, tests),
+        *_edge(tests),
+        *_controls(tests),
+    ]
+
+
+def summary(claim: Claim, tests: Sequence[Decision]) -> str:
+    """The answer in plain words: what BatchNorm changes here, by which criterion, and what smoothness tells of it."""
+    seeds = len(claim.seeds)
+    if seeds < 2:
+        return "One seed was run, which decides nothing; the tables show what it did."
+    parts = [_in_short(_in(tests, LARGER)), *_smoothness_in_short(claim, tests)]
+    head = list(_in(tests, HEAD).values())[:-1]
+    if head and all(test.verdict == "above" for test in head):
+        fastest = max(CONTROLS["head"].rates)
+        parts.append(
+            f"With the head and the last affine kept at {HOMEWORK_RATE:g}, the layers before them train with BatchNorm "
+            f"at all rates tried, up to {fastest:g}, and without it they do not: these layers are what BatchNorm frees"
+        )
+    groups = [test for name, test in _in(tests, GROUPS).items() if "BatchNorm" in name and test.n]
+    if any(test.verdict == "below" for test in groups):
+        parts.append("GroupNorm, which normalises without the batch, does not do the same")
+    return f"{'. '.join(parts)} (paired seeds, n = {seeds}; tests and p-values in the table of all tests)."
+
+
+def _in_short(larger: Mapping[str, Decision]) -> str:
+    """The verdicts on the largest working rates, by name alone."""
+    by = {verdict: [name for name, test in larger.items() if test.verdict == verdict] for verdict in VERDICTS}
+    factors = [test.effect for name, test in larger.items() if name in by["above"] and test.effect is not None]
+    sizes = sorted({f"{factor.estimate:.1f}" for factor in factors}, key=float)
+    size = f", by a factor of {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))}" if sizes else ""
+    words = [
+        f"{VERDICTS[verdict]} {', '.join(names)}{size if verdict == 'above' else ''}"
+        for verdict, names in by.items()
+        if names
+    ]
+    return f"Whether BatchNorm allows larger learning rates depends on what 'works' means: {'; '.join(words)}"
+
+
+VERDICTS = {
+    "above": "it does by the criteria",
+    "below": "it needs smaller ones by the criteria",
+    "not decided": "not decided by the criteria",
+}
+"""How the verdicts on the largest working rates are summed up."""
+
+
+def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
+    """Whether the loss is smoother, and whether that gives the factor measured."""
+    passed, *matched = _in(tests, SMOOTH).values()
+    if passed.effect is not None and passed.verdict != "not decided":
+        same = [test for test in matched if test.effect is not None]
+        at = ", ".join(f"{test.effect.estimate:.2f} {test.name}{NOT[test.verdict]}" for test in same if test.effect)
+        yield (
+            f"Along the steps the gradient changes {passed.effect.estimate:.2f} times as fast with BatchNorm at equal "
+            f"passes{' and ' + at if at else ''}"
+        )
+    expected, reason = predicted(claim), _in(tests, REASON)
+    if len(expected) > 1:
+        factor = geometric_interval(list(expected.values())).estimate
+        told = {
+            "agrees with": [name for name, test in reason.items() if test.agrees],
+            "differs from": [name for name, test in reason.items() if test.verdict != "not decided"],
+        }
+        known = [f"{word} what is measured by the criteria {', '.join(names)}" for word, names in told.items() if names]
+        held = " and ".join(known) or "is neither confirmed nor refuted"
+        yield f"Smoothness predicts a factor of {factor:.1f}, which {held}"
+
+
+NOT = {"above": "", "below": "", "not decided": " (not decided)"}
 
 
 def _limits(claim: Claim, tests: Sequence[Decision]) -> str:
