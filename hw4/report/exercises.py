@@ -649,6 +649,8 @@ def figure(section: Section) -> Figure:
         notes.append("line: mean, band: 95% t interval of the mean")
     if any(run.diverged for run in section.runs):
         notes.append("thin lines that end in a cross: diverged runs")
+    if timed:
+        notes.append("over seconds: thin lines are runs")
     legend_below(canvas, "; ".join(notes))
     return canvas
 
@@ -690,7 +692,7 @@ def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
             ]
             ax.plot(*zip(*means, strict=True), markersize=4, markevery=max(1, len(means) // 10), **line)
     over_passes(ax, measure.title, measure.unit)
-    ax.set_xlabel(f"processor seconds of training ({label(section.arms[1])}: {passes(_most(section))})")
+    ax.set_xlabel(f"processor seconds of training\n({label(section.arms[1])}: {passes(_most(section))})")
     if measure.scale == "log":
         log_y(ax)
 
