@@ -159,7 +159,7 @@ def test_the_order_of_limits_is_decided_also_where_one_is_censored(
     found = made_up(limits(plain, normed))
     test = of(decide(found), LARGER)["learnt"]
     assert test.verdict == verdict
-    assert words in claim.answers(found, decide(found))[0]
+    assert words in claim.answers(found, decide(found))[1]
     censored = plain in {1.0, 0.01}
     assert (test.effect is None) == censored, "a censored limit has an order and no size"
     if verdict == "above" and not censored:
@@ -302,8 +302,7 @@ def test_the_claims_words_are_true_of_any_ladder(
     for entry in others[-2:]:
         require_true(entry, seeds=2 if max(seeds, views) > 1 else 1)
     if seeds < 6:  # the fewest pairs that a sign test can decide
-        assert "allows larger" not in first.answer[0]
-        assert "needs smaller" not in first.answer[0]
+        assert not re.search("it does by|needs smaller", first.answer[0])
 
 
 def test_ragged_ladders_and_strangers_are_refused() -> None:

@@ -129,10 +129,10 @@ def test_exercise_1_says_what_follows_from_its_numbers() -> None:
         "error is below 0.03% of every reading; all 60 were kept.",
         f"The train loss of ConvNet + BatchNorm is lower than that of ConvNet: difference "
         f"{shown(gaps(OTHER['train_loss'], PLAIN['train_loss']), sign='+')}{pairs}",
-        f"The test loss of ConvNet + BatchNorm is lower than that of ConvNet: difference "
-        f"{shown(gaps(OTHER['test_loss'], PLAIN['test_loss']), sign='+')}{pairs}",
         f"The test accuracy of ConvNet + BatchNorm is higher than that of ConvNet: difference "
         f"{shown(gaps(OTHER['test_accuracy'], PLAIN['test_accuracy']), 4, sign='+')}{pairs}",
+        f"The test loss of ConvNet + BatchNorm is lower than that of ConvNet: difference "
+        f"{shown(gaps(OTHER['test_loss'], PLAIN['test_loss']), sign='+')}{pairs}",
     ]
     assert entry.answer[1].startswith("Effective smoothness is how much the gradient")
     ((_, header, rows),) = entry.tables

@@ -133,8 +133,7 @@ def _grouped(tests: Mapping[str, Decision], words: Mapping[str, str], tell: Call
         brief = verdict == "not decided" and _are_counts(chosen)
         if chosen:
             parts.append(f"{opening} {'; '.join(name if brief else tell(name, test) for name, test in chosen.items())}")
-    family = next(iter(tests.values())).family
-    return f"{'. '.join(parts)} [family: {family}]."
+    return f"{'. '.join(parts)} [family: {next(iter(tests.values())).family}]."
 
 
 def _are_counts(tests: Mapping[str, Decision]) -> bool:
@@ -275,7 +274,7 @@ def _predicts(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
         near = " and agrees" if test.agrees else ""
         return f"{show(test.effect, digits=2)} of it by *{name}*{near} ({_p(test)})"
 
-    measured = _grouped(
+    measured = known and _grouped(
         known,
         {
             "below": "It promises more than there is; measured is",
