@@ -453,14 +453,10 @@ def parts(specs: Sequence[ConvNetSpec], repeats: int) -> int:
 def run_audit(
     specs: Sequence[ConvNetSpec], texts: QuestionSet, folder: Path, *, repeats: int, processes: int, on_audit: OnAudit
 ) -> AuditRecord:
-    """Audit these runs and all else, keep the record below ``folder`` and return it.
-
-    What the notebook printed is repeated so many times, on its own data only: FashionMNIST and TREC.
-    """
+    """Audit these runs and all else and keep the record; what the notebook printed is repeated on its own data only."""
     torch.set_num_threads(1)
-    store = Store(folder, AuditRecord)
+    store, data = Store(folder, AuditRecord), specs[0].data
     store.prepare()
-    data = specs[0].data
     images, questions = load_images(data), load_questions(texts)
     cost = audit_evaluation(specs[0], images)
     on_audit("what evaluation costs")

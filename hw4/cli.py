@@ -499,20 +499,14 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     device: Device = "cpu",
     seeds: Annotated[int, typer.Option(help="Paired seeds of everything: ladder, controls, mechanism.")] = CLAIM_SEEDS,
     first_seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = FIRST_SEED,
-    landscapes: Annotated[
-        int, typer.Option(help="Seeds whose sharpness, kinks and range of steps are looked at as well.")
-    ] = VIEWS,
+    landscapes: Annotated[int, typer.Option(help="Seeds whose sharpness, kinks and steps are looked at.")] = VIEWS,
     passes: Annotated[int, typer.Option(help="Passes of the ladder's and the controls' runs.")] = LADDER_PASSES,
-    landscape_passes: Annotated[
-        int, typer.Option(help="Passes of the runs at 0.04 that the mechanism is looked at in.")
-    ] = LANDSCAPE_PASSES,
+    landscape_passes: Annotated[int, typer.Option(help="Passes of the runs at 0.04 looked into.")] = LANDSCAPE_PASSES,
     rate: Annotated[
         list[float] | None,
         typer.Option(help="A learning rate; several make a ladder.  [default: 0.04 to 0.64 in 8 steps]"),
     ] = None,
-    controls: Annotated[
-        bool, typer.Option(help="Train the controls too: GroupNorm, momentum, a warm-up, a slow head.")
-    ] = True,
+    controls: Annotated[bool, typer.Option(help="Train GroupNorm, momentum, a warm-up and a slow head too.")] = True,
     bisections: Annotated[
         int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.")
     ] = BISECTIONS,

@@ -54,7 +54,7 @@ def test_the_whole_homework_ends_with_one_page(
     lines = out.splitlines()
     assert lines[:2] == ["Data: the embedded digits, as asked.", "Data: the embedded questions, as asked."]
     assert lines[2] == "Training 4 ConvNets and 4 text CNNs in 1 process."
-    assert len([line for line in lines if "ConvNet" in line and ": test accuracy 0." in line]) == 3
+    assert len([line for line in lines if "ConvNet" in line and ": test accuracy 0." in line]) == 4
     assert len([line for line in lines if "text CNN, stride" in line and "2 trials: test accuracy 0." in line]) == 2
     page = Path(lines[-1].removeprefix("Report: "))
     assert page == Path("reports/embedded/index.html")
@@ -79,7 +79,7 @@ def test_the_whole_homework_ends_with_one_page(
     capsys.readouterr()
     assert hw4(monkeypatch, *WHOLE, "--json") == 0
     out, err = capsys.readouterr()
-    assert "7 of 7 runs were found on disk." in err
+    assert "8 of 8 runs were found on disk." in err
     document = json.loads(out)
     assert document["page"] == "reports/embedded/index.html"
     assert document["diverged"] == []
