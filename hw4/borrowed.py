@@ -71,16 +71,17 @@ class Borrowed:
         self.leaves = [replaced[p] for _, p in named]
         self.originals = [p for _, p in named]
         self._views = _views_among_buffers(self.modules)
+        before = [fingerprint(leaf) for leaf in self.leaves]
         with self.inside():
             if norm_mode != "as is":
                 model.train(norm_mode == "batch")
             self._start = self._buffers()
-        self._require_kept()
+        self._require_kept(before)
 
-    def _require_kept(self) -> None:
+    def _require_kept(self, before: Sequence[int]) -> None:
         """Raise ObjectiveError when setting the mode has changed trained weights."""
-        for name, own, leaf in zip(self.names, self.originals, self.leaves, strict=True):
-            if fingerprint(own.detach().to(leaf.dtype)) != fingerprint(leaf):
+        for name, leaf, then in zip(self.names, self.leaves, before, strict=True):
+            if fingerprint(leaf) != then:
                 raise ObjectiveError(
                     f"the model changes its trained weights ({name}) in train() or eval(), as adapters do that are "
                     f"merged there; put it in the mode that is meant and give norm_mode='as is'"
@@ -254,8 +255,7 @@ def _replaced(modules: Sequence[nn.Module], dtype: torch.dtype | None, *, theirs
 def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A tensor of our own with these values, of the same kind: a leaf where it is trained."""
     with torch.inference_mode(False), torch.no_grad():
-        own = tensor.detach().clone()
-        own = own.to(dtype) if dtype is not None and own.is_floating_point() else own
+        own = tensor.detach().to(dtype if tensor.is_floating_point() else None, copy=True)
         if isinstance(tensor, nn.Parameter):
             own = torch.Tensor._make_subclass(type(tensor), own, tensor.requires_grad)
     return own

@@ -44,6 +44,12 @@ class Examples:
         if self.n == 0:
             raise ValueError("inputs and targets must be equally many and at least one, got 0 and 0")
 
+    def in_precision(self, dtype: torch.dtype) -> "Examples":
+        """The same examples, given in another precision."""
+        found = copy.copy(self)
+        found._place = (self._place[0], dtype)
+        return found
+
     def take(self, indices: Sequence[int]) -> Batch:
         """The batch of these examples."""
         return placed(self._fetch(indices), *self._place)

@@ -1159,6 +1159,52 @@ CASES += [
 ]
 
 
+def balanced(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss with a small term that looks at the whole batch, as for a mixture of experts."""
+    return F.cross_entropy(outputs, targets) + 0.01 * (outputs.softmax(1).mean(0) ** 2).sum()
+
+
+def balanced_in_float32(outputs: Tensor, targets: Tensor) -> Tensor:
+    shares = outputs.softmax(1, dtype=torch.float32).mean(0)
+    return F.cross_entropy(outputs, targets) + 0.03 * (shares**2).sum()
+
+
+def sometimes_paired(outputs: Tensor, targets: Tensor) -> Any:
+    value = F.cross_entropy(outputs, targets)
+    return (value * len(targets), float(len(targets))) if len(targets) == 12 else value
+
+
+ALMOST = torch.tensor([1.0, 1.001, 0.999])
+CASES += [
+    *named_refusal(
+        MEAN,
+        Case("a small term of the whole batch", given={"loss": balanced}),
+        Case("a small term of the whole batch in float32", given={"loss": balanced_in_float32}),
+        Case("class weights that are almost alike", given={"loss": nn.CrossEntropyLoss(weight=ALMOST)}),
+        Case(
+            "a penalty divided by the batch",
+            given={
+                "forward": lambda m, b: (
+                    F.cross_entropy(m(b[0]), b[1]) + 1e-4 * sum((p**2).sum() for p in m.parameters()) / len(b[1])
+                )
+            },
+        ),
+    ),
+    *named_refusal("a number for others", Case("a pair for some batches", given={"loss": sometimes_paired})),
+    Case(
+        "class weights as a pair, float32 beside float64",
+        given={
+            "loss": lambda o, t: (
+                F.cross_entropy(o, t, weight=WEIGHTS.to(o.dtype), reduction="sum"),
+                WEIGHTS[t].sum(dtype=torch.float64),
+            ),
+            "dtype": torch.float64,
+        },
+        loss=lambda m, b: F.cross_entropy(m(X.double()[b]), Y[b], weight=WEIGHTS.double()),
+    ),
+]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_right_or_refused(case: Case) -> None:
