@@ -1361,17 +1361,30 @@ def energetic(self: Any, x: Tensor) -> Tensor:
     return self.body(x) + (3 * torch.randn(3) if torch.equal(x[0], X[24]) else 0)
 
 
+def fused_late(self: Any, x: Tensor) -> Tensor:
+    scores = self.body(x)
+    return Fused.apply(scores) if torch.equal(x[0], X[24].to(x)) else scores**2
+
+
+def normed(self: Any, x: Tensor) -> Tensor:
+    return self.body(self.normed(x))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         (lambda self, x: Squared.apply(self.body(x)), "once_differentiable"),
         (lambda self, x: Fused.apply(self.body(x)), "own derivative is wrong"),
+        (fused_late, "own derivative is wrong"),
+        (normed, "torch's weight_norm"),
         (energetic, RANDOM),
     ],
-    ids=["once differentiable", "fused", "random in one chunk"],
+    ids=["once differentiable", "fused", "fused in one chunk", "weight_norm", "random in one chunk"],
 )
-def test_what_has_no_hessian_is_refused(function: Any, message: str) -> None:
-    objective = Objective(Own(function), X, Y, chunk_size=6)
+def test_what_has_no_hessian_is_refused(function: Any, message: str, dtype: torch.dtype | None) -> None:
+    model = Own(function, normed=nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)))
+    objective = Objective(model, X, Y, chunk_size=6, dtype=dtype)
     with pytest.raises(ObjectiveError, match=message):
         sharpness(objective)
 
