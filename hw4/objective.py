@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,6 +72,7 @@ class Objective:
         found = list(reachable([loss, forward]))
         self._beside = [each for each in found if isinstance(each, BESIDE)]
         self._borrow(dtype)
+        _refuse_arrays(found, self.names, self._borrowed.originals)
         self._sums = self._originals_sums()
         self._holders = [*self._borrowed.modules, loss, forward, getattr(x, "dataset", x)]
         with self._borrowed.inside():
@@ -238,11 +240,7 @@ class Objective:
                 value, weight = self._batch_loss(self._examples.take(indices))
             self._require_owned(value, indices)
         if reads.found:
-            raise ObjectiveError(
-                f"the loss reads {next(iter(reads.found))} by something that was taken out of the model beforehand and "
-                f"shares its memory (a detached tensor, .data, state_dict(), an optimiser's param_groups), which "
-                f"cannot be moved with it; ask the model for it each time (model.layer.weight)"
-            )
+            raise ObjectiveError(_aliased(next(iter(reads.found))))
         return value, weight
 
     @contextlib.contextmanager
@@ -476,6 +474,16 @@ class Objective:
             if then != now and not (math.isnan(then) and math.isnan(now)):
                 raise ObjectiveError(_changing(then, now, changed))
 
+    def _require_nothing_kept(self, loss: Tensor) -> None:
+        """Raise ObjectiveError when the first batch's loss here is another without what was noted where they began."""
+        with self._computing():
+            if self._at_start or not self._borrowed.keeps:
+                return
+            with self._borrowed.as_at_first():
+                again, _ = self._detached_loss(self._examples.plan[0])
+        if abs(float(again) - float(loss)) > self._tolerance(8) * abs(float(loss)):
+            raise ObjectiveError(KEPT)
+
     def confirm(self) -> None:
         """Raise ObjectiveError unless the model and the first batch's loss are still what they were at first."""
         self._require_untrained()
@@ -606,6 +614,7 @@ class Objective:
                 own.append(batch.detach())
                 losses.append(weighted.detach())
         if not reordered:
+            self._require_nothing_kept(own[0])
             self._check_pass(losses, total)
             self._require_no_memory(own, self._examples.plan)
         return float(functools.reduce(torch.add, losses)), total
@@ -850,6 +859,10 @@ IDENTITY = (
     "the loss or the model tells parameters apart by what they are (id(p), `is`, as keys), but copies take their place "
     "while they are measured, so it gave another gradient; tell them apart by name (model.named_parameters())"
 )
+KEPT = (
+    "the model keeps something that it computed from its parameters (a cache of weights or features) and uses it "
+    "again; empty the cache, or switch it off for the measurement"
+)
 REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
     "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
@@ -889,6 +902,25 @@ def _parts(indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
     return indices[::3], [each for place, each in enumerate(indices) if place % 3]
 
 
+def _aliased(name: str) -> str:
+    """The sentence on a loss that reads the user's own weights by another way than the model."""
+    return (
+        f"the loss reads {name} by something that was taken out of the model beforehand and shares its memory (a "
+        f"detached tensor, .data, .numpy(), state_dict(), an optimiser's param_groups), which cannot be moved with it; "
+        f"ask the model for it each time (model.layer.weight)"
+    )
+
+
+def _refuse_arrays(held: Sequence[Any], names: Sequence[str], parameters: Sequence[Tensor]) -> None:
+    """Raise ObjectiveError for numpy arrays in the memory of trained parameters, whose reading nobody sees."""
+    arrays = [each for each in held if isinstance(each, np.ndarray)]
+    for name, parameter in zip(names, parameters, strict=True):
+        if arrays and parameter.device.type == "cpu" and parameter.dtype != torch.bfloat16:
+            own = parameter.detach().numpy()
+            if any(np.may_share_memory(each, own) for each in arrays):
+                raise ObjectiveError(_aliased(name))
+
+
 def _changing(first: float, second: float, buffers: Sequence[str]) -> str:
     """The sentence on a loss that is no fixed function."""
     memory = f" (its buffers {', '.join(buffers[:3])} changed, so layers have a memory)" if buffers else ""
@@ -922,10 +954,7 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
     if "derivative for" in text or "double backward" in text:
         return f"the model or the loss cannot be differentiated so often: {first}"
     if "backward through the graph a second time" in text or "modified by an inplace operation" in text:
-        return (
-            "the model keeps something that it computed from its parameters (a cache of weights or features) and uses "
-            "it again; empty the cache, or switch it off for the measurement"
-        )
+        return KEPT
     if dtype is not None and ("dtype" in text or "scalar type" in text):
         return (
             f"computing in {dtype} failed ({first}): tensors that a function keeps to itself stay as they are; hold "
