@@ -1,7 +1,7 @@
 """What a smoothness reading rests on: the largest curvature, the share of kinks, and the view over step lengths."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,8 @@ def largest_eigenvalues(
             raise SmoothnessUndefinedError("a Hessian-vector product is not finite: the model has diverged")
         return found
 
-    start = np.random.default_rng(0).standard_normal(p)
+    draws = np.random.default_rng(0)
+    start = draws.standard_normal(p)
     if p == 1:
         return [Sharpness(value=float(product(np.ones(1))[0]), residual=0.0, products=made)]
     basis = min(p, max(2 * k + 1, 20 if tolerance < COARSE else 8))  # a large one pays when many digits are wanted
@@ -52,6 +53,12 @@ def largest_eigenvalues(
     rounds = max(1, most_products // basis)
     try:
         values, vectors = eigsh(operator, k=k, which="LA", v0=start, tol=tolerance, ncv=basis, maxiter=rounds)
+        while k > 1 and (missed := _missed(product, values, vectors, draws.standard_normal(p), tolerance)) is not None:
+            if made > most_products:
+                raise ArpackNoConvergence("", values, vectors)
+            vectors = np.column_stack([vectors, missed])  # the k best combinations of them all
+            values, mix = np.linalg.eigh(vectors.T @ np.column_stack([product(v) for v in vectors.T]))
+            values, vectors = values[1:], vectors @ mix[:, 1:]
     except ArpackError as error:
         if not isinstance(error, ArpackNoConvergence) and not product(start).any():  # of a random vector: H is zero
             return [Sharpness(value=0.0, residual=0.0, products=made)] * k
@@ -67,6 +74,41 @@ def largest_eigenvalues(
     return found
 
 
+def _missed(
+    product: Callable[[np.ndarray], np.ndarray],
+    values: np.ndarray,
+    vectors: np.ndarray,
+    start: np.ndarray,
+    tolerance: float,
+) -> np.ndarray | None:
+    """A direction (p,) orthogonal to those found, of a larger eigenvalue than the least of them; None if none is seen.
+
+    Lanczos' method from one vector finds one of several equal eigenvalues, so it is asked again without what it found.
+    """
+    basis, images = vectors, list[np.ndarray]()
+    while len(images) < min(MOST_STEPS, len(start) - len(values)):
+        for _ in range(2):  # once leaves rounding behind
+            start = start - basis @ (basis.T @ start)
+        size = np.linalg.norm(start)
+        if size == 0:
+            break
+        basis = np.column_stack([basis, start / size])
+        images.append(product(basis[:, -1]))
+        start = images[-1]
+        seen, mix = np.linalg.eigh(basis[:, len(values) :].T @ np.column_stack(images))
+        off = np.column_stack(images) @ mix[:, -1] - basis[:, len(values) :] @ (seen[-1] * mix[:, -1])
+        if np.linalg.norm(off) <= tolerance * max(abs(seen[-1]), np.abs(values).max() * ROUNDING):
+            break
+    if seen[-1] <= values.min() + max(tolerance * abs(values.min()), ROUNDING * np.abs(values).max()):
+        return None
+    found: np.ndarray = basis[:, len(values) :] @ mix[:, -1]
+    return found
+
+
+MOST_STEPS = 40
+"""So many steps of Lanczos' method show what was missed."""
+ROUNDING = 1e-6
+"""What rounding in float32 leaves of an eigenvalue beside the largest one."""
 COARSE = 0.01
 """Relative tolerance from which on a small Lanczos basis takes fewer products."""
 
@@ -103,8 +145,9 @@ def kink_share(objective: Objective, u: Update, *, nodes: int = 8) -> KinkShare:
 
 
 def _flat(objective: Objective, update: Update) -> Tensor:
-    """An update as a flat vector (p,); ValueError when it does not fit the parameters."""
-    return update if isinstance(update, Tensor) else flatten(objective.parts(update))
+    """An update as a flat vector (p,) of real numbers; ValueError when it does not fit the parameters."""
+    found = flatten(objective.parts(update))
+    return found if found.is_floating_point() else found.to(objective.dtype)
 
 
 LARGEST_ROUNDING = 0.01

@@ -49,7 +49,7 @@ def draw_batches(n: int, *, batch_size: int, generator: torch.Generator, updates
         raise ValueError(f"batch_size must be between 1 and the number of examples ({n}), got {batch_size}")
     if updates is None:
         updates = max(1, round(n / batch_size))
-    return torch.randint(n, (updates, batch_size), generator=generator)
+    return torch.randint(n, (updates, batch_size), generator=generator, device=generator.device)
 
 
 def train_pass(

@@ -380,6 +380,7 @@ def examples_counted_by_the_length_of_their_targets(patch: Patch) -> None:
 
 @fault("public code", case("class weights, ordered by class"))
 def a_loss_that_is_no_mean_is_accepted(patch: Patch) -> None:
+    unchecked(Objective, "_require_additive")(patch)
     unchecked(Objective, "_check_parts")(patch)
 
 

@@ -84,6 +84,34 @@ def test_a_largest_eigenvalue_of_0_has_no_relative_residual(top: float) -> None:
     assert found.residual is None
 
 
+@pytest.mark.parametrize(("inputs", "outputs", "k"), [(6, 3, 5), (20, 10, 3), (20, 10, 12), (50, 20, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_eigenvalues_are_found_as_often_as_they_are_there(
+    inputs: int, outputs: int, k: int, dtype: torch.dtype
+) -> None:
+    # Least squares has the same Hessian, 2 x'x / (n outputs), for each of its outputs.
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(80, size, generator=generator, dtype=dtype) for size in (inputs, outputs))
+    model = nn.Linear(inputs, outputs, bias=False).to(dtype)
+    found = largest_eigenvalues(Objective(model, x, y, loss=F.mse_loss), k, most_products=2000)
+    each = torch.linalg.eigvalsh(2 * x.double().T @ x.double() / (80 * outputs)).flip(0)
+    expected = each.repeat_interleave(outputs)[:k].tolist()
+    assert [one.value for one in found] == pytest.approx(expected, rel=1e-5)
+    assert all(one.residual is not None and one.residual < 2e-3 for one in found)
+
+
+def test_few_products_are_no_reason_to_miss_an_eigenvalue() -> None:
+    model, x = nn.Linear(20, 10, bias=False), torch.randn(80, 20, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(SmoothnessUndefinedError, match="allow more of them"):
+        largest_eigenvalues(Objective(model, x, x[:, :10], loss=F.mse_loss), 8, most_products=20)
+
+
+def test_a_range_view_along_whole_numbers_is_that_along_real_ones() -> None:
+    objective = function(lambda v: v.cosh().sum(), torch.full((3,), 0.3, dtype=torch.float64))
+    whole = torch.tensor([1, 0, 2])
+    assert range_view(objective, whole) == range_view(objective, whole.double())
+
+
 def test_one_parameter_is_enough() -> None:
     w = torch.tensor([0.3], dtype=torch.float64)
     assert sharpness(function(lambda v: v.cosh().sum(), w)).value == pytest.approx(math.cosh(0.3), rel=EXACT)

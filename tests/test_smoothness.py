@@ -1,5 +1,6 @@
 """The estimator on closed forms, its invariances, and measure_smoothness against a naive reference."""
 
+import contextlib
 import copy
 import itertools
 import json
@@ -265,7 +266,7 @@ def state(model: nn.Module) -> list[object]:
 
 
 @pytest.mark.parametrize("interruption", [None, RuntimeError("half-way"), KeyboardInterrupt()], ids=repr)
-@pytest.mark.parametrize("call", [1, 2, 3, 5])
+@pytest.mark.parametrize("call", [1, 2, 3, 12])
 @pytest.mark.parametrize("norm_mode", ["batch", "running", "as is"])
 def test_the_model_is_left_bit_for_bit(
     interruption: BaseException | None, call: int, norm_mode: Literal["batch", "running", "as is"]
@@ -288,7 +289,9 @@ def test_the_model_is_left_bit_for_bit(
     if interruption is None:
         measured(model, x, y, **settings)
     else:
-        with pytest.raises(type(interruption)):
+        # The third call is in float64, in which a model need not compute.
+        tried = call == 3 and isinstance(interruption, Exception)
+        with contextlib.nullcontext() if tried else pytest.raises(type(interruption)):
             measured(model, x, y, **settings)
     assert state(model) == before
 
