@@ -30,9 +30,8 @@ def largest_eigenvalues(
     below the number of parameters (one parameter has one eigenvalue), SmoothnessUndefinedError when the Hessian is not
     finite or no eigenvalue settles within ``most_products``.
     """
-    w = objective.w
+    p, made = len(w := objective.w), 0
     objective.gradient()  # with its checks: a Hessian alone would not show that the loss is no fixed function
-    p, made = len(w), 0
     if not 1 <= k < max(p, 2):
         raise ValueError(f"k must be at least 1 and below the number of parameters, {p}, got {k}")
 
@@ -44,8 +43,7 @@ def largest_eigenvalues(
             raise SmoothnessUndefinedError("a Hessian-vector product is not finite: the model has diverged")
         return found
 
-    draws = np.random.default_rng(0)
-    start = draws.standard_normal(p)
+    start = (draws := np.random.default_rng(0)).standard_normal(p)
     if p == 1:
         return [Sharpness(value=float(product(np.ones(1))[0]), residual=0.0, products=made)]
     basis = min(p, max(2 * k + 1, 20 if tolerance < COARSE else 8))  # a large one pays when many digits are wanted
@@ -56,22 +54,29 @@ def largest_eigenvalues(
         while k > 1 and (missed := _missed(product, values, vectors, draws.standard_normal(p), tolerance)) is not None:
             if made > most_products:
                 raise ArpackNoConvergence("", values, vectors)
-            vectors = np.column_stack([vectors, missed])  # the k best combinations of them all
-            values, mix = np.linalg.eigh(vectors.T @ np.column_stack([product(v) for v in vectors.T]))
-            values, vectors = values[1:], vectors @ mix[:, 1:]
+            values, vectors = _combined(product, np.column_stack([vectors, missed]))
     except ArpackError as error:
         if not isinstance(error, ArpackNoConvergence) and not product(start).any():  # of a random vector: H is zero
             return [Sharpness(value=0.0, residual=0.0, products=made)] * k
         raise SmoothnessUndefinedError(
             f"no largest eigenvalue settled to {tolerance:g} within {made} Hessian-vector products; allow more of them"
         ) from error
-    found = []
-    for value, vector in sorted(zip(values.tolist(), vectors.T, strict=True), key=lambda pair: -pair[0]):
-        off = float(np.linalg.norm(product(vector) - value * vector))
-        known = off < abs(value)  # else nobody knows its sign, and a multiple of it would say nothing
-        found.append(Sharpness(value=value, residual=off / abs(value) if known else None, products=made))
+    falling = sorted(zip(values.tolist(), vectors.T, strict=True), key=lambda pair: -pair[0])
+    found = [_known(value, vector, product(vector), made) for value, vector in falling]
     objective.confirm()
     return found
+
+
+def _known(value: float, vector: np.ndarray, image: np.ndarray, products: int) -> Sharpness:
+    """An eigenvalue with its residual, where that is below it: else nobody knows its sign, and no multiple says it."""
+    off = float(np.linalg.norm(image - value * vector))
+    return Sharpness(value=value, residual=off / abs(value) if off < abs(value) else None, products=products)
+
+
+def _combined(product: Callable[[np.ndarray], np.ndarray], vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best combinations (p, k) of k + 1 directions, rising, and their eigenvalues."""
+    values, mix = np.linalg.eigh(vectors.T @ np.column_stack([product(v) for v in vectors.T]))
+    return values[1:], vectors @ mix[:, 1:]
 
 
 def _missed(
