@@ -44,7 +44,8 @@ from hw4.files import CLAIM_CONTROLS, LADDER, LANDSCAPES
 from hw4.records import ConvNetRecord, Store
 from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words, images_words, require_unmixed
-from hw4.report.landscapes import VARIANTS, WITH, curvature_figure, failures, range_answers, range_figure
+from hw4.report.landscapes import VARIANTS, WITH
+from hw4.report.landscapes import entries as landscapes_entries
 from hw4.report.words import passes, plural, show
 from hw4.specs import HOMEWORK_RATE
 from hw4.specs import VARIANTS as ALL_VARIANTS
@@ -608,27 +609,7 @@ def entries(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> list[Entry]:
         answer=steps,
         **about,
     )
-    along = range_answers(found)
-    range_part = Entry(
-        title="The claim: along the update, over a range of steps",
-        question="How do loss, gradient and smoothness change over steps shorter and longer than the one taken?",
-        alt=" ".join([RANGE_ALT, *along]),
-        answer=along,
-        file_name="range.png",
-        figure=range_figure(found),
-        **about,
-    )
-    title, question = "The claim: sharpness, kinks and layers", "Where does the simple story fail?"
-    file: dict[str, Any] = {"file_name": "curvature.png", "figure": curvature_figure(found), "alt": CURVATURE_ALT}
-    around = Entry(title=title, question=question, answer=failures(found), **file, **about)
-    return [claim_part, *([reason_part] if steps else []), range_part, around]
-
-
-RANGE_ALT = "Bands of loss, gradient change and effective smoothness over steps of half to four times the update."
-CURVATURE_ALT = (
-    "Largest Hessian eigenvalue and kink share after some passes, and smoothness of each layer. The answer gives the "
-    "values."
-)
+    return [claim_part, *([reason_part] if steps else []), *landscapes_entries(found, about)]
 
 
 def _again(found: Claim) -> str:

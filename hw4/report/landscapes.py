@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -20,6 +21,7 @@ from hw4.claim import (
 from hw4.readings import RangeView
 from hw4.records import ConvNetRecord
 from hw4.report.drawing import DPI, error_bar, legend_below, log_y, over_passes, style
+from hw4.report.entry import Entry
 from hw4.report.words import basis, compared, settled_span, show
 from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import Interval, geometric_interval
@@ -188,3 +190,34 @@ def curvature_figure(claim: Claim) -> Figure:
         canvas, "one line for each seed; bars: 95% t intervals over seeds" if len(claim.views) > 1 else "one seed"
     )
     return canvas
+
+
+RANGE_ALT = "Bands of loss, gradient change and effective smoothness over steps of half to four times the update."
+CURVATURE_ALT = (
+    "Largest Hessian eigenvalue and kink share after some passes, and smoothness of each layer. The answer gives the "
+    "values."
+)
+
+
+def entries(claim: Claim, about: dict[str, Any]) -> list[Entry]:
+    """The two parts of the report on the landscapes; ``about`` is what they share with the claim's others."""
+    along = range_answers(claim)
+    along_update = Entry(
+        title="The claim: along the update, over a range of steps",
+        question="How do loss, gradient and smoothness change over steps shorter and longer than the one taken?",
+        alt=" ".join([RANGE_ALT, *along]),
+        answer=along,
+        file_name="range.png",
+        figure=range_figure(claim),
+        **about,
+    )
+    around = Entry(
+        title="The claim: sharpness, kinks and layers",
+        question="Where does the simple story fail?",
+        alt=CURVATURE_ALT,
+        answer=failures(claim),
+        file_name="curvature.png",
+        figure=curvature_figure(claim),
+        **about,
+    )
+    return [along_update, around]
