@@ -83,7 +83,11 @@ def _found(spec: Spec, folder: Path, device: str) -> Record | None:
     try:
         if isinstance(record, TextCNNRecord):
             return record if sweep.serves(record, _questions(record.spec.data)[1]) else None
-        return record if experiments.same_circumstances(record, _images(record.spec.data, record.spec.subset, device)) else None
+        return (
+            record
+            if experiments.same_circumstances(record, _images(record.spec.data, record.spec.subset, device))
+            else None
+        )
     except DataError:
         return None  # whoever makes the run is told, and other runs go on
 

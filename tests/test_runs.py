@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hw4.data.images import Images, load_images
 from hw4.errors import RecordError, SpecError
 from hw4.processes import spread
 from hw4.records import ConvNetRecord, TextCNNRecord
@@ -55,6 +56,21 @@ def test_every_kind_is_made_once_and_found_later(tmp_path: Path) -> None:
     )
     assert ended == [(specs[0].key, False)]
     assert without_times(fresh[0]) == without_times(first[0])
+
+
+def test_images_are_loaded_once_whatever_their_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a process keeps a copy for every run that it makes or finds, and hundreds of them fill the memory."""
+    loaded: list[float] = []
+
+    def counted(_name: str, *, subset: float) -> Images:
+        loaded.append(subset)
+        return load_images("digits", subset=subset)
+
+    monkeypatch.setattr("hw4.data.images.load_images", counted)
+    nets = [small_net(subset=0.11, seed=seed, learning_rate=rate) for seed in (0, 1) for rate in (0.02, 0.04)]
+    for _ in range(2):
+        make_all([in_folder(tmp_path, *nets)])
+    assert loaded == [0.11]
 
 
 def test_processes_change_nothing_but_time(tmp_path: Path) -> None:
