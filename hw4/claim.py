@@ -141,7 +141,9 @@ def seen_by(test: Decision, tests: Sequence[Decision]) -> str:
     low, middle = (math.log(v) if log else v for v in (test.effect.low or math.ulp(0), test.effect.estimate))
     error = (middle - low) / float(stats.t.ppf((1 + CONFIDENCE) / 2, test.n - 1))
     least = error * float(stats.t.ppf(1 - LEVEL / 2 / family, test.n - 1) + stats.t.ppf(0.8, test.n - 1))
-    return f"a factor of {math.exp(least):.2f}" if log else f"{least:.2g}"
+    if log:
+        return f"a factor of {math.exp(least):.2f}" if least < math.log(10) else "nothing below a factor of 10"
+    return f"{least:.2g}"
 
 
 class Claim(NamedTuple):
@@ -202,10 +204,15 @@ class Claim(NamedTuple):
         }
 
     def factors(self, criterion: str) -> dict[int, tuple[float, float]]:
-        """By seed that is censored in neither network, between what the factor with over without BatchNorm lies."""
+        """By seed, between what the factor with over without BatchNorm lies.
+
+        Nothing when any seed is censored in any network: those that are not would be a selected sample.
+        """
         plain, normed = (self.working(variant, criterion) for variant in (PLAIN, NORMED))
         both = {seed: (plain[seed], normed[seed]) for seed in plain if seed in normed}
-        return {seed: (b[0] / a[1], b[1] / a[0]) for seed, (a, b) in both.items() if _bracketed(a) and _bracketed(b)}
+        if not all(_bracketed(ends) for pair in both.values() for ends in pair):
+            return {}
+        return {seed: (b[0] / a[1], b[1] / a[0]) for seed, (a, b) in both.items()}
 
     def smoothness_at(self, rate: float) -> dict[str, dict[int, float]]:
         """Effective smoothness at the end of the ladder's runs at a rate, by network and seed, of those that learnt."""
@@ -460,7 +467,7 @@ def _groups(claim: Claim) -> Iterator[Decision]:
         group = claim.control("groupnorm", CONTROLS["groupnorm"].variants[0], rate)
         for variant, words in ((PLAIN, "no normalisation"), (NORMED, "BatchNorm")):
             arms = [_by_seed(claim.of(variant, rate=rate)), group]
-            yield paired_counts(GROUPS, f"than {words} at {rate:g}", _lost(claim, "accurate", arms))
+            yield paired_counts(GROUPS, f"{words} and GroupNorm at {rate:g}", _lost(claim, "accurate", arms))
 
 
 def _momentum(claim: Claim) -> Iterator[Decision]:
@@ -477,4 +484,4 @@ def _steps(claim: Claim) -> Iterator[Decision]:
     }
     for after in LOOKED_AFTER["step_passes"]:
         for name, measure in names.items():
-            yield ratio_test(STEPS, f"{name}, after {after} passes", claim.ratios(measure, just(after)))
+            yield ratio_test(STEPS, f"{name}, after pass {after}", claim.ratios(measure, just(after)))

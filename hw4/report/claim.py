@@ -167,7 +167,7 @@ def summary(claim: Claim, tests: Sequence[Decision]) -> str:
             f"With the head and the last affine kept at {HOMEWORK_RATE:g}, the layers before them train with BatchNorm "
             f"at all rates tried, up to {fastest:g}, and without it they do not: these layers are what BatchNorm frees"
         )
-    groups = [test for name, test in _in(tests, GROUPS).items() if "BatchNorm" in name and test.n]
+    groups = [test for name, test in _in(tests, GROUPS).items() if name.startswith("BatchNorm") and test.n]
     if any(test.verdict == "below" for test in groups):
         parts.append("GroupNorm, which normalises without the batch, does not do the same")
     return f"{'. '.join(parts)} (paired seeds, n = {seeds}; tests and p-values in the table of all tests)."
@@ -327,9 +327,9 @@ CAUSES: dict[str, dict[str, str]] = {
         "not decided": "Not decided:",
     },
     GROUPS: {
-        "above": "In BatchNorm's place GroupNorm loses fewer runs",
-        "below": "GroupNorm loses more runs",
-        "not decided": "The two are not told apart",
+        "above": "Of these two GroupNorm loses fewer runs:",
+        "below": "Of these two GroupNorm loses more runs:",
+        "not decided": "Not told apart:",
     },
     MOMENTUM: {
         "above": "With momentum 0.9 BatchNorm loses fewer runs",
