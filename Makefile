@@ -33,7 +33,7 @@ report: $(VENV)/ready
 
 test: $(VENV)/ready
 	@echo "== Running the tests; those on FashionMNIST need HW4_DATA or 'hw4 fetch' and say so when they skip"
-	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

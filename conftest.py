@@ -32,6 +32,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+LONGEST_FIRST = (
+    *("test_plugin", "test_curvature", "test_mutations", "test_cli", "test_sweep"),
+    *("test_experiments", "test_first_contact", "test_audit", "test_runs"),
+)
+"""Files that would keep one worker of pytest-xdist busy at the end. The plugin's, which time, run beside those of one
+process."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let no long file begin last."""
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
+
+
 @pytest.fixture(scope="session")
 def digits() -> Images:
     """The embedded images, all of them."""

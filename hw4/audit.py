@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hw4.data.images import Images, load_images, standardise
@@ -30,6 +31,7 @@ from hw4.records import (
     AuditedRun,
     AuditedStride,
     AuditRecord,
+    Layers,
     Notebook,
     NotebookAudit,
     PassTime,
@@ -59,12 +61,16 @@ from hw4.specs import (
 from hw4.studies import grid
 from hw4.sweep import identity as question_identity
 from hw4.sweep import train_trials
-from hw4.training import Evaluation, evaluate, train_pass
+from hw4.training import Evaluation, draw_batches, evaluate, train_pass
 
 TIMED_ROUNDS = 5
+SUBSETS, SUBSET_SHARE = 20, 0.1
+"""So many subsets are drawn, each of the homework's share, to see how far the largest standardised pixel scatters."""
 PRINTED = Path(__file__).parent / "data" / "notebook.toml"
 """What the solved notebook printed."""
 
+Work = Callable[[nn.Module, ConvNetSpec], object]
+"""What is timed, on a spec's network."""
 OnAudit = Callable[[str], None]
 """Called with the name of every part as it ends."""
 
@@ -193,6 +199,22 @@ def audit_pixels(spec: ConvNetSpec) -> dict[str, float]:
     return values
 
 
+def largest_pixels(data: Dataset) -> list[float]:
+    """The largest standardised test pixel by the notebook's rule, for the subsets that seeds 0, 1, ... draw."""
+
+    def as_they_are(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+        return train, test
+
+    images = load_images(data, subset=1, rule=as_they_are)
+    n = len(images.x_train)
+    found = []
+    for seed in range(SUBSETS):  # as load_images draws them
+        chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: round(SUBSET_SHARE * n)]
+        _, test = notebook_standardise(images.x_train[chosen], images.x_test)
+        found.append(float(test.abs().max()))
+    return found
+
+
 def _seconds(work: Callable[[], object]) -> PassTime:
     """What some work takes."""
     wall, cpu = time.perf_counter(), time.process_time()
@@ -213,22 +235,51 @@ def audit_evaluation(spec: ConvNetSpec, images: Images) -> dict[str, float]:
     return {name: statistics.median(seconds) for name, seconds in zip(names, zip(*rounds, strict=True), strict=True)}
 
 
-def time_iterations(specs: Sequence[ConvNetSpec], images: Images) -> list[TimedIteration]:
-    """Seconds of an iteration, evaluation and a pass, in turn: the notebook's layers and evaluation, and hw4's."""
-    nets: list[tuple[ConvNetSpec, nn.Module]] = [(spec, notebook_layers(spec.downsample)) for spec in specs]
-    nets += [(spec, build_convnet(spec)) for spec in specs]
+def time_in_turn(specs: Sequence[ConvNetSpec], *, plain: Work, ours: Work) -> list[TimedIteration]:
+    """Seconds of work on the notebook's layers and on hw4's networks, all in turn, a few rounds."""
+    works: dict[tuple[Layers, str], Callable[[], object]] = {}
+    for spec in specs:
+        works["the notebook's", spec.variant] = partial(plain, notebook_layers(spec.downsample), spec)
+    for spec in specs:
+        works["hw4's", spec.variant] = partial(ours, build_convnet(spec), spec)
+    rounds = [[_seconds(work) for work in works.values()] for _ in range(TIMED_ROUNDS)]
+    return [
+        TimedIteration(layers=layers, variant=variant, times=list(times))
+        for (layers, variant), times in zip(works, zip(*rounds, strict=True), strict=True)
+    ]
 
-    def iterate(spec: ConvNetSpec, model: nn.Module) -> None:
-        (_scores if isinstance(model, ConvNet) else notebook_evaluate)(model, images)
+
+def time_iterations(specs: Sequence[ConvNetSpec], images: Images) -> list[TimedIteration]:
+    """Seconds of an iteration, evaluation and a pass: the notebook's layers and evaluation, and hw4's."""
+
+    def plain(model: nn.Module, spec: ConvNetSpec) -> None:
+        notebook_evaluate(model, images)
         _train(model, spec, images, seeded(spec.seed, BATCHES))
 
-    rounds = [[_seconds(partial(iterate, *net)) for net in nets] for _ in range(TIMED_ROUNDS)]
-    return [
-        TimedIteration(
-            layers="hw4's" if isinstance(model, ConvNet) else "the notebook's", variant=spec.variant, times=t
-        )
-        for (spec, model), t in zip(nets, map(list, zip(*rounds, strict=True)), strict=True)
-    ]
+    def ours(model: nn.Module, spec: ConvNetSpec) -> None:
+        _scores(model, images)
+        _train(model, spec, images, seeded(spec.seed, BATCHES))
+
+    return time_in_turn(specs, plain=plain, ours=ours)
+
+
+def plain_pass(model: nn.Module, spec: ConvNetSpec, images: Images) -> None:
+    """One pass in plain PyTorch: its own optimiser and backward, on the minibatches of the spec's seed."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=spec.learning_rate)
+    x, y = images.x_train, images.y_train
+    for batch in draw_batches(len(x), batch_size=spec.batch_size, generator=seeded(spec.seed, BATCHES)):
+        optimizer.zero_grad()
+        F.cross_entropy(model(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def time_passes(images: Images) -> list[TimedIteration]:
+    """Seconds of a training pass alone, pooled and strided: plain PyTorch, and hw4's."""
+    return time_in_turn(
+        exercise_specs(["pooling"], seeds=1, data=images.name),
+        plain=lambda model, spec: plain_pass(model, spec, images),
+        ours=lambda model, spec: _train(model, spec, images, seeded(spec.seed, BATCHES)),
+    )
 
 
 def class_0_share(questions: QuestionVectors) -> float:
@@ -396,25 +447,23 @@ def _audit_runs(specs: Sequence[ConvNetSpec], processes: int, on_audit: OnAudit)
 
 def parts(specs: Sequence[ConvNetSpec], repeats: int) -> int:
     """How many parts an audit of these runs has, for a progress bar."""
-    return len(specs) + 3 + (2 * repeats + 3 if specs[0].data == "fashion-mnist" else 0)
+    return len(specs) + 4 + (2 * repeats + 3 if specs[0].data == "fashion-mnist" else 0)
 
 
 def run_audit(
     specs: Sequence[ConvNetSpec], texts: QuestionSet, folder: Path, *, repeats: int, processes: int, on_audit: OnAudit
 ) -> AuditRecord:
-    """Audit these runs and all else, keep the record below ``folder`` and return it.
-
-    What the notebook printed is repeated so many times, on its own data only: FashionMNIST and TREC.
-    """
+    """Audit these runs and all else and keep the record; what the notebook printed is repeated on its own data only."""
     torch.set_num_threads(1)
-    store = Store(folder, AuditRecord)
+    store, data = Store(folder, AuditRecord), specs[0].data
     store.prepare()
-    data, passes = specs[0].data, specs[0].passes
     images, questions = load_images(data), load_questions(texts)
     cost = audit_evaluation(specs[0], images)
     on_audit("what evaluation costs")
+    passes = time_passes(images)
+    on_audit("seconds of a pass")
     runs = _audit_runs(specs, processes, on_audit)
-    pixels = audit_pixels(specs[0])
+    pixels, drawn = audit_pixels(specs[0]), largest_pixels(data)
     on_audit("exploding pixels")
     sweep = make_all([(folder / "sweep", grid(sweep_specs(texts)))], processes=processes)
     strides = audit_strides(sweep, class_0_share(questions))
@@ -426,7 +475,8 @@ def run_audit(
         found = audit_questions(questions, cut, root)
         on_audit("misread questions")
         if data == "fashion-mnist":
-            notebook = audit_notebook(data, cut, seeds=repeats, passes=passes, processes=processes, on_audit=on_audit)
+            how = {"passes": specs[0].passes, "processes": processes}
+            notebook = audit_notebook(data, cut, seeds=repeats, on_audit=on_audit, **how)
     record = AuditRecord(
         key="audit",
         data=identity(images),
@@ -435,6 +485,8 @@ def run_audit(
         learning_rate=specs[0].learning_rate,
         runs=runs,
         pixels=pixels,
+        drawn=drawn,
+        passes=passes,
         strides=strides,
         questions=found,
         evaluation=cost,

@@ -7,8 +7,11 @@ for as long as we compute. So whatever refers to the model, a closure, a wrapper
 import contextlib
 import copy
 import functools
+import io
 import itertools
+import math
 import random
+import sys
 import types
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -71,16 +74,20 @@ class Borrowed:
         self.leaves = [replaced[p] for _, p in named]
         self.originals = [p for _, p in named]
         self._views = _views_among_buffers(self.modules)
+        before = [fingerprint(leaf) for leaf in self.leaves]
         with self.inside():
             if norm_mode != "as is":
                 model.train(norm_mode == "batch")
             self._start = self._buffers()
-        self._require_kept()
+            self._first = {module: dict(vars(module)) for module in self.modules}
+            holders = [*self.modules, *held]
+            self._stores = [(each, _content(each)) for each in reachable(holders) if isinstance(each, STORES)]
+        self._require_kept(before)
 
-    def _require_kept(self) -> None:
+    def _require_kept(self, before: Sequence[int]) -> None:
         """Raise ObjectiveError when setting the mode has changed trained weights."""
-        for name, own, leaf in zip(self.names, self.originals, self.leaves, strict=True):
-            if fingerprint(own.detach().to(leaf.dtype)) != fingerprint(leaf):
+        for name, leaf, then in zip(self.names, self.leaves, before, strict=True):
+            if fingerprint(leaf) != then:
                 raise ObjectiveError(
                     f"the model changes its trained weights ({name}) in train() or eval(), as adapters do that are "
                     f"merged there; put it in the mode that is meant and give norm_mode='as is'"
@@ -116,6 +123,34 @@ class Borrowed:
             for each, content in theirs:
                 _fill(each, content)
             self._busy = False
+
+    @property
+    def keeps(self) -> bool:
+        """Whether modules have other attributes, or something that they refer to more or fewer entries, than at first.
+
+        Of our own attributes alone: it is asked inside.
+        """
+        return any(len(each) != len(content) for each, content in self._stores) or any(
+            vars(module).keys() != first.keys() or any(first[name] is not each for name, each in vars(module).items())
+            for module, first in self._first.items()
+        )
+
+    @contextlib.contextmanager
+    def as_at_first(self) -> Iterator[None]:
+        """Inside, modules have the attributes that they began with, and what they refer to its entries."""
+        now = {module: vars(module) for module in self.modules}
+        filled = [(each, _content(each), content) for each, content in self._stores if len(each) != len(content)]
+        try:
+            for module, first in self._first.items():
+                object.__setattr__(module, "__dict__", dict(first))
+            for each, _, content in filled:
+                _fill(each, content)
+            yield
+        finally:
+            for module, attributes in now.items():
+                object.__setattr__(module, "__dict__", attributes)
+            for each, content, _ in filled:
+                _fill(each, content)
 
     @contextlib.contextmanager
     def without_batch_statistics(self) -> Iterator[None]:
@@ -166,6 +201,12 @@ class Borrowed:
 def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode) -> None:
     """Raise ObjectiveError for modules and parameters that cannot be measured, by name."""
     _refuse_modes(model, norm_mode)
+    for module in modules:
+        if module._backward_hooks or module._backward_pre_hooks:
+            raise ObjectiveError(
+                f"{type(module).__name__} has a backward hook, which may change gradients, chunk by chunk; remove it "
+                f"for the measurement (the handle's remove())"
+            )
     if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ObjectiveError("a scripted module keeps its parameters where they cannot be moved; give the eager module")
     for name, parameter in model.named_parameters():
@@ -254,8 +295,7 @@ def _replaced(modules: Sequence[nn.Module], dtype: torch.dtype | None, *, theirs
 def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A tensor of our own with these values, of the same kind: a leaf where it is trained."""
     with torch.inference_mode(False), torch.no_grad():
-        own = tensor.detach().clone()
-        own = own.to(dtype) if dtype is not None and own.is_floating_point() else own
+        own = tensor.detach().to(dtype if tensor.is_floating_point() else None, copy=True)
         if isinstance(tensor, nn.Parameter):
             own = torch.Tensor._make_subclass(type(tensor), own, tensor.requires_grad)
     return own
@@ -446,25 +486,35 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
     which there are no copies.
     """
     seen, todo = set[int](), deque(holders)
-    while todo and len(seen) < MOST:
+    while todo:
+        if len(seen) >= MOST:
+            raise ObjectiveError(
+                f"the model, the loss or the data set refers to more than {MOST:,} objects, too many to look for "
+                f"generators, modules and counters among them; hold what they do not need elsewhere"
+            )
         value = todo.popleft()
-        if id(value) in seen or isinstance(value, str | bytes | float | np.ndarray | types.ModuleType):
+        if id(value) in seen or isinstance(value, str | bytes | float | types.ModuleType):
             continue
         if isinstance(value, dict | list) and not value:
             yield value
             continue
         seen.add(id(value))
         yield value
-        closed = isinstance(value, Generator | Tensor | int) or id(value) in alone
+        closed = isinstance(value, Generator | Tensor | np.ndarray | int) or id(value) in alone
         if not closed and (code or not isinstance(value, types.FunctionType)):
             todo += _within(value)
 
 
 def counts(holders: Iterable[Any]) -> list[str]:
     """Numbers, texts and lengths that objects hold, in order: others when something has been counted or noted."""
-    found = []
+    found: list[Any] = []
     for value in reachable(holders):
-        if not isinstance(value, Generator | Tensor | int):
+        if isinstance(value, Tensor | np.ndarray):
+            if not isinstance(value, nn.Parameter) and math.prod(value.shape) == 1 and value.dtype != object:
+                found.append(repr(value.item()))
+        elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+            found.append(object())  # nobody can see where it is, so it is taken for another
+        elif not isinstance(value, Generator | int):
             length = len(value) if isinstance(value, STORES) else 0
             found.append(repr((length, [each for each in _within(value) if isinstance(each, int | float | str)])))
     return found
@@ -480,17 +530,34 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
         return [value.__self__, value.__func__]
+    if isinstance(value, staticmethod | classmethod):
+        return [value.__func__]
+    if isinstance(value, property | functools.cached_property):
+        return [value.fget if isinstance(value, property) else value.func]
     if isinstance(value, types.FunctionType):
-        found = [value.__globals__.get(name) for code in _codes(value.__code__) for name in code.co_names]
+        names = [name for code in _codes(value.__code__) for name in code.co_names]
+        found = [value.__globals__.get(name) for name in names]
+        for module in [each for each in found if isinstance(each, types.ModuleType) and not _foreign(each.__name__)]:
+            found += [vars(module).get(name) for name in names]
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # a cell that is still empty
                 found.append(cell.cell_contents)
         return [*found, *(value.__defaults__ or ())]
-    if isinstance(value, type) or type(value).__module__.partition(".")[0] in ("torch", "numpy", "builtins"):
-        names = () if isinstance(value, type) else getattr(value, "__dict__", {})
-        return [names[name] for name in names if name not in ("_parameters", "_buffers")]
-    own = [each for name, each in getattr(value, "__dict__", {}).items() if name not in ("_parameters", "_buffers")]
-    return [*own, *(each for each in vars(type(value)).values() if isinstance(each, types.FunctionType | Generator))]
+    own = [] if isinstance(value, type) else list(getattr(value, "__dict__", {}).items())
+    kinds = (value if isinstance(value, type) else type(value)).__mro__
+    for kind in kinds:
+        if not _foreign(kind.__module__):
+            own += [(name, each) for name, each in vars(kind).items() if name[:2] != "__" or callable(each)]
+            own += (
+                [] if isinstance(value, type) else [(n, getattr(value, n)) for n in _slots(kind) if hasattr(value, n)]
+            )
+    return [each for name, each in own if name not in ("_parameters", "_buffers", "__class__")]
+
+
+def _foreign(module: str) -> bool:
+    """Whether a module is Python's own or torch's, which keep nothing of the user's."""
+    top = module.partition(".")[0]
+    return top in ("torch", "numpy") or top in sys.stdlib_module_names
 
 
 def _codes(code: types.CodeType) -> Iterator[types.CodeType]:

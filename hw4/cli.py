@@ -17,28 +17,38 @@ from tqdm import tqdm
 
 from hw4 import __version__
 from hw4.errors import Hw4Error, SpecError
-from hw4.files import AUDIT, CONTROLS, LADDER, LANDSCAPES, PARTIAL, RECORDS, write_atomically
+from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, PARTIAL, RECORDS, write_atomically
 from hw4.machine import KEEP_MEMORY, ONE_THREAD
 from hw4.processes import spare_garbage
 from hw4.specs import (
     AUDIT_SEEDS,
-    BISECTIONS,
     EXERCISES,
-    LADDER_RATES,
     NOTEBOOK_SEEDS,
     SEEDS,
     STRIDES,
     TRIALS,
-    VIEWS,
     ConvNetSpec,
     DataChoice,
     Dataset,
     QuestionSet,
     TextCNNSpec,
     exercise_specs,
+    longer_specs,
+    sweep_specs,
+)
+from hw4.studies import (
+    BISECTIONS,
+    CLAIM_SEEDS,
+    FIRST_SEED,
+    LADDER_PASSES,
+    LADDER_RATES,
+    LANDSCAPE_PASSES,
+    VIEWS,
+    control_specs,
+    grid,
+    ladder,
     ladder_specs,
     landscape_specs,
-    sweep_specs,
 )
 
 if TYPE_CHECKING:
@@ -66,8 +76,8 @@ EXAMPLES = {
     "1 --passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
     "sweep": "Examples: 'hw4 sweep' trains the homework's 60 models; 'hw4 sweep --stride 2 --stride 3 --trials 1000 "
     "--out reports/many' trains 2,000; 'hw4 sweep --learning-rate 0.05' tries another learning rate.",
-    "claim": "Examples: 'hw4 claim' takes about half an hour on two processors; 'hw4 claim --data embedded --seeds 2 "
-    "--landscapes 1 --passes 3' is a quick look.",
+    "claim": "Examples: 'hw4 claim' takes about 75 minutes on two processors; 'hw4 claim --data embedded --seeds 2 "
+    "--landscapes 1 --passes 2 --landscape-passes 3' is a quick look.",
     "audit": "Examples: 'hw4 audit' takes about ten minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
     "--passes 2' is a quick look.",
     "fetch": "Examples: 'HW4_DATA=/data hw4 fetch' downloads to /data and is found there later; where one computer has "
@@ -99,6 +109,9 @@ Controls = Annotated[
         help="Train text CNNs at each stride's own best rate, too, and with the vectors' numbers in other orders.  "
         "[default: with real data]",
     ),
+]
+Longer = Annotated[
+    bool, typer.Option(help="Train the strided network for four times the passes too, to compare it at equal time.")
 ]
 Subset = Annotated[
     float | None,
@@ -295,6 +308,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     subset: Subset = None,
     directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
     noise_floor: NoiseFloor = True,
+    longer: Longer = True,
     rescue: Rescue = True,
     controls: Controls = None,
     device: Device = "cpu",
@@ -305,21 +319,19 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
     say, workers = _sayer(as_json), _one_thread(processes)
     chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
-    convnets = [known for known in EXERCISES if chosen & {"all", known}]
-    texts = bool(chosen & {"all", "stride"})
+    convnets, texts = [known for known in EXERCISES if chosen & {"all", known}], bool(chosen & {"all", "stride"})
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
-    trained = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size}
-    nets = _networks(convnets, images, seeds, subset, directions=directions, noise_floor=noise_floor, **trained)
+    settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
+    nets = _networks(convnets, images, seeds, subset, noise_floor=noise_floor, **settings)
+    nets += longer_specs(convnets, nets) if longer else ()
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
-    from hw4.studies import grid
-
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
     say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
     with _alone(folder):
         studies, known = _sweep_studies(trials, folder, rescue=rescue, controls=controls)
-        studies = [(folder / RECORDS, grid(nets)), *studies]
         how = {"processes": workers, "fresh": fresh, "device": device}
+        studies = [(folder / RECORDS, grid(nets)), *studies]
         lost, failed, error = _train_what_can_be(studies, [*nets, *known], convnets, say, **how)
         _note(folder, notes, failed)
         failed = _finish(folder, say, as_json, whole=False, diverged=lost)
@@ -362,7 +374,7 @@ def _train_what_can_be(
 
 
 def _networks(
-    exercises: list[str], data: Dataset, seeds: int, subset: float | None, **settings: object
+    exercises: list[str], data: Dataset, seeds: int, subset: float | None, **settings: Any
 ) -> tuple[ConvNetSpec, ...]:
     """The ConvNets of some exercises; one that is in none on smoothness goes without its cost."""
     nets = exercise_specs(exercises, seeds=seeds, data=data, subset=subset, **settings)
@@ -485,13 +497,16 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     out: Out = None,
     fresh: Fresh = False,
     device: Device = "cpu",
-    seeds: Annotated[int, typer.Option(help="Runs of each network at each learning rate of the ladder.")] = SEEDS,
-    landscapes: Annotated[int, typer.Option(help="Runs of each network that are looked around in.")] = VIEWS,
-    passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
+    seeds: Annotated[int, typer.Option(help="Paired seeds of everything: ladder, controls, mechanism.")] = CLAIM_SEEDS,
+    first_seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = FIRST_SEED,
+    landscapes: Annotated[int, typer.Option(help="Seeds whose sharpness, kinks and steps are looked at.")] = VIEWS,
+    passes: Annotated[int, typer.Option(help="Passes of the ladder's and the controls' runs.")] = LADDER_PASSES,
+    landscape_passes: Annotated[int, typer.Option(help="Passes of the runs at 0.04 looked into.")] = LANDSCAPE_PASSES,
     rate: Annotated[
         list[float] | None,
-        typer.Option(help="A learning rate; several make a ladder.  [default: 0.01 to 5.12 by twos]"),
+        typer.Option(help="A learning rate; several make a ladder.  [default: 0.04 to 0.64 in 8 steps]"),
     ] = None,
+    controls: Annotated[bool, typer.Option(help="Train GroupNorm, momentum, a warm-up and a slow head too.")] = True,
     bisections: Annotated[
         int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.")
     ] = BISECTIONS,
@@ -502,19 +517,21 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     """Test the claim that BatchNorm allows larger learning rates: a ladder of rates, sharpness, kinks, range views."""
     say, workers = _sayer(as_json), _one_thread(processes)
     name, _, folder, _ = _choose(data, out, say, images=True)
-    rungs = ladder_specs(rates=rate or LADDER_RATES, seeds=seeds, data=name, passes=passes)
-    views = landscape_specs(seeds=landscapes, data=name, passes=passes)
+    which: dict[str, Any] = {"seeds": seeds, "data": name, "first_seed": first_seed}
+    rungs = ladder_specs(rates=rate or LADDER_RATES, passes=passes, **which)
+    views = landscape_specs(views=landscapes, passes=landscape_passes, **which)
+    beside = control_specs(passes=passes, **which) if controls else ()
 
     _check_device(device)
-    from hw4.studies import grid, ladder
-
-    say(f"Training {len(rungs)} networks on the ladder and {len(views)} to look around in.")
+    say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
     with _alone(folder):
         old = list((folder / LANDSCAPES).glob("*_landscape*.json"))  # of records' version 1, which were no runs
         if old and not fresh:
             raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
-        studies = [(folder / LADDER, ladder(rungs, bisections=bisections)), (folder / LANDSCAPES, grid(views))]
-        _train(studies, [*rungs, *views], say, processes=workers, fresh=fresh, device=device)
+        narrowed = ladder(rungs, bisections=bisections)
+        arms = {LADDER: narrowed, CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
+        studies = [(folder / part, study) for part, study in arms.items()]
+        _train(studies, [*rungs, *beside, *views], say, processes=workers, fresh=fresh, device=device)
         for path in old:
             path.unlink()
         _finish(folder, say, as_json)

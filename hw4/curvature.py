@@ -1,6 +1,8 @@
 """What a smoothness reading rests on: the largest curvature, the share of kinks, and the view over step lengths."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator
 from torch import Tensor
 
 from hw4.objective import Objective, flatten
-from hw4.readings import KinkShare, RangeView, Sharpness
+from hw4.readings import KinkShare, LargestStep, RangeView, Sharpness
 from hw4.smoothness import SmoothnessUndefinedError, Update, norm
 
 
@@ -28,9 +30,8 @@ def largest_eigenvalues(
     below the number of parameters (one parameter has one eigenvalue), SmoothnessUndefinedError when the Hessian is not
     finite or no eigenvalue settles within ``most_products``.
     """
-    w = objective.w
+    p, made = len(w := objective.w), 0
     objective.gradient()  # with its checks: a Hessian alone would not show that the loss is no fixed function
-    p, made = len(w), 0
     if not 1 <= k < max(p, 2):
         raise ValueError(f"k must be at least 1 and below the number of parameters, {p}, got {k}")
 
@@ -42,7 +43,7 @@ def largest_eigenvalues(
             raise SmoothnessUndefinedError("a Hessian-vector product is not finite: the model has diverged")
         return found
 
-    start = np.random.default_rng(0).standard_normal(p)
+    start = (draws := np.random.default_rng(0)).standard_normal(p)
     if p == 1:
         return [Sharpness(value=float(product(np.ones(1))[0]), residual=0.0, products=made)]
     basis = min(p, max(2 * k + 1, 20 if tolerance < COARSE else 8))  # a large one pays when many digits are wanted
@@ -50,21 +51,69 @@ def largest_eigenvalues(
     rounds = max(1, most_products // basis)
     try:
         values, vectors = eigsh(operator, k=k, which="LA", v0=start, tol=tolerance, ncv=basis, maxiter=rounds)
+        while k > 1 and (missed := _missed(product, values, vectors, draws.standard_normal(p), tolerance)) is not None:
+            if made > most_products:
+                raise ArpackNoConvergence("", values, vectors)
+            values, vectors = _combined(product, np.column_stack([vectors, missed]))
     except ArpackError as error:
         if not isinstance(error, ArpackNoConvergence) and not product(start).any():  # of a random vector: H is zero
             return [Sharpness(value=0.0, residual=0.0, products=made)] * k
         raise SmoothnessUndefinedError(
             f"no largest eigenvalue settled to {tolerance:g} within {made} Hessian-vector products; allow more of them"
         ) from error
-    found = []
-    for value, vector in sorted(zip(values.tolist(), vectors.T, strict=True), key=lambda pair: -pair[0]):
-        off = float(np.linalg.norm(product(vector) - value * vector))
-        known = off < abs(value)  # else nobody knows its sign, and a multiple of it would say nothing
-        found.append(Sharpness(value=value, residual=off / abs(value) if known else None, products=made))
+    falling = sorted(zip(values.tolist(), vectors.T, strict=True), key=lambda pair: -pair[0])
+    found = [_known(value, vector, product(vector), made) for value, vector in falling]
     objective.confirm()
     return found
 
 
+def _known(value: float, vector: np.ndarray, image: np.ndarray, products: int) -> Sharpness:
+    """An eigenvalue with its residual, where that is below it: else nobody knows its sign, and no multiple says it."""
+    off = float(np.linalg.norm(image - value * vector))
+    return Sharpness(value=value, residual=off / abs(value) if off < abs(value) else None, products=products)
+
+
+def _combined(product: Callable[[np.ndarray], np.ndarray], vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The best combinations (p, k) of k + 1 directions, rising, and their eigenvalues."""
+    values, mix = np.linalg.eigh(vectors.T @ np.column_stack([product(v) for v in vectors.T]))
+    return values[1:], vectors @ mix[:, 1:]
+
+
+def _missed(
+    product: Callable[[np.ndarray], np.ndarray],
+    values: np.ndarray,
+    vectors: np.ndarray,
+    start: np.ndarray,
+    tolerance: float,
+) -> np.ndarray | None:
+    """A direction (p,) orthogonal to those found, of a larger eigenvalue than the least of them; None if none is seen.
+
+    Lanczos' method from one vector finds one of several equal eigenvalues, so it is asked again without what it found.
+    """
+    basis, images = vectors, list[np.ndarray]()
+    while len(images) < min(MOST_STEPS, len(start) - len(values)):
+        for _ in range(2):  # once leaves rounding behind
+            start = start - basis @ (basis.T @ start)
+        size = np.linalg.norm(start)
+        if size == 0:
+            break
+        basis = np.column_stack([basis, start / size])
+        images.append(product(basis[:, -1]))
+        start = images[-1]
+        seen, mix = np.linalg.eigh(basis[:, len(values) :].T @ np.column_stack(images))
+        off = np.column_stack(images) @ mix[:, -1] - basis[:, len(values) :] @ (seen[-1] * mix[:, -1])
+        if np.linalg.norm(off) <= tolerance * max(abs(seen[-1]), np.abs(values).max() * ROUNDING):
+            break
+    if seen[-1] <= values.min() + max(tolerance * abs(values.min()), ROUNDING * np.abs(values).max()):
+        return None
+    found: np.ndarray = basis[:, len(values) :] @ mix[:, -1]
+    return found
+
+
+MOST_STEPS = 40
+"""So many steps of Lanczos' method show what was missed."""
+ROUNDING = 1e-6
+"""What rounding in float32 leaves of an eigenvalue beside the largest one."""
 COARSE = 0.01
 """Relative tolerance from which on a small Lanczos basis takes fewer products."""
 
@@ -101,8 +150,9 @@ def kink_share(objective: Objective, u: Update, *, nodes: int = 8) -> KinkShare:
 
 
 def _flat(objective: Objective, update: Update) -> Tensor:
-    """An update as a flat vector (p,); ValueError when it does not fit the parameters."""
-    return update if isinstance(update, Tensor) else flatten(objective.parts(update))
+    """An update as a flat vector (p,) of real numbers; ValueError when it does not fit the parameters."""
+    found = flatten(objective.parts(update))
+    return found if found.is_floating_point() else found.to(objective.dtype)
 
 
 LARGEST_ROUNDING = 0.01
@@ -158,3 +208,53 @@ def range_view(objective: Objective, u: Update, *, factors: Sequence[float] = FA
         gradient_changes=tuple(changes),
         update_norm=update_norm,
     )
+
+
+DOUBLINGS, HALVINGS = 12, 4
+"""How often a rate is doubled or halved in search of the largest step, and its bracket halved then, to 4.4%."""
+
+
+def largest_steps(
+    objective: Objective, learning_rate: float, batch_size: int, generator: torch.Generator
+) -> list[LargestStep]:
+    """The largest steps from the model's parameters that do not raise the full loss: down its gradient, and SGD's.
+
+    SGD's is down the gradient of ``batch_size`` examples drawn by ``generator``. The search starts at
+    ``learning_rate``. One costs two gradients and about ten losses.
+    """
+    here = objective.loss_and_gradient()
+    drawn = objective.minibatch_gradient(None, batch_size, generator)
+    steps = [
+        LargestStep(direction="gradient", **_largest_step(objective, here[1], here, learning_rate)),
+        LargestStep(direction="minibatch", **_largest_step(objective, drawn, here, learning_rate)),
+    ]
+    objective.confirm()
+    return steps
+
+
+def _largest_step(objective: Objective, downhill: Tensor, here: tuple[float, Tensor], start: float) -> dict[str, Any]:
+    """The bracket of one direction: doubled or halved from ``start`` until the loss crosses its own level, then cut."""
+    loss, gradient = here
+
+    def raises(rate: float) -> bool:
+        objective.move_by(-rate * downhill)
+        return not objective.loss_here() <= loss  # so is a loss that is no number
+
+    step = _step(objective, downhill, -start)
+    change = objective.loss_and_gradient_here()[1].sub_(gradient).double()
+    curvature = float(step.double() @ change) / norm(step) ** 2
+    outwards = not raises(start)
+    low, high = (start, math.inf) if outwards else (0.0, start)
+    for doubling in range(1, DOUBLINGS + 1):
+        if 0 < low < high < math.inf:
+            break
+        rate = start * 2.0 ** (doubling if outwards else -doubling)
+        low, high = (low, rate) if raises(rate) else (rate, high)
+    for _ in range(HALVINGS if 0 < low < high < math.inf else 0):
+        middle = math.sqrt(low * high)
+        low, high = (low, middle) if raises(middle) else (middle, high)
+    return {
+        "stable": low,
+        "raised": high if math.isfinite(high) else None,
+        "curvature": curvature if math.isfinite(curvature) else None,
+    }

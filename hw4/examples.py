@@ -44,6 +44,12 @@ class Examples:
         if self.n == 0:
             raise ValueError("inputs and targets must be equally many and at least one, got 0 and 0")
 
+    def in_precision(self, dtype: torch.dtype) -> "Examples":
+        """The same examples, given in another precision."""
+        found = copy.copy(self)
+        found._place = (self._place[0], dtype)
+        return found
+
     def take(self, indices: Sequence[int]) -> Batch:
         """The batch of these examples."""
         return placed(self._fetch(indices), *self._place)
@@ -68,9 +74,10 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
         counts = " and ".join(str(length) for _, length in lengths[:4])
         raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
     parts = torch.arange(n, device="cpu").tensor_split(math.ceil(n / chunk_size))
+    dense = all(each.layout == torch.strided for each in tensors((x, y)))
 
     def fetch(indices: Sequence[int]) -> Batch:
-        if isinstance(indices, range) and indices.step == 1:  # a view
+        if dense and isinstance(indices, range) and indices.step == 1:  # a view
             return tuple(mapped(each, lambda t: t[indices.start : indices.stop]) for each in (x, y))
         chosen = torch.tensor(indices, device="cpu")
         return tuple(mapped(each, lambda t: t.index_select(0, chosen.to(t.device))) for each in (x, y))
@@ -203,9 +210,10 @@ def placed(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
     """A batch on a device, its floating-point tensors in a precision."""
 
     def place(each: Tensor) -> Tensor:
-        moved = each.detach().to(device, dtype if each.is_floating_point() else None)
+        own = each.detach()
+        moved = own.to(device, dtype if each.is_floating_point() else None)
         # What a model does to its inputs in place must not reach the user's own.
-        return moved.clone() if moved.data_ptr() == each.data_ptr() or moved.is_inference() else moved
+        return moved.clone() if moved is own or moved.is_inference() else moved
 
     return mapped(value, place)
 
@@ -224,7 +232,13 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         return type(value)(*(mapped(each, change) for each in value))
     if isinstance(value, list | tuple):
-        return type(value)(mapped(each, change) for each in value)
+        try:
+            return type(value)(mapped(each, change) for each in value)
+        except TypeError as error:
+            raise ObjectiveError(
+                f"a batch holds a {type(value).__name__}, which cannot be made from its elements; return a plain "
+                f"{'list' if isinstance(value, list) else 'tuple'} in collate_fn"
+            ) from error
     if hasattr(value, "to") and callable(value.to):
         raise ObjectiveError(
             f"a batch holds a {type(value).__name__}, whose tensors cannot be told apart; give its tensors in a dict "

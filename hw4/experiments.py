@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from hw4.curvature import kink_share, range_view, sharpness
+from hw4.curvature import kink_share, largest_steps, range_view, sharpness
 from hw4.data.images import Images
 from hw4.errors import SpecError
 from hw4.models import ConvNet
 from hw4.objective import Objective
 from hw4.records import ConvNetRecord, DataIdentity, Environment, PassRow, PassTime, environment
 from hw4.smoothness import SmoothnessUndefinedError, measure_directions
-from hw4.specs import VARIANTS, ConvNetSpec
+from hw4.specs import HOMEWORK_RATE, VARIANTS, ConvNetSpec
 from hw4.training import Evaluation, evaluate, train_pass
 
 
@@ -59,13 +59,17 @@ def train_convnet(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
     model = build_convnet(spec).to(x.device)
     batches, directions = seeded(spec.seed, BATCHES), seeded(spec.seed, DIRECTIONS)
     rows, times = [_row(model, spec, images, directions, completed=0)], []
+    how: dict[str, Any] = {"batch_size": spec.batch_size, "generator": batches, "momentum": spec.momentum}
+    velocities = [torch.zeros_like(p) for p in model.parameters()] if spec.momentum else []
     for completed in range(1, spec.passes + 1):
+        rates = _rates(model, spec, completed)
         wall, cpu = time.perf_counter(), time.process_time()
-        train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
+        loss = train_pass(model, x, y, learning_rate=rates, velocities=velocities, **how)
         times.append(PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu))
-        rows.append(_row(model, spec, images, directions, completed=completed))
-        if rows[-1].train_loss is None:
-            break
+        if spec.evaluated_after(completed) or not math.isfinite(loss):
+            rows.append(_row(model, spec, images, directions, completed=completed))
+            if rows[-1].train_loss is None:
+                break
     first, last = rows[0].train_loss, rows[-1].train_loss
     return ConvNetRecord(
         key=spec.key,
@@ -76,6 +80,15 @@ def train_convnet(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
         times=times,
         diverged=first is None or last is None or last > first,
     )
+
+
+def _rates(model: ConvNet, spec: ConvNetSpec, completed: int) -> float | list[float]:
+    """The learning rate of a pass, the ``completed``-th; or of every parameter, where the head has its own."""
+    rate = HOMEWORK_RATE if completed <= spec.warmup_passes else spec.learning_rate
+    if spec.head_rate is None:
+        return rate
+    head = ("linear.", f"norms.{len(model.norms) - 1}.")
+    return [spec.head_rate if name.startswith(head) else rate for name, _ in model.named_parameters()]
 
 
 def identity(images: Images) -> DataIdentity:
@@ -126,30 +139,39 @@ def _measured(
 ) -> dict[str, Any]:
     """What the spec asks to be measured after these passes, as far as it has a value: a diverged model gives none."""
     found: dict[str, Any] = {"readings": []}
-    if not spec.directions:
+    at = {*spec.curvature_passes, *spec.step_passes}
+    if not spec.read_after(completed) and completed not in at:
         return found
     objective = Objective(model, images.x_train, images.y_train, norm_mode=spec.norm_mode, chunk_size=spec.chunk_size)
-    first = torch.Generator()
-    first.set_state(directions.get_state())
+    first = _copy(directions)
     try:
-        found["readings"] = measure_directions(
-            objective,
-            spec.directions,
-            learning_rate=spec.learning_rate,
-            batch_size=spec.batch_size,
-            generator=directions,
-            noise_floor="reordered" if spec.noise_floor else None,
-        )
-        if spec.range_view or completed in spec.curvature_passes:
+        if spec.read_after(completed):
+            found["readings"] = measure_directions(
+                objective,
+                spec.directions,
+                learning_rate=spec.learning_rate,
+                batch_size=spec.batch_size,
+                generator=directions,
+                noise_floor="reordered" if spec.noise_floor else None,
+            )
+        if completed in spec.step_passes:
+            found["steps"] = largest_steps(objective, spec.learning_rate, spec.batch_size, _copy(first))
+        if spec.range_view or (spec.kinks and completed in spec.curvature_passes):
             u = -spec.learning_rate * objective.minibatch_gradient(objective.w, spec.batch_size, first)
-        if spec.range_view:
+        if spec.range_view and spec.read_after(completed):
             found["view"] = range_view(objective, u)
         if completed in spec.curvature_passes:
             found["sharpness"] = sharpness(objective, tolerance=SHARPNESS_TOLERANCE)
-            found["kinks"] = kink_share(objective, u, nodes=QUADRATURE_NODES)
+            if spec.kinks:
+                found["kinks"] = kink_share(objective, u, nodes=QUADRATURE_NODES)
     except SmoothnessUndefinedError:
         pass
     return found
+
+
+def _copy(generator: torch.Generator) -> torch.Generator:
+    """A generator that draws what this one will, and leaves it as it is."""
+    return torch.Generator().set_state(generator.get_state())
 
 
 def _scores(evaluation: Evaluation) -> tuple[float | None, float | None]:

@@ -4,11 +4,12 @@ import os
 import tempfile
 from pathlib import Path
 
-RECORDS, CONTROLS, LADDER, LANDSCAPES, AUDIT = (
+RECORDS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = (
     Path("records"),
     Path("controls"),
     Path("claim", "ladder"),
     Path("claim", "landscapes"),
+    Path("claim", "controls"),
     Path("audit"),
 )
 """Records of the exercises, of exercise 2's controls, of ``hw4 claim`` and of ``hw4 audit``, in a report's folder."""

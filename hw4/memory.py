@@ -47,13 +47,17 @@ EMPTY = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "detach",
 """Beginnings of the names of operations that do not look at a tensor's numbers."""
 
 
-class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """While it is on, the names of those tensors whose memory operations read, whatever they were reached by."""
+class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """What looks at every operation."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """Not by loading torch's compiler, which takes a second."""
         return False
+
+
+class Reads(_Mode):
+    """While it is on, the names of those tensors whose memory operations read, whatever they were reached by."""
 
     def __init__(self, names: Sequence[str], tensors: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -74,3 +78,20 @@ class Reads(TorchDispatchMode):  # type: ignore[no-untyped-call]
                         if other[0] == found[0] and other[1] < found[2] and found[1] < other[2]
                     }
         return func(*args, **(kwargs or {}))
+
+
+class Lowest(_Mode):
+    """While it is on, ``eps`` is that of the lowest precision which anything was computed in."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.eps = 0.0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Compute, and note what came out."""
+        del types
+        found = func(*args, **(kwargs or {}))
+        for each in tree_leaves(found):
+            if isinstance(each, Tensor) and (each.is_floating_point() or each.is_complex()):
+                self.eps = max(self.eps, torch.finfo(each.dtype).eps)
+        return found

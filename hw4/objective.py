@@ -1,11 +1,13 @@
 """A model's mean loss over a data set as a function of its flat parameter vector, and its first two derivatives."""
 
 import contextlib
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,12 +18,13 @@ from torch.utils.data import DataLoader, Dataset
 from hw4.borrowed import Borrowed, Randomness, counts, lent, reachable
 from hw4.errors import ObjectiveError
 from hw4.examples import Batch, of_anything, tensors
-from hw4.memory import Reads, fingerprint
+from hw4.memory import Lowest, Reads, fingerprint
 from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
 
 __all__ = ["Forward", "Objective", "ObjectiveError", "flatten"]
 
+Watch = contextlib.AbstractContextManager[Any]
 Forward = Callable[[nn.Module, Batch], Any]
 """A model and a batch as the data loader gives it to the batch's loss: its mean over the examples, or (sum, weight)."""
 
@@ -63,17 +66,14 @@ class Objective:
     ) -> None:
         _refuse_settings(model, norm_mode, dtype)
         self.norm_mode: NormMode = norm_mode
-        self.loss, self.forward, self._dtype = loss, forward, dtype
+        self.loss, self.forward = loss, forward
         self._given = (model, x, y, chunk_size)
         self._model = model
         found = list(reachable([loss, forward]))
-        beside = [each for each in found if isinstance(each, nn.Module | Dataset | DataLoader | torch.optim.Optimizer)]
-        self._borrowed = Borrowed(model, beside, norm_mode, dtype, held=[loss, forward])
-        self._moved_loss = _in_precision(loss, dtype)
-        self.names, self.parameters = self._borrowed.names, self._borrowed.leaves
-        self._sizes = [p.numel() for p in self.parameters]
-        self._like = flatten([p.detach().reshape(-1)[:0] for p in self.parameters])
-        self._sums, self._at_start = self._originals_sums(), True
+        self._beside = [each for each in found if isinstance(each, BESIDE)]
+        self._borrow(dtype)
+        _refuse_arrays(found, self.names, self._borrowed.originals)
+        self._sums = self._originals_sums()
         self._holders = [*self._borrowed.modules, loss, forward, getattr(x, "dataset", x)]
         with self._borrowed.inside():
             inner = [dict(vars(module)) for module in self._borrowed.modules]
@@ -82,14 +82,23 @@ class Objective:
             self._examples = of_anything(x, y, chunk_size, (self.parameters[0].device, dtype))
         self._random.moved.clear()  # a sampler may draw; its plan was compared with a second one
         self.n, self.chunk_size = self._examples.n, self._examples.chunk_size
-        self._weights: list[float | None] | None = None
-        self._twice = False
-        self._seen: dict[int, float] = {}
-        self._first_pass: list[float] | None = None
         with self._computing():
             self._counts = counts(self._holders)
-        self._require_no_identities(found, beside)
+        self._require_no_identities(found)
         self._check_mean()
+
+    def _borrow(self, dtype: torch.dtype | None) -> None:
+        """Begin with the model as it is, in this precision."""
+        self._dtype = dtype
+        self._borrowed = Borrowed(self._model, self._beside, self.norm_mode, dtype, held=[self.loss, self.forward])
+        self._moved_loss = _in_precision(self.loss, dtype)
+        self.names, self.parameters = self._borrowed.names, self._borrowed.leaves
+        self._sizes = [p.numel() for p in self.parameters]
+        self._like = flatten([p.detach().reshape(-1)[:0] for p in self.parameters])
+        self._at_start, self._twice = True, False
+        self._weights: list[float | None] | None = None
+        self._seen: dict[int, float] = {}
+        self._first_pass: list[float] | None = None
 
     # Evaluating --------------------------------------------------------------------------------------------------
 
@@ -130,9 +139,11 @@ class Objective:
             )
         return found, weight
 
-    def _detached_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
+    def _detached_loss(self, indices: Sequence[int], watch: Watch | None = None) -> tuple[Tensor, float | None]:
         """The loss of these examples and its weight, without what derivatives would need."""
-        value, weight = self._batch_loss(self._examples.take(indices))
+        batch = self._examples.take(indices)
+        with watch or contextlib.nullcontext():
+            value, weight = self._batch_loss(batch)
         return value.detach(), weight
 
     def _share(self, value: Tensor, weight: float | None, count: int) -> Tensor:
@@ -169,8 +180,8 @@ class Objective:
         Looked at are the first and the last batch, and two drawn from all over the data: what is no mean shows where
         examples differ, which neighbours may not. The first two are looked at again in the first pass.
         """
-        plan, n = self._examples.plan, self.n
-        size = min(n, max(16, *map(len, plan)))
+        plan, known = self._examples.plan, {}
+        size = min(self.n, max(FEW, *map(len, plan)))
         try:
             with self._computing():
                 for place in sorted({0, len(plan) - 1}):
@@ -178,15 +189,48 @@ class Objective:
                     self._seen[place] = float(self._share(value, weight, len(plan[place])).detach())
                     if not math.isfinite(self._seen[place]):
                         self._require_finite_examples()  # else a diverged model; whoever measures it says so
-                    value = value.detach()  # its activations go before the parts' come
-                    if len(plan) > 1 or weight is not None:
-                        self._check_parts(plan[place], (value, weight))
-                for offset in (0, n // (2 * size)) if len(plan) > 1 else ():
-                    self._check_parts([(offset + place * n // size) % n for place in range(size)])
+                    known[place] = value.detach(), weight
+                    del value  # its activations go before the parts' come
+                if len(plan) > 1 or known[0][1] is not None:
+                    exact = self._check_exactly()
+                    for place, each in known.items():
+                        self._check_parts(plan[place], exact, each)
+                if len(plan) > 1:
+                    for sample in self._samples(size)[exact:]:  # few have been looked at, and exactly
+                        self._check_parts(sample, exact)
         except ObjectiveError:
             self._require_fixed("some")  # the cause, where that is it
             raise
         self._require_fixed("some")
+
+    def _samples(self, size: int) -> list[Sequence[int]]:
+        """Two samples of so many examples, from all over the data."""
+        offsets = (0, self.n // (2 * size))
+        return [[(offset + place * self.n // size) % self.n for place in range(size)] for offset in offsets]
+
+    def _check_exactly(self) -> bool:
+        """Whether few examples' losses were computed in float64, which shows even a small term that is no mean.
+
+        Raises ObjectiveError when they are not the means of their parts'.
+        """
+        samples = self._samples(min(self.n, FEW))
+        double, lowest = self, Lowest()
+        try:
+            if self.dtype != torch.float64:
+                if any(hasattr(module, "_orig_mod") for module in self._borrowed.modules):
+                    return False  # to compile it once more would take longer than everything else
+                double = self.in_double()
+            with double._computing():
+                found = [double._in_parts(indices, watch=lowest) for indices in samples]
+        except Exception:  # it computes in its own precision alone
+            return False
+        if lowest.eps > SINGLE:
+            return False
+        exact = lowest.eps < SINGLE
+        with double._computing():
+            for indices, losses in zip(samples, found, strict=True):
+                double._require_additive(indices, losses, EXACT if exact else 64 * SINGLE)
+        return exact
 
     def _unaliased_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
         """The loss of these examples, once; raises ObjectiveError when it rests on the user's own trained weights."""
@@ -196,11 +240,7 @@ class Objective:
                 value, weight = self._batch_loss(self._examples.take(indices))
             self._require_owned(value, indices)
         if reads.found:
-            raise ObjectiveError(
-                f"the loss reads {next(iter(reads.found))} by something that was taken out of the model beforehand and "
-                f"shares its memory (a detached tensor, .data, state_dict(), an optimiser's param_groups), which "
-                f"cannot be moved with it; ask the model for it each time (model.layer.weight)"
-            )
+            raise ObjectiveError(_aliased(next(iter(reads.found))))
         return value, weight
 
     @contextlib.contextmanager
@@ -222,7 +262,7 @@ class Objective:
                 )
         self._borrowed.require_separate_buffers()
 
-    def _require_no_identities(self, held: Sequence[Any], beside: Sequence[Any]) -> None:
+    def _require_no_identities(self, held: Sequence[Any]) -> None:
         """Raise ObjectiveError when a loss tells the user's own parameters apart, which ours take the place of.
 
         Where the loss holds parameters or anything their ids, the first batch's gradients by theirs and by ours must
@@ -237,7 +277,8 @@ class Objective:
             settings = {"loss": self.loss, "forward": self.forward, "norm_mode": self.norm_mode}
             Objective(model, x, y, chunk_size=chunk_size, **settings)  # type: ignore[arg-type]
             return
-        theirs = Borrowed(self._model, beside, self.norm_mode, None, theirs=True, held=[self.loss, self.forward])
+        holders = [self.loss, self.forward]
+        theirs = Borrowed(self._model, self._beside, self.norm_mode, None, theirs=True, held=holders)
         try:
             own: Tensor | None = self._first_gradient(self._borrowed)
         except ObjectiveError:
@@ -277,41 +318,60 @@ class Objective:
                         own.data.copy_(ours)
                     own.grad = gradient
 
-    def _check_parts(self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None) -> None:
-        """Raise ObjectiveError unless a batch's loss is the mean of its parts', layers that look at it all aside."""
-        if len(indices) < 2:
-            return
-        # A third and two thirds, each from all over the batch, whose examples may be in an order of their own.
-        parts = (indices[::3], [each for place, each in enumerate(indices) if place % 3])
+    def _in_parts(
+        self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None, watch: Watch | None = None
+    ) -> list[tuple[Tensor, float | None]]:
+        """The losses and weights of a batch, which may be known, and of its parts; layers that look at it all aside."""
         with self._borrowed.without_batch_statistics():
             whole = None if self._borrowed.looks_at_batches else known
-            found = [whole or self._detached_loss(indices), *map(self._detached_loss, parts)]
-        losses, weights = [float(each) for each, _ in found], [each for _, each in found]
-        tolerance = self._tolerance(1000, found[0][0])
-        if not all(map(math.isfinite, losses)):
+            whole = whole or self._detached_loss(indices, watch)
+            return [whole, *(self._detached_loss(part, watch) for part in _parts(indices))]
+
+    def _check_parts(
+        self, indices: Sequence[int], exact: bool, known: tuple[Tensor, float | None] | None = None
+    ) -> None:
+        """Raise ObjectiveError unless a batch's loss, and if need be its gradient, is the mean of its parts'."""
+        if len(indices) < 2:
             return
+        found = self._in_parts(indices, known)
+        self._require_additive(indices, found, self._tolerance(1000, found[0][0]))
+        if not exact and found[0][1] is None and self._slopes_differ(indices, [float(each) for each, _ in found]):
+            raise ObjectiveError(_no_mean(len(indices), float(found[0][0]), None, self.n))
+
+    def _require_additive(
+        self, indices: Sequence[int], found: Sequence[tuple[Tensor, float | None]], tolerance: float
+    ) -> None:
+        """Raise ObjectiveError unless a batch's loss and weight are those of its parts, put together."""
+        losses, weights = [float(each) for each, _ in found], [weight for _, weight in found]
+        if len(indices) < 2 or not all(map(math.isfinite, losses)):
+            return
+        if len({weight is None for weight in weights}) > 1:
+            raise ObjectiveError(
+                "the loss gives a pair (sum, weight) for some batches and a number for others; give one or the other"
+            )
         if weights[0] is not None:
             self._require_sums(losses, [each or 0.0 for each in weights], tolerance)
             return
-        expected = sum(len(part) * mean for part, mean in zip(parts, losses[1:], strict=True)) / len(indices)
-        if abs(losses[0] - expected) > tolerance * max(map(abs, losses)) or self._slopes_differ(indices, parts, losses):
+        sizes = map(len, _parts(indices))
+        expected = sum(size * mean for size, mean in zip(sizes, losses[1:], strict=True)) / len(indices)
+        if abs(losses[0] - expected) > tolerance * max(map(abs, losses)):
             with self._borrowed.without_batch_statistics():
                 again = float(self._detached_loss(indices)[0])
             if again != losses[0]:
                 raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers()))
             raise ObjectiveError(_no_mean(len(indices), losses[0], expected, self.n))
 
-    def _slopes_differ(self, whole: Sequence[int], parts: Sequence[Sequence[int]], losses: Sequence[float]) -> bool:
+    def _slopes_differ(self, whole: Sequence[int], losses: Sequence[float]) -> bool:
         """Whether a batch's gradient is another than the mean of its parts', where their losses are about the same.
 
         There a large constant may hide what is no mean.
         """
-        if max(losses) - min(losses) > ALIKE * max(map(abs, losses)):
+        if not max(losses) - min(losses) <= ALIKE * max(map(abs, losses)):  # or not finite
             return False
         total, parts_of_total = self._accumulators()
         sizes = [0.0]
         with self._borrowed.without_batch_statistics():
-            for indices, sign in ((whole, 1.0), *((part, -1.0) for part in parts)):
+            for indices, sign in ((whole, 1.0), *((part, -1.0) for part in _parts(whole))):
                 value = self._batch_loss(self._examples.take(indices))[0]
                 self._add_gradients(parts_of_total, value * (sign * len(indices) / len(whole)))
                 sizes.append(float(total.norm()))
@@ -335,8 +395,8 @@ class Objective:
             if abs(whole - math.fsum(parts)) > tolerance * max(map(abs, (whole, *parts))):
                 raise ObjectiveError(
                     f"the loss gives pairs whose first is taken for the sum over the batch and whose second for its "
-                    f"weight, but the {what} of a batch is {whole:.6g} and that of its parts {math.fsum(parts):.6g}; "
-                    f"return the mean alone, or (sum, weight)"
+                    f"weight, but the {what} of a batch is {whole:.9g} and that of its parts {math.fsum(parts):.9g}; "
+                    f"return the mean alone, or (sum, weight), both in the precision that is computed in"
                 )
 
     def _require_owned(self, value: Tensor, indices: Sequence[int]) -> None:
@@ -414,6 +474,16 @@ class Objective:
             if then != now and not (math.isnan(then) and math.isnan(now)):
                 raise ObjectiveError(_changing(then, now, changed))
 
+    def _require_nothing_kept(self, loss: Tensor) -> None:
+        """Raise ObjectiveError when the first batch's loss here is another without what was noted where they began."""
+        with self._computing():
+            if self._at_start or not self._borrowed.keeps:
+                return
+            with self._borrowed.as_at_first():
+                again, _ = self._detached_loss(self._examples.plan[0])
+        if abs(float(again) - float(loss)) > self._tolerance(8) * abs(float(loss)):
+            raise ObjectiveError(KEPT)
+
     def confirm(self) -> None:
         """Raise ObjectiveError unless the model and the first batch's loss are still what they were at first."""
         self._require_untrained()
@@ -439,17 +509,10 @@ class Objective:
 
     def in_double(self) -> "Objective":
         """The same objective computed in float64, at the parameters the model has now."""
-        model, x, y, chunk_size = self._given
-        return Objective(
-            model,
-            x,
-            y,
-            loss=self.loss,
-            forward=self.forward,
-            norm_mode=self.norm_mode,
-            chunk_size=chunk_size,
-            dtype=torch.float64,
-        )
+        double = copy.copy(self)
+        double._examples = self._examples.in_precision(torch.float64)
+        double._borrow(torch.float64)
+        return double
 
     @property
     def dtype(self) -> torch.dtype:
@@ -551,9 +614,16 @@ class Objective:
                 own.append(batch.detach())
                 losses.append(weighted.detach())
         if not reordered:
+            self._require_nothing_kept(own[0])
             self._check_pass(losses, total)
             self._require_no_memory(own, self._examples.plan)
         return float(functools.reduce(torch.add, losses)), total
+
+    @torch.inference_mode(False)
+    def loss_here(self) -> float:
+        """The loss f where the parameters were moved to, without its gradient."""
+        with self._computing(), self._untouched(), torch.no_grad():
+            return float(functools.reduce(torch.add, [share for _, share in self._shares()]))
 
     def _shares(self, *, reordered: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Every batch's loss, and its part in the mean over all examples."""
@@ -633,57 +703,74 @@ class Objective:
             )
         return gradient
 
-    def _require_true_hessian(self, place: int) -> None:
-        """Raise ObjectiveError when a batch's Hessian, by a torch.autograd.Function's backward, is no derivative.
+    def _require_true_hessians(self, own: Mapping[Any, int]) -> None:
+        """Raise ObjectiveError when a Hessian is no derivative: of the first batch, or of those where functions are.
 
-        Along a random direction it is compared with the difference of two gradients, in float64 and so near that no
-        kink is between them.
+        ``own`` are torch.autograd.Functions and the first batch that each is in.
         """
-        double = self if self._like.dtype == torch.float64 else self.in_double()
-        here, indices = self.here.double(), self._examples.plan[place]
-        direction = torch.randn(len(here), generator=torch.Generator().manual_seed(0), device="cpu").to(here)
-        direction *= 1e-7 * max(1.0, float(here.norm())) / direction.norm()
+        here = self.here
+        for place in {0, *own.values()}:
+            indices = self._examples.plan[place][:FEW]
+            try:
+                true = any(self._has_true_hessian(indices, here.double(), seed) for seed in range(2))
+            except Exception:
+                if place in own.values():
+                    raise
+                true = True  # it computes in its own precision alone
+            if not true:
+                raise ObjectiveError(
+                    "an operation of the model or the loss has a backward whose own derivative is wrong (fused losses "
+                    "that make the gradient in forward; torch's weight_norm), so there is no Hessian; use the plain "
+                    "operations"
+                )
+        self.move_to(here)
+
+    def _has_true_hessian(self, indices: Sequence[int], here: Tensor, seed: int) -> bool:
+        """Whether the Hessian of these examples' loss is the difference of two gradients, in float64.
+
+        Along a random direction, so near that no kink is between them, and a little aside, as there may be kinks here.
+        """
+        double = self if self.dtype == torch.float64 else self.in_double()
+        generator = torch.Generator().manual_seed(seed)
+        aside, direction = (torch.randn(len(here), generator=generator, device="cpu").to(here) for _ in range(2))
+        size = max(1.0, float(here.norm()))
+        here = here + 1e-4 * size * aside / aside.norm()
+        direction *= 1e-9 * size / direction.norm()
         ends = []
         for factor in (-1, 1, 0):
             double.move_to(here + factor * direction)
             with double._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
-                value = double._share(*double._batch_loss(double._examples.take(indices)), len(indices))
+                value = double._batch_loss(double._examples.take(indices))[0]
                 ends.append(_slope(value, double.parameters, None))
                 if not factor:
                     slope = _slope(value, double.parameters, double.split(direction))
-        self.move_to(here.to(self._like))
-        expected = (ends[1] - ends[0]) / 2
-        rounding = 1e-12 * float(ends[2].norm())
-        if float((slope - expected).norm()) > 0.01 * float(expected.norm()) + rounding:
-            raise ObjectiveError(
-                "a torch.autograd.Function of the model or the loss has a backward whose own derivative is wrong "
-                "(fused losses that make the gradient in forward), so there is no Hessian; use the plain operations"
-            )
+        expected, rounding = (ends[1] - ends[0]) / 2, 1e-12 * float(ends[2].norm())
+        return not any(
+            float(off.norm()) > 0.01 * float(part.norm()) + rounding
+            for off, part in zip(double.split(slope - expected), double.split(expected), strict=True)
+        )
 
     @torch.inference_mode(False)
     def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
         """H v (p,), H the Hessian of f at w, by differentiating grad f . v."""
         self.move_to(w)
-        if not self._twice:
-            with self._computing():
-                value, _ = self._batch_loss(self._examples.take(self._examples.plan[0]))
-            own = any(hasattr(node, "_forward_cls") for node in _nodes(value))
-            _require_twice_differentiable(value)
-            del value  # its activations go
-            if own:
-                self._require_true_hessian(0)
-            self._twice = True
         total, parts_of_total = self._accumulators()
         parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
+        own: dict[Any, int] = {}
         # Attention's fused kernels have no second derivative; the plain one is the same function.
         with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
-            for _, objective in self._shares():
+            for place, (_, objective) in enumerate(self._shares()):
                 if not objective.requires_grad:
                     continue
+                if not self._twice:
+                    own = dict.fromkeys(_functions(objective), place) | own
                 gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
                 slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
                 del gradients
                 self._add_gradients(parts_of_total, slope)
+        if not self._twice:
+            self._require_true_hessians(own)
+            self._twice = True
         self._require_fixed("all")
         return total
 
@@ -735,15 +822,21 @@ def _slope(value: Tensor, parameters: Sequence[Tensor], direction: Sequence[Tens
     return flatten([each.detach().to_dense() for each in found])
 
 
-def _require_twice_differentiable(value: Tensor) -> None:
-    """Raise ObjectiveError for a function whose gradient cannot be differentiated, which torch leaves out silently."""
+def _functions(value: Tensor) -> Iterator[Any]:
+    """The torch.autograd.Functions that a value was computed by.
+
+    Raises ObjectiveError for one whose gradient cannot be differentiated, which torch leaves out silently.
+    """
     for node in _nodes(value):
-        backward = getattr(getattr(node, "_forward_cls", None), "backward", None)
+        function = getattr(node, "_forward_cls", None)
+        backward = getattr(function, "backward", None)
         if "once_differentiable" in getattr(getattr(backward, "__code__", None), "co_qualname", ""):
             raise ObjectiveError(
                 f"{node.name()} is once_differentiable, so the model has no Hessian; write its backward in "
                 f"differentiable operations"
             )
+        if function is not None:
+            yield function
 
 
 def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
@@ -757,6 +850,13 @@ def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
     return functools.partial(loss.func, *map(move, loss.args), **{k: move(v) for k, v in loss.keywords.items()})
 
 
+BESIDE = (nn.Module, Dataset, DataLoader, torch.optim.Optimizer)
+"""What a loss may hold that is never copied."""
+FEW = 16
+"""So many examples' losses are computed in float64."""
+SINGLE = torch.finfo(torch.float32).eps
+EXACT = 1e-10
+"""How far, relatively, ways to sum one loss may differ in float64; a loss may be small beside its terms."""
 ALIKE = 0.002
 """Losses that are relatively nearer than this are about the same."""
 SAME_WEIGHT = 1e-6
@@ -764,6 +864,10 @@ SAME_WEIGHT = 1e-6
 IDENTITY = (
     "the loss or the model tells parameters apart by what they are (id(p), `is`, as keys), but copies take their place "
     "while they are measured, so it gave another gradient; tell them apart by name (model.named_parameters())"
+)
+KEPT = (
+    "the model keeps something that it computed from its parameters (a cache of weights or features) and uses it "
+    "again; empty the cache, or switch it off for the measurement"
 )
 REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
@@ -788,14 +892,39 @@ def _nodes(value: Tensor) -> Iterator[Any]:
         todo += [each for each, _ in node.next_functions]
 
 
-def _no_mean(size: int, loss: float, expected: float, n: int) -> str:
-    """The sentence on a loss that is no mean over the examples."""
+def _no_mean(size: int, loss: float, expected: float | None, n: int) -> str:
+    """The sentence on a loss that is no mean over the examples; without ``expected`` its gradient shows it."""
+    seen = "its gradient is not the mean of its parts'" if expected is None else f"its parts' mean is {expected:.9g}"
     return (
-        f"the loss of {size} examples is {loss:.6g}, but the mean of its parts' is {expected:.6g}, or their gradients "
-        f"differ so: it is no mean over the examples (class weights, ignored targets, a sum, a loss of the batch as a "
-        f"whole, a collate_fn that drops some), so its value would depend on the batches; return a pair (sum, weight) "
-        f"from the loss, or let one batch hold all examples (chunk_size={n})"
+        f"the loss of {size} examples is {loss:.9g}, but {seen}: it is no mean over the examples (class weights, "
+        f"ignored targets, a sum, a term or a loss of the batch as a whole, a collate_fn that drops some), so its "
+        f"value would depend on the batches; return a pair (sum, weight) from the loss, or let one batch hold all "
+        f"examples (chunk_size={n})"
     )
+
+
+def _parts(indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
+    """A third and two thirds, each from all over the batch, whose examples may be in an order of their own."""
+    return indices[::3], [each for place, each in enumerate(indices) if place % 3]
+
+
+def _aliased(name: str) -> str:
+    """The sentence on a loss that reads the user's own weights by another way than the model."""
+    return (
+        f"the loss reads {name} by something that was taken out of the model beforehand and shares its memory (a "
+        f"detached tensor, .data, .numpy(), state_dict(), an optimiser's param_groups), which cannot be moved with it; "
+        f"ask the model for it each time (model.layer.weight)"
+    )
+
+
+def _refuse_arrays(held: Sequence[Any], names: Sequence[str], parameters: Sequence[Tensor]) -> None:
+    """Raise ObjectiveError for numpy arrays in the memory of trained parameters, whose reading nobody sees."""
+    arrays = [each for each in held if isinstance(each, np.ndarray)]
+    for name, parameter in zip(names, parameters, strict=True):
+        if arrays and parameter.device.type == "cpu" and parameter.dtype != torch.bfloat16:
+            own = parameter.detach().numpy()
+            if any(np.may_share_memory(each, own) for each in arrays):
+                raise ObjectiveError(_aliased(name))
 
 
 def _changing(first: float, second: float, buffers: Sequence[str]) -> str:
@@ -831,10 +960,7 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
     if "derivative for" in text or "double backward" in text:
         return f"the model or the loss cannot be differentiated so often: {first}"
     if "backward through the graph a second time" in text or "modified by an inplace operation" in text:
-        return (
-            "the model keeps something that it computed from its parameters (a cache of weights or features) and uses "
-            "it again; empty the cache, or switch it off for the measurement"
-        )
+        return KEPT
     if dtype is not None and ("dtype" in text or "scalar type" in text):
         return (
             f"computing in {dtype} failed ({first}): tensors that a function keeps to itself stay as they are; hold "

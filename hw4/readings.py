@@ -1,7 +1,7 @@
 """What the measuring functions give and records keep: one frozen dataclass for each measured thing, without torch."""
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -119,3 +119,19 @@ class RangeView:
     def largest(self) -> float:
         """The largest effective smoothness over the range: the paper's 'effective beta-smoothness'."""
         return max(self.smoothness)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LargestStep:
+    """How far one may go down a direction, the full gradient or a minibatch's, before the full loss is raised.
+
+    In learning rates: at ``stable`` the loss is not above where it started, at ``raised`` it is; 0 when it is at the
+    smallest rate tried, None when it is not even at the largest. What lies between was not looked at closer than that,
+    nor whether the loss is raised at some smaller rate. ``curvature`` is u . dg / ||u||^2 with its sign, over the step
+    u that training would take: the loss's mean curvature along it.
+    """
+
+    direction: Literal["gradient", "minibatch"]
+    stable: NonNegative
+    raised: NonNegative | None
+    curvature: Finite | None

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from hw4.errors import RecordError, first_problem
 from hw4.files import write_atomically
 from hw4.machine import GitError, git, processor_name
-from hw4.readings import KinkShare, NonNegative, RangeView, Share, Sharpness, SmoothnessReading
+from hw4.readings import KinkShare, LargestStep, NonNegative, RangeView, Share, Sharpness, SmoothnessReading
 from hw4.specs import HELD_OUT_EVERY, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
 
 PACKAGE = Path(__file__).parent
@@ -75,6 +75,7 @@ class PassRow(_Document):
     view: RangeView | None = None
     sharpness: Sharpness | None = None
     kinks: KinkShare | None = None
+    steps: list[LargestStep] = []
 
     @property
     def smoothness(self) -> float | None:
@@ -119,7 +120,7 @@ RunOutcome = Literal["trained", "stuck", "diverged"]
 
 
 class ConvNetRecord(Record):
-    """One training run. ``rows`` holds pass 0 to the last pass made, ``times`` one entry per pass made."""
+    """One training run. ``rows`` holds pass 0 to the last made, as the spec asks, ``times`` one entry per pass."""
 
     spec: ConvNetSpec
     data: DataIdentity
@@ -132,8 +133,10 @@ class ConvNetRecord(Record):
     def _consistent(self) -> Self:
         if self.key != self.spec.key:
             raise ValueError(f"the key must be {self.spec.key}")
-        if [row.completed for row in self.rows] != list(range(len(self.rows))) or len(self.times) != len(self.rows) - 1:
-            raise ValueError("rows must run from pass 0 without gaps, with one time for each pass made")
+        made, completed = len(self.times), [row.completed for row in self.rows]
+        due = [each for each in range(made + 1) if self.spec.evaluated_after(each) or each == made]
+        if sorted({*due, *completed}) != completed or completed[-1] != made:
+            raise ValueError("rows must run from pass 0 to the last made, one for each pass that the spec evaluates")
         if len(self.times) != self.spec.passes and not self.diverged:
             raise ValueError(f"a run that did not diverge must have all {self.spec.passes} passes")
         return self
@@ -216,6 +219,7 @@ def environment(
     )
 
 
+@cache
 def _version(name: str) -> str:
     """Installed version of a distribution, or a word that says there is none (a source tree on the path)."""
     try:
@@ -430,10 +434,13 @@ class RepeatedRun(Scores):
     n_train: int
 
 
-class TimedIteration(_Document):
-    """Seconds of an evaluation and a pass, one entry a round: the notebook's layers and evaluation, or hw4's."""
+Layers = Literal["the notebook's", "hw4's"]
 
-    layers: Literal["the notebook's", "hw4's"]
+
+class TimedIteration(_Document):
+    """Seconds of some work on one network, one entry a round: with the notebook's layers, or hw4's."""
+
+    layers: Layers
     variant: str
     times: list[PassTime]
 
@@ -444,6 +451,7 @@ class NotebookAudit(_Document):
     ``repeated`` holds runs on as many training images as the notebook printed and as its code draws; ``diverged``
     names those without finite losses, which are not among them. ``strides`` is empty when the vectors are not the
     homework's. ``class_0_share`` is the accuracy of scores that are no numbers, of which argmax takes the first.
+    ``seconds`` are those of an iteration, an evaluation and a pass, with either's evaluation.
     """
 
     printed: Notebook
@@ -459,7 +467,9 @@ class AuditRecord(Record):
 
     ``pixels``, by either rule (``_right``, ``_notebook``): the ``largest`` standardised test pixel, images with one
     ``above_100``, ``test_loss`` and ``test_accuracy``. ``evaluation``: processor seconds of the notebook's evaluation,
-    of ours (``right_seconds``) and of a training pass (``pass_seconds``), medians of rounds in turn.
+    of ours (``right_seconds``) and of a training pass (``pass_seconds``), medians of rounds in turn. ``drawn``: the
+    largest pixel by the notebook's rule for each of several random subsets, a tenth of the training images. ``passes``:
+    seconds of a training pass alone, in plain PyTorch (the notebook's layers) and hw4's. Older records have neither.
     """
 
     data: DataIdentity
@@ -471,4 +481,6 @@ class AuditRecord(Record):
     strides: list[AuditedStride]
     questions: QuestionAudit | None
     evaluation: dict[str, NonNegative]
+    drawn: list[NonNegative] = []
+    passes: list[TimedIteration] = []
     notebook: NotebookAudit | None = None

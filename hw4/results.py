@@ -6,14 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw4.errors import RecordError
-from hw4.files import CONTROLS, LADDER, LANDSCAPES, RECORDS
+from hw4.files import CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store, TextCNNRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = {
-    "folder": "where the record lies: records (the exercises), controls (exercise 2's), claim/ladder, claim/landscapes",
+    "folder": "where the record lies: records (the exercises), controls (exercise 2's), claim/ladder, claim/controls "
+    "or claim/landscapes",
     "key": "name of the run, and of its record's file",
     "network": "ConvNet, ConvNet + BatchNorm, Strided ConvNet or TextCNN",
     "data": "name of the data set",
@@ -23,6 +24,9 @@ COLUMNS = {
     "permutation": "seed of the order of the numbers in a text CNN's vectors; empty for their own",
     "seed": "seed of initial weights and data order; a text CNN's trial",
     "learning_rate": "learning rate of SGD",
+    "momentum": "momentum of SGD",
+    "warmup_passes": "passes at learning rate 0.04 before those at the run's own",
+    "head_rate": "learning rate of the linear layer and the last normalisation, where it is another",
     "batch_size": "examples in a minibatch",
     "completed": "passes (text CNN: epochs) that the row is taken after; 0 is before training",
     "train_loss": "mean logistic loss over the training set, nats; empty when not finite",
@@ -56,7 +60,7 @@ def load_results(folder: Path | str) -> "pd.DataFrame":
 
 
 def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    for part in (RECORDS, CONTROLS, LADDER, LANDSCAPES):
+    for part in (RECORDS, CONTROLS, LADDER, CLAIM_CONTROLS, LANDSCAPES):
         where = {"folder": part.as_posix()}
         for net in Store(folder / part, ConvNetRecord).load_all("*_convnet-*.json"):
             yield from ({**where, **row} for row in _passes(net))
@@ -70,8 +74,7 @@ def _passes(run: ConvNetRecord) -> Iterator[dict[str, Any]]:
         "network": run.spec.label,
         "data": run.spec.data,
         "seed": run.spec.seed,
-        "learning_rate": run.spec.learning_rate,
-        "batch_size": run.spec.batch_size,
+        **run.spec.model_dump(include={"learning_rate", "momentum", "warmup_passes", "head_rate", "batch_size"}),
         "diverged": run.diverged,
     }
     for row in run.rows:
@@ -93,7 +96,9 @@ def _measured(row: PassRow) -> dict[str, Any]:
 
 def _trial(trial: TextCNNRecord) -> dict[str, Any]:
     return {
-        **trial.spec.model_dump(include={"data", "stride", "learning_rate", "batch_size", "held_out", "permutation"}),
+        **trial.spec.model_dump(
+            include={"data", "stride", "learning_rate", "momentum", "batch_size", "held_out", "permutation"}
+        ),
         "key": trial.key,
         "network": "TextCNN",
         "vectors": trial.data.vectors,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from hw4.errors import DataError
 from hw4.processes import spread
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
-from hw4.specs import ConvNetSpec, QuestionSet, TextCNNSpec, groups
+from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec, groups
 from hw4.studies import Spec, Study, cost
 
 if TYPE_CHECKING:
@@ -43,11 +43,11 @@ class Task:
 
 
 @cache
-def _images(spec: ConvNetSpec, device: str) -> "Images":
-    """The images of a run, once for each process."""
+def _images(data: Dataset, subset: float, device: str) -> "Images":
+    """The images of a run, once for each process: not for each run, of which there may be hundreds."""
     from hw4.data.images import load_images
 
-    return load_images(spec.data, subset=spec.subset).to(device)
+    return load_images(data, subset=subset).to(device)
 
 
 @cache
@@ -69,7 +69,7 @@ def make(task: Task) -> list[Record]:
     if isinstance(first, TextCNNSpec):
         trials = [spec for spec in task.specs if isinstance(spec, TextCNNSpec)]
         return list(sweep.train_trials(trials, *(task.questions or _questions(first.data))))
-    return [experiments.train_convnet(first, _images(first, task.device))]
+    return [experiments.train_convnet(first, _images(first.data, first.subset, task.device))]
 
 
 def _found(spec: Spec, folder: Path, device: str) -> Record | None:
@@ -83,7 +83,11 @@ def _found(spec: Spec, folder: Path, device: str) -> Record | None:
     try:
         if isinstance(record, TextCNNRecord):
             return record if sweep.serves(record, _questions(record.spec.data)[1]) else None
-        return record if experiments.same_circumstances(record, _images(record.spec, device)) else None
+        return (
+            record
+            if experiments.same_circumstances(record, _images(record.spec.data, record.spec.subset, device))
+            else None
+        )
     except DataError:
         return None  # whoever makes the run is told, and other runs go on
 

@@ -7,14 +7,16 @@ definition, after Santurkar et al., "How Does Batch Normalization Help Optimizat
 import copy
 import inspect
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hw4.borrowed import Randomness
 from hw4.errors import ObjectiveError
+from hw4.memory import fingerprint
 from hw4.objective import Forward, Objective
 from hw4.readings import Block, SmoothnessReading
 from hw4.specs import NormMode
@@ -153,9 +155,9 @@ def measure_update(objective: Objective, update: Update, *, noise_floor: NoiseFl
 def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The displacement, by parameter name, that ``optimizer.step()`` would make on the gradients in ``.grad``.
 
-    Model and optimiser are left as they are: the step is made by a copy of the optimiser on copies of its parameters.
-    Raises ObjectiveError when no parameter of the model that the optimiser has has a gradient, and for an optimiser of
-    which a copy would make another step.
+    Model, optimiser and random generators are left as they are: the step is made by a copy of the optimiser on copies
+    of its parameters. Raises ObjectiveError when no parameter of the model that the optimiser has has a gradient, for
+    an optimiser of which a copy would make another step, and for one that would move parameters that are not trained.
     """
     _refuse_optimizer(optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
@@ -165,15 +167,39 @@ def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
             "no parameter of the model has a gradient that this optimiser would use; call backward() first"
         )
     twins: dict[int, Tensor] = {}
-    for group in optimizer.param_groups:
-        for p in group["params"]:
-            twins[id(p)] = nn.Parameter(p.detach().clone(), p.requires_grad)
-            twins[id(p)].grad = None if p.grad is None else p.grad.detach().clone()
+    kept = [(p, p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
+    for p, values in kept:
+        twins[id(p)] = nn.Parameter(values.clone(), p.requires_grad)
+        twins[id(p)].grad = None if p.grad is None else p.grad.detach().clone()
     memo: dict[int, Any] = dict(twins)
-    copy.deepcopy(optimizer, memo).step()
+    with Randomness([optimizer]).watched():
+        copy.deepcopy(optimizer, memo).step()
+    _require_own_step(model, optimizer, kept, twins)
     return {
         name: twins[id(p)].detach() - p.detach() if id(p) in held else torch.zeros_like(p) for name, p in mine.items()
     }
+
+
+def _require_own_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    kept: Sequence[tuple[Tensor, Tensor]],
+    twins: Mapping[int, Tensor],
+) -> None:
+    """Raise ObjectiveError when the copy's step moved the user's parameters, or one that is not trained."""
+    if changed := [(p, values) for p, values in kept if fingerprint(p) != fingerprint(values)]:
+        for p, values in changed:
+            p.data.copy_(values)
+        raise ObjectiveError(
+            f"a copy of the optimiser {type(optimizer).__name__} moves the model's own parameters, which it finds "
+            f"elsewhere than in param_groups; measure the difference that its step makes and give that as update="
+        )
+    for name, p in model.named_parameters():
+        if not p.requires_grad and id(p) in twins and fingerprint(twins[id(p)]) != fingerprint(p):
+            raise ObjectiveError(
+                f"the optimiser {type(optimizer).__name__} would move {name}, which requires no gradient, so that the "
+                f"step is not one of the trained parameters alone; set its .grad to None"
+            )
 
 
 def _refuse_optimizer(optimizer: torch.optim.Optimizer) -> None:

@@ -40,6 +40,13 @@ class Variant:
     layer: Callable[[int], Any] | None = None
 
 
+def _group_norm(channels: int) -> Any:
+    """Normalise each image over groups of channels (Wu and He, 2018): nothing of the batch takes part."""
+    from torch import nn  # specs are read by processes that never compute
+
+    return nn.GroupNorm(4, channels)
+
+
 VARIANTS: dict[str, Variant] = {
     # Okabe and Ito's colours stay apart for colour-blind readers; markers and dashes for readers of grey prints.
     "pool": Variant(label="ConvNet", color="#0072B2", marker="o", linestyle="-"),
@@ -53,6 +60,9 @@ VARIANTS: dict[str, Variant] = {
         marker="v",
         linestyle=":",
     ),
+    "pool-groupnorm": Variant(
+        label="ConvNet + GroupNorm", norm="group", layer=_group_norm, color="#E69F00", marker="D", linestyle=":"
+    ),
 }
 """Every architecture by its short name, which stands in keys and file names. A new one is one entry here."""
 
@@ -61,18 +71,29 @@ LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 """What is computed with must fit what it is computed in."""
 
 
+HOMEWORK_RATE = 0.04
+"""The homework's learning rate for the ConvNets."""
+
+Passes = tuple[Annotated[int, Field(ge=0)], ...]
+
+
 class ConvNetSpec(BaseModel):
     """One training run of one ConvNet; equal specs give equal results on the same platform.
 
     What is trained: ``batch_size`` in images, ``passes`` of ``round(n / batch_size)`` updates each, ``subset`` the
-    share of the training images, above 0 and at most 1.
+    share of the training images, above 0 and at most 1; ``momentum`` as torch.optim.SGD's. The first ``warmup_passes``
+    go at the homework's learning rate (:data:`HOMEWORK_RATE`), the others at ``learning_rate``; with a ``head_rate``
+    the linear layer and the last normalisation's parameters are trained at that and the rest at ``learning_rate``.
 
     What is measured, see :mod:`hw4.smoothness` and :mod:`hw4.curvature`:
     ``directions``: smoothness readings after each pass, each along a minibatch update of its own (0 = none).
     ``noise_floor``: whether each reading comes with what rounding makes of it.
     ``norm_mode`` and ``chunk_size`` (images): on which function of the weights.
-    ``range_view``: whether to walk along the first update after each pass.
-    ``curvature_passes``: the passes after which sharpness and kinks are measured.
+    ``row_passes``: the passes after which the network is evaluated, beside the start and the end; None: each.
+    ``reading_passes``: those after which smoothness is read, of these; None: all of them.
+    ``curvature_passes``: those after which sharpness is measured, and kinks too unless ``kinks`` is False.
+    ``range_view``: whether to walk along the first update wherever smoothness is read.
+    ``step_passes``: those after which the largest steps are sought that do not raise the loss.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -80,7 +101,10 @@ class ConvNetSpec(BaseModel):
     data: Dataset
     norm: str | None = None
     downsample: Downsample = "pool"
-    learning_rate: float = Field(default=0.04, gt=0, le=LARGEST_FLOAT32)
+    learning_rate: float = Field(default=HOMEWORK_RATE, gt=0, le=LARGEST_FLOAT32)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    warmup_passes: int = Field(default=0, ge=0)
+    head_rate: float | None = Field(default=None, gt=0, le=LARGEST_FLOAT32)
     batch_size: int = Field(default=32, ge=1)
     passes: int = Field(default=10, ge=1)
     subset: float = Field(gt=0, le=1)
@@ -88,8 +112,12 @@ class ConvNetSpec(BaseModel):
     chunk_size: int = Field(default=100, ge=1)
     directions: int = Field(default=3, ge=0)
     noise_floor: bool = True
+    row_passes: Passes | None = None
+    reading_passes: Passes | None = None
+    curvature_passes: Passes = ()
+    kinks: bool = True
     range_view: bool = False
-    curvature_passes: tuple[Annotated[int, Field(ge=0)], ...] = ()
+    step_passes: Passes = ()
     seed: int = Field(default=0, ge=0)
 
     @field_validator("norm")
@@ -105,6 +133,23 @@ class ConvNetSpec(BaseModel):
         if self.variant not in VARIANTS:
             raise ValueError(f"no variant has norm {self.norm!r} and downsample {self.downsample!r}")
         return self
+
+    @model_validator(mode="after")
+    def _known_update(self) -> Self:
+        asked = self.directions or self.step_passes or self.curvature_passes
+        if asked and (self.momentum or self.head_rate is not None or self.warmup_passes):
+            raise ValueError(
+                "readings are along plain SGD's update, so momentum, head_rate and warmup need directions 0"
+            )
+        return self
+
+    def evaluated_after(self, completed: int) -> bool:
+        """Whether the network is evaluated after so many passes."""
+        return completed in {0, self.passes} or self.row_passes is None or completed in self.row_passes
+
+    def read_after(self, completed: int) -> bool:
+        """Whether smoothness is read after so many passes."""
+        return bool(self.directions) and (self.reading_passes is None or completed in self.reading_passes)
 
     @classmethod
     def build(cls, *, data: Dataset, subset: float | None = None, **settings: object) -> Self:
@@ -155,6 +200,9 @@ class ConvNetSpec(BaseModel):
 
 CONVNET_FIELDS = {
     "learning_rate": "lr",
+    "momentum": "momentum",
+    "warmup_passes": "warmup",
+    "head_rate": "head",
     "batch_size": "batch",
     "passes": "passes",
     "norm_mode": "norm-",
@@ -162,7 +210,11 @@ CONVNET_FIELDS = {
     "directions": "directions",
     "noise_floor": "floor",
     "range_view": "range",
+    "row_passes": "rows",
+    "reading_passes": "read",
     "curvature_passes": "curvature",
+    "kinks": "kinks",
+    "step_passes": "steps",
 }
 """Settings of a ConvNet's run that its key names when they are not the homework's, and how."""
 TEXTCNN_FIELDS = {
@@ -176,7 +228,10 @@ TEXTCNN_FIELDS = {
 """The same for a text CNN's."""
 MEASURED = {
     name: ConvNetSpec.model_fields[name].default
-    for name in ("directions", "noise_floor", "range_view", "curvature_passes")
+    for name in (
+        *("directions", "noise_floor", "range_view", "row_passes", "reading_passes"),
+        *("curvature_passes", "kinks", "step_passes"),
+    )
 }
 """Settings that change what is measured and not what is trained, with the values of a run of exercise 1."""
 
@@ -196,12 +251,14 @@ class Exercise:
     """Two variants compared: the page's heading and question, and what its table shows and its figure draws.
 
     ``measures`` are names in :data:`hw4.report.exercises.MEASURES`; with "smoothness" among them it is measured.
+    The second variant is also trained for ``longer`` times the passes where given, to compare both at equal time.
     """
 
     title: str
     question: str
     variants: tuple[str, str]
     measures: tuple[str, ...]
+    longer: int | None = None
 
 
 EXERCISES: dict[str, Exercise] = {
@@ -209,7 +266,7 @@ EXERCISES: dict[str, Exercise] = {
         title="Exercise 1: what BatchNorm does to smoothness",
         question="What does BatchNorm do to the smoothness of the loss, and how may that allow larger learning rates?",
         variants=("pool", "pool-batchnorm"),
-        measures=("train loss", "test accuracy", "smoothness"),
+        measures=("train loss", "test loss", "test accuracy", "smoothness"),
     ),
     "pooling": Exercise(
         title="Exercise 3: max-pooling or stride?",
@@ -223,13 +280,21 @@ EXERCISES: dict[str, Exercise] = {
             "seconds per pass",
             "processor seconds per pass",
         ),
+        # A stride of two leaves a quarter of the multiplications: four times the passes fill the pooled network's time.
+        longer=4,
     ),
 }
 """What ``hw4 run --exercise`` takes beside the text CNNs. A new comparison is one entry here."""
 
 
 def exercise_specs(
-    exercises: Sequence[str], *, seeds: int, data: Dataset, subset: float | None = None, **settings: object
+    exercises: Sequence[str],
+    *,
+    seeds: int,
+    data: Dataset,
+    subset: float | None = None,
+    first_seed: int = 0,
+    **settings: object,
 ) -> tuple[ConvNetSpec, ...]:
     """List the runs of some exercises, each architecture once however many exercises share it, seed by seed.
 
@@ -238,6 +303,14 @@ def exercise_specs(
     if seeds < 1:
         raise SpecError(f"the number of seeds must be at least 1, got {seeds}")
     names = dict.fromkeys(name for exercise in exercises for name in EXERCISES[exercise].variants)
+    numbers = range(first_seed, first_seed + seeds)
+    return variant_specs(tuple(names), seeds=numbers, data=data, subset=subset, **settings)
+
+
+def variant_specs(
+    names: Sequence[str], *, seeds: Sequence[int], data: Dataset, subset: float | None = None, **settings: object
+) -> tuple[ConvNetSpec, ...]:
+    """List the runs of some variants, seed by seed, paired as those of :func:`exercise_specs`."""
     return tuple(
         ConvNetSpec.build(
             data=data,
@@ -247,44 +320,24 @@ def exercise_specs(
             seed=seed,
             **settings,
         )
-        for seed in range(seeds)
+        for seed in seeds
         for name in names
     )
 
 
-SEEDS, VIEWS, BISECTIONS, AUDIT_SEEDS, NOTEBOOK_SEEDS = 5, 3, 3, 3, 10
-"""How often: runs of each ConvNet, runs that are looked around in, narrowings of each limit, audited runs, repeats of
-the notebook's runs."""
-
-LADDER_RATES = tuple(0.01 * 2**rung for rung in range(10))
-"""Learning rates from far below the homework's 0.04 to 5.12, each twice the one before."""
-CURVATURE_PASSES = (0, 3, 10)
-"""Passes after which the costly measurements are made: before training, under way, at the end."""
-
-
-def ladder_specs(
-    *, rates: Sequence[float] = LADDER_RATES, seeds: int, data: Dataset, subset: float | None = None, **settings: object
-) -> tuple[ConvNetSpec, ...]:
-    """List the ladder's runs: both architectures of exercise 1 at every learning rate, paired seed by seed."""
-    if not rates or sorted(set(rates)) != list(rates):
-        raise SpecError(f"the learning rates must rise and differ, at least one, got {list(rates)}")
+def longer_specs(exercises: Sequence[str], specs: Sequence[ConvNetSpec]) -> tuple[ConvNetSpec, ...]:
+    """List the longer runs that some exercises want beside these, without readings."""
+    asked = [EXERCISES[name] for name in exercises]
+    factors = {each.variants[1]: each.longer for each in asked if each.longer is not None}
     return tuple(
-        spec
-        for rate in rates
-        for spec in exercise_specs(
-            ["smoothness"], seeds=seeds, data=data, subset=subset, learning_rate=rate, directions=0, **settings
-        )
+        spec.model_copy(update={"passes": factors[spec.variant] * spec.passes, "directions": 0})
+        for spec in specs
+        if spec.variant in factors
     )
 
 
-def landscape_specs(*, seeds: int, data: Dataset, passes: int = 10) -> tuple[ConvNetSpec, ...]:
-    """List the runs to look around in: both architectures of exercise 1 at the homework's learning rate."""
-    if seeds < 1:
-        raise SpecError(f"the number of landscapes, runs that are looked around in, must be at least 1, got {seeds}")
-    measured = tuple(sorted({min(completed, passes) for completed in CURVATURE_PASSES}))
-    return exercise_specs(
-        ["smoothness"], seeds=seeds, data=data, passes=passes, directions=1, range_view=True, curvature_passes=measured
-    )
+SEEDS, AUDIT_SEEDS, NOTEBOOK_SEEDS = 5, 3, 10
+"""How often: runs of each ConvNet, audited runs, repeats of the notebook's runs."""
 
 
 HOMEWORK_VECTORS = "en_core_web_sm 3.6.0"

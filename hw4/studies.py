@@ -7,11 +7,23 @@ that is being made, to the runs that it wants beside them.
 import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 from hw4.errors import SpecError
 from hw4.geometry import TEXT_LENGTH, pooling_windows, text_function
 from hw4.records import ConvNetRecord, TextCNNRecord
-from hw4.specs import TRIALS, ConvNetSpec, TextCNNSpec, by_setting
+from hw4.specs import (
+    EXERCISES,
+    HOMEWORK_RATE,
+    TRIALS,
+    ConvNetSpec,
+    Dataset,
+    TextCNNSpec,
+    by_setting,
+    exercise_specs,
+    variant_specs,
+)
 
 Spec = ConvNetSpec | TextCNNSpec
 
@@ -20,8 +32,8 @@ Made = Mapping[Spec, ConvNetRecord | TextCNNRecord | None]
 Study = Callable[[Made], list[Spec]]
 """Everything that is wanted, given what exists. It is asked again as runs end, until it asks for nothing new."""
 
-GRADIENTS_OF_A_HESSIAN = 80
-"""Full gradients that one measurement of sharpness and kinks costs, roughly; it decides what starts first."""
+GRADIENTS_OF_SHARPNESS, GRADIENTS_OF_KINKS = 40, 25
+"""Full gradients that one measurement of sharpness, or of kinks, costs, roughly; it decides what starts first."""
 
 RESCUE_RATES = (0.05, 0.025, 0.0125, 0.00625)
 """Learning rates tried, largest first, for a stride of which most trials diverge."""
@@ -34,9 +46,11 @@ def cost(spec: Spec) -> float:
     if isinstance(spec, TextCNNSpec):
         return 1e-4 * spec.epochs * (4 + len(pooling_windows(TEXT_LENGTH, spec.stride)))
     width = {"pool": 1.0, "stride": 0.4}[spec.downsample] * (1.1 if spec.norm else 1.0)
-    gradients = spec.directions + 1 + spec.noise_floor + 8 * spec.range_view if spec.directions else 0
-    hessians = GRADIENTS_OF_A_HESSIAN * len(spec.curvature_passes)
-    return width * (spec.passes * 2 + gradients * (spec.passes + 1) + hessians)
+    rows = sum(map(spec.evaluated_after, range(spec.passes + 1)))
+    read = sum(map(spec.read_after, range(spec.passes + 1)))
+    gradients = read * (spec.directions + 1 + spec.noise_floor + 8 * spec.range_view) + 9 * len(spec.step_passes)
+    hessians = (GRADIENTS_OF_SHARPNESS + GRADIENTS_OF_KINKS * spec.kinks) * len(spec.curvature_passes)
+    return width * (spec.passes + rows + gradients + hessians)
 
 
 def grid(specs: Sequence[Spec]) -> Study:
@@ -140,10 +154,123 @@ def _ended(specs: Sequence[TextCNNSpec], made: Made) -> list[TextCNNRecord] | No
     return records if len(records) == len(specs) else None
 
 
+LADDER_RATES = (0.04, 0.08, 0.16, 0.226, 0.32, 0.381, 0.453, 0.64)
+"""Learning rates from the homework's 0.04 on, each at most twice the one before, closer where training ends."""
+LADDER_PASSES, LANDSCAPE_PASSES = 4, 10
+CLAIM_SEEDS, FIRST_SEED, VIEWS, BISECTIONS = 12, 5, 3, 0
+"""Seeds of everything that the claim decides, and the first of them (those before it were the pilot that its criteria
+come from); runs of each network that are looked around in; narrowings of each seed's limit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A shorter ladder beside the claim's: what it is called, its networks and rates, and how else it is trained."""
+
+    label: str
+    rates: tuple[float, ...]
+    variants: tuple[str, ...] = EXERCISES["smoothness"].variants
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+WARMUP = 2
+CONTROLS: dict[str, Control] = {
+    "groupnorm": Control(label="GroupNorm", rates=(0.16, 0.32, 0.453, 0.64), variants=("pool-groupnorm",)),
+    "momentum": Control(label="momentum 0.9", rates=(0.016, 0.032, 0.064), settings={"momentum": 0.9}),
+    "warmup": Control(label=f"after {WARMUP} passes at 0.04", rates=(0.32, 0.453), settings={"warmup_passes": WARMUP}),
+    "head": Control(
+        label="head and last affine at 0.04", rates=(0.64, 2.56, 10.24), settings={"head_rate": HOMEWORK_RATE}
+    ),
+}
+"""What tells possible causes apart. A new control is one entry here."""
+
+
+def ladder_specs(
+    *,
+    rates: Sequence[float] = LADDER_RATES,
+    seeds: int,
+    data: Dataset,
+    passes: int = LADDER_PASSES,
+    first_seed: int = FIRST_SEED,
+) -> tuple[ConvNetSpec, ...]:
+    """List the ladder's runs: both architectures of exercise 1 at every learning rate, paired seed by seed."""
+    if not rates or sorted(set(rates)) != list(rates):
+        raise SpecError(f"the learning rates must rise and differ, at least one, got {list(rates)}")
+    sparse: dict[str, Any] = {"row_passes": (), "reading_passes": (passes,), "directions": 1, "noise_floor": False}
+    return tuple(
+        spec
+        for rate in rates
+        for spec in exercise_specs(
+            ["smoothness"],
+            seeds=seeds,
+            first_seed=first_seed,
+            data=data,
+            passes=passes,
+            learning_rate=rate,
+            **sparse,
+        )
+    )
+
+
+def control_specs(
+    *, seeds: int, data: Dataset, passes: int = LADDER_PASSES, first_seed: int = FIRST_SEED
+) -> tuple[ConvNetSpec, ...]:
+    """List the runs of all controls, for the ladder's seeds; warm-up passes come before as many as the ladder's."""
+    return tuple(
+        spec
+        for control in CONTROLS.values()
+        for rate in control.rates
+        for spec in variant_specs(
+            control.variants,
+            seeds=range(first_seed, first_seed + seeds),
+            data=data,
+            passes=passes + int(control.settings.get("warmup_passes", 0)),
+            learning_rate=rate,
+            directions=0,
+            row_passes=(),
+            **control.settings,
+        )
+    )
+
+
+def landscape_specs(
+    *, seeds: int, views: int, data: Dataset, passes: int = LANDSCAPE_PASSES, first_seed: int = FIRST_SEED
+) -> tuple[ConvNetSpec, ...]:
+    """List the runs to look around in: both architectures of exercise 1 at the homework's learning rate.
+
+    All have smoothness and the largest steps measured, ``views`` of them sharpness, kinks and the range view as well.
+    """
+    if views < 1:
+        raise SpecError(f"the number of landscapes, runs that are looked around in, must be at least 1, got {views}")
+    few: dict[str, Any] = {
+        name: tuple(sorted({min(each, passes) for each in after})) for name, after in LOOKED_AFTER.items()
+    }
+    looked: dict[str, Any] = {"range_view": True, "curvature_passes": few["step_passes"]}
+    return tuple(
+        spec
+        for at in range(max(seeds, views))
+        for spec in exercise_specs(
+            ["smoothness"],
+            seeds=1,
+            first_seed=first_seed + at,
+            data=data,
+            passes=passes,
+            directions=1,
+            noise_floor=False,
+            **few,
+            **(looked if at < views else {}),
+        )
+    )
+
+
+LOOKED_AFTER = {"row_passes": (1, 2, 4, 6), "step_passes": (1, 4)}
+"""Passes after which landscapes are evaluated and smoothness is read, beside start and end, and of these the passes
+after which the costly measurements are made."""
+
+
 def ladder(rungs: Sequence[ConvNetSpec], *, bisections: int) -> Study:
     """These runs, and for every network and seed so many more that narrow where training stops to work.
 
-    Each lies halfway (geometrically) between the largest stable rate and the next, see :func:`stable_bracket`.
+    Each lies halfway (geometrically) between the largest stable rate and the next, see :func:`largest_working`.
     """
     by_net: dict[ConvNetSpec, list[ConvNetSpec]] = {}
     for spec in rungs:
@@ -160,22 +287,29 @@ def _narrowed(rungs: Sequence[ConvNetSpec], made: Made, bisections: int) -> list
     tried = list(rungs)
     for _ in range(bisections):
         runs = [record for spec in tried if isinstance(record := made.get(spec), ConvNetRecord)]
-        bracket = stable_bracket(runs) if len(runs) == len(tried) else None
-        if bracket is None:
+        low, high = largest_working(runs) if len(runs) == len(tried) else (0.0, math.inf)
+        if not low or high == math.inf:
             break
-        middle = float(f"{math.sqrt(bracket[0] * bracket[1]):.3g}")  # three digits keep the keys readable
+        middle = float(f"{math.sqrt(low * high):.3g}")  # three digits keep the keys readable
         tried.append(rungs[0].model_copy(update={"learning_rate": middle}))
     return tried[len(rungs) :]
 
 
-def stable_bracket(runs: Sequence[ConvNetRecord]) -> tuple[float, float] | None:
-    """The largest learning rate up to which every one of these runs trained, and the next, at which one did not.
+def learnt(run: ConvNetRecord) -> bool:
+    """Whether a run is finite and learnt anything, see :attr:`hw4.records.ConvNetRecord.outcome`."""
+    return run.outcome == "trained"
 
-    None when the smallest rate fails already or none does: then they do not say where the limit lies.
+
+def largest_working(
+    runs: Sequence[ConvNetRecord], works: Callable[[ConvNetRecord], bool] = learnt
+) -> tuple[float, float]:
+    """The largest learning rate up to which every one of these runs works, and the next, at which one does not.
+
+    0 where the smallest rate fails already, and infinity where none fails: then they do not say where the limit lies.
     """
     good = 0.0
     for run in sorted(runs, key=lambda run: run.spec.learning_rate):
-        if run.outcome != "trained":
-            return (good, run.spec.learning_rate) if good else None
+        if not works(run):
+            return good, run.spec.learning_rate
         good = run.spec.learning_rate
-    return None
+    return good, math.inf

@@ -49,7 +49,7 @@ def draw_batches(n: int, *, batch_size: int, generator: torch.Generator, updates
         raise ValueError(f"batch_size must be between 1 and the number of examples ({n}), got {batch_size}")
     if updates is None:
         updates = max(1, round(n / batch_size))
-    return torch.randint(n, (updates, batch_size), generator=generator)
+    return torch.randint(n, (updates, batch_size), generator=generator, device=generator.device)
 
 
 def train_pass(
@@ -57,26 +57,37 @@ def train_pass(
     x: Tensor,
     y: Tensor,
     *,
-    learning_rate: float,
+    learning_rate: float | Sequence[float],
     batch_size: int,
     generator: torch.Generator,
     loss: Loss = F.cross_entropy,
+    momentum: float = 0.0,
+    velocities: Sequence[Tensor] = (),
 ) -> float:
     """Run one pass of SGD in place, w <- w - learning_rate * (minibatch gradient), and return the mean minibatch loss.
 
-    x is (n, ...), y is (n,); batches are drawn with replacement. The model is left in training mode. The result is
-    not finite when the training diverged. Raises ValueError for a batch larger than the data.
+    x is (n, ...), y is (n,); batches are drawn with replacement. ``learning_rate`` may be one for each trained
+    parameter, in the model's order. With ``velocities``, one for each of them and zero at first, which are kept up to
+    date, it is v <- momentum v + gradient, w <- w - learning_rate v, as torch.optim.SGD's. The model is left in
+    training mode. The result is not finite when the training diverged. Raises ValueError for a batch larger than the
+    data, or momentum without velocities.
     """
     check_examples(x, y)
     batches = draw_batches(len(x), batch_size=batch_size, generator=generator).to(x.device)
     model.train()
     parameters = [p for p in model.parameters() if p.requires_grad]
     values = [p.detach() for p in parameters]  # share storage with the parameters, without their history
+    rates = learning_rate if isinstance(learning_rate, Sequence) else [learning_rate] * len(values)
+    if momentum and not velocities:
+        raise ValueError(f"momentum {momentum:g} needs velocities, a tensor of zeros for each trained parameter")
     losses = []
     for batch in batches:
         objective = loss(model(x.index_select(0, batch)), y.index_select(0, batch))
-        for value, gradient in zip(values, torch.autograd.grad(objective, parameters), strict=True):
-            value.sub_(gradient, alpha=learning_rate)
+        steps: Sequence[Tensor] = torch.autograd.grad(objective, parameters)
+        if velocities:
+            steps = [v.mul_(momentum).add_(gradient) for v, gradient in zip(velocities, steps, strict=True)]
+        for value, step, rate in zip(values, steps, rates, strict=True):
+            value.sub_(step, alpha=rate)
         losses.append(objective.detach())
     return torch.stack(losses).double().mean().item()
 

@@ -58,7 +58,7 @@ def make_record(
         data=data,
         environment=environment(threads=1, dtype="float32"),
         rows=list(rows),
-        times=[PassTime(wall_seconds=seconds, cpu_seconds=seconds)] * (len(rows) - 1),
+        times=[PassTime(wall_seconds=seconds, cpu_seconds=seconds)] * rows[-1].completed,
         diverged=diverged,
     )
 

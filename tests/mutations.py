@@ -47,6 +47,7 @@ from tests import (
     test_claim,
     test_contract,
     test_curvature,
+    test_entries,
     test_experiments,
     test_gate,
     test_images,
@@ -220,31 +221,6 @@ def the_loader_is_shuffled_between_the_evaluations(patch: Patch) -> None:
     patch.setattr(hw4.examples.Examples, "pieces", shuffled)
 
 
-@fault(
-    "public code",
-    test_smoothness.test_what_is_no_fixed_function_is_refused_by_name,
-    {},
-    {"shuffle": True},
-    "RandomSampler",
-)
-def a_shuffling_loader_is_accepted(patch: Patch) -> None:
-    patch.setattr(hw4.examples, "_plan", lambda loader: [list(batch) for batch in loader.batch_sampler])
-
-
-@fault(
-    "public code",
-    test_smoothness.test_what_is_no_fixed_function_is_refused_by_name,
-    {"drop": nn.Dropout(0.1)},
-    {},
-    "dropout is on",
-)
-def dropout_goes_unnoticed(patch: Patch) -> None:
-    patch.setattr(hw4.borrowed, "_refuse", lambda *_: None)
-    patch.setattr(Objective, "_check_mean", lambda _: None)
-    patch.setattr(Objective, "_require_fixed", lambda *_: None)
-    patch.setattr(Objective, "confirm", lambda *_, **__: None)
-
-
 @fault("public code", test_smoothness.test_exact_on_quadratics)
 def divided_by_another_steps_norm(patch: Patch) -> None:
     previous = [torch.ones(1)]
@@ -381,6 +357,19 @@ def unchecked(owner: Any, name: str) -> Callable[[Patch], None]:
     return lambda patch: patch.setattr(owner, name, lambda *_, **__: None)
 
 
+@fault("public code", case("shuffled"))
+def a_shuffling_loader_is_accepted(patch: Patch) -> None:
+    patch.setattr(hw4.examples, "_plan", lambda loader: [list(batch) for batch in loader.batch_sampler])
+
+
+@fault("public code", case("dropout"))
+def dropout_goes_unnoticed(patch: Patch) -> None:
+    patch.setattr(hw4.borrowed, "_refuse", lambda *_: None)
+    patch.setattr(Objective, "_check_mean", lambda _: None)
+    patch.setattr(Objective, "_require_fixed", lambda *_: None)
+    patch.setattr(Objective, "confirm", lambda *_, **__: None)
+
+
 @fault("public code", case("targets in a dict"))
 def examples_counted_by_the_length_of_their_targets(patch: Patch) -> None:
     def counted(original: Any, self: Any, **settings: Any) -> Iterator[Any]:
@@ -391,6 +380,7 @@ def examples_counted_by_the_length_of_their_targets(patch: Patch) -> None:
 
 @fault("public code", case("class weights, ordered by class"))
 def a_loss_that_is_no_mean_is_accepted(patch: Patch) -> None:
+    unchecked(Objective, "_require_additive")(patch)
     unchecked(Objective, "_check_parts")(patch)
 
 
@@ -627,9 +617,9 @@ def the_test_sets_own_noise_is_forgotten(patch: Patch) -> None:
 
 @fault(
     "statistics",
-    test_report.test_the_answer_follows_the_numbers,
-    test_report.records(normed_smoothness=1.0, spread=0.2),
-    "is not decided by these runs",
+    test_entries.test_the_words_follow_the_side_on_which_the_interval_lies,
+    *("pool-batchnorm", test_entries.SCATTERED, test_entries.PLAIN, (0, 1, 2)),
+    ("not decided by these runs",),
 )
 def the_report_always_agrees_with_the_homework(patch: Patch) -> None:
     patch.setattr(hw4.stats.Interval, "compared_with", lambda _self, _value: "below")
@@ -644,7 +634,7 @@ def readings_at_the_noise_floor_are_plotted(patch: Patch) -> None:
     )
 
 
-@fault("statistics", test_claim.test_the_largest_stable_rate_is_bracketed)
+@fault("statistics", test_claim.test_a_criterion_counts_what_it_says)
 def a_dead_network_counts_as_stable(patch: Patch) -> None:
     patch.setattr("hw4.records.STUCK", math.inf)
 

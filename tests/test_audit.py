@@ -1,7 +1,11 @@
 """The audit: the notebook's ways are wrong in the way they are said to be, and in no other."""
 
+import json
 import math
+import re
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import torch
@@ -10,15 +14,17 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 from hw4 import cli
-from hw4.audit import audit_run, notebook_standardise, notebook_texts
-from hw4.data.images import Images, load_images
+from hw4.audit import audit_run, largest_pixels, notebook_layers, notebook_standardise, notebook_texts, plain_pass
+from hw4.data.images import LARGEST_STANDARDISED, Images, load_images
 from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
 from hw4.machine import ONE_THREAD
 from hw4.models import ConvNet
-from hw4.records import AuditRecord, read_record
+from hw4.records import AuditRecord, Layers, PassTime, TimedIteration, read_record
 from hw4.report import audit
-from hw4.specs import ConvNetSpec
+from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, Downsample, sweep_specs
 from hw4.training import train_pass
+
+REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
 
 
 def small() -> tuple[ConvNetSpec, Images]:
@@ -80,8 +86,75 @@ def test_the_notebooks_pixels_explode() -> None:
     assert notebook_standardise(train, test)[1].min() > 1e8
 
 
+def test_the_subsets_whose_pixels_explode_are_those_that_the_loader_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hw4.audit.SUBSETS", 3)
+    drawn = [load_images("digits", subset=0.1, rule=notebook_standardise, seed=seed) for seed in range(3)]
+    # Sums over images may go in another order where the images lie otherwise in memory: float32, and a std near 0.
+    assert largest_pixels("digits") == pytest.approx([float(each.x_test.abs().max()) for each in drawn], rel=1e-4)
+
+
+@pytest.mark.parametrize("downsample", ["pool", "stride"])
+def test_a_pass_in_plain_pytorch_is_the_pass_of_hw4(downsample: Downsample) -> None:
+    """The same weights after it, so that its seconds are those of the same work."""
+    spec = ConvNetSpec.build(data="digits", subset=0.1, downsample=downsample)
+    images, ours, plain = load_images("digits", subset=0.1), build_convnet(spec), notebook_layers(downsample)
+    plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
+    train_pass(
+        ours,
+        images.x_train,
+        images.y_train,
+        learning_rate=spec.learning_rate,
+        batch_size=spec.batch_size,
+        generator=seeded(spec.seed, BATCHES),
+    )
+    plain_pass(plain, spec, images)
+    for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)  # of steps near 1e-2, added up otherwise
+
+
+def test_subsets_and_plain_pytorch_are_on_the_page_where_they_were_measured(tmp_path: Path) -> None:
+    """A record from before they were is read as it was, and says nothing of them."""
+    contents = json.loads((REFERENCE / "audit" / "audit.json").read_text())
+    old = tmp_path / "audit.json"
+    old.write_text(json.dumps({name: value for name, value in contents.items() if name not in {"drawn", "passes"}}))
+    record = read_record(old, AuditRecord)
+    assert (record.drawn, record.passes) == ([], [])
+    silent = [*audit.answers(record), *(row[0] for row in audit.rows(record))]
+    assert not re.search("subset|plain PyTorch", " ".join(silent))
+
+    seconds = {("the notebook's", "pool"): 3.0, ("the notebook's", "stride"): 0.9, ("hw4's", "pool"): 2.0}
+    timed = [
+        TimedIteration(
+            layers=layers,
+            variant=variant,
+            times=[
+                PassTime(wall_seconds=9.0, cpu_seconds=seconds.get((layers, variant), 0.8) * slow) for slow in (1, 2)
+            ],
+        )
+        for layers in get_args(Layers)
+        for variant in ("pool", "stride")
+    ]
+    new = record.model_copy(update={"drawn": [300.0, 4e6, 278.4, 700.0], "passes": timed})
+    said = " ".join(audit.answers(new))
+    assert "from 278 to 4,000,000 over 4 random subsets, above 100,000 in 1 of them" in said
+    assert re.search(
+        r"takes 0\.30 \[0\.30,\s0\.30\] times the processor time of the pooled one's in plain PyTorch", said
+    )
+    assert re.search(
+        r"and 0\.40 .* hw4's networks; with pooling plain PyTorch takes 1\.50 .* with stride 1\.1[23] ", said
+    )
+    assert "(2 rounds in turn on one machine" in said
+    (row,) = (row for row in audit.rows(new) if "4 subsets" in row[0])
+    assert row[1:3] == ("500, 278 to 4,000,000", f"at most {LARGEST_STANDARDISED:.0f}, by its rule")
+    assert row[3].startswith("1 of 4 have one above 100,000")
+    added = [row for row in audit.rows(new) if row not in audit.rows(record)]
+    assert added == [row]
+
+
 def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(DEFAULT_SUBSET, "digits", 0.1)  # few images and short sweeps: the command is what is tested
+    monkeypatch.setattr("hw4.audit.sweep_specs", partial(sweep_specs, trials=2, epochs=1))
     for variable in ONE_THREAD:
         monkeypatch.setenv(variable, "1")
     result = CliRunner().invoke(
@@ -94,6 +167,10 @@ def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeyp
     folder = tmp_path / "reports" / "embedded"
     record = read_record(folder / "audit" / "audit.json", AuditRecord)
     assert {run.seed for run in record.runs} == {0, 1}
+    assert len(record.drawn) == 20
+    assert [(each.layers, each.variant, len(each.times)) for each in record.passes] == [
+        (layers, variant, 5) for layers in ("the notebook's", "hw4's") for variant in ("pool", "stride")
+    ]
     assert record.questions is None, "the embedded questions have no colon to cut at"
     for row in audit.rows(record):
         assert len(row) == len(audit.HEADER)

@@ -9,7 +9,7 @@ import pytest
 
 from hw4.report import claim, exercises, strides
 from hw4.report.page import Report, load_report
-from tests.test_claim import made_up
+from tests.test_claim import limits, made_up
 from tests.test_report import records
 from tests.test_strides import whole
 
@@ -55,10 +55,8 @@ def page(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     folder = tmp_path_factory.mktemp("page")
     if request.param == "reference":
         return load_report(REFERENCE).write(folder)
-    ladder, landscapes = made_up(1, 3)
-    return Report([*exercises.entries(records()), *strides.entries(whole()), *claim.entries(ladder, landscapes)]).write(
-        folder
-    )
+    decided = claim.entries(*made_up(limits(0.16, 0.381)))
+    return Report([*exercises.entries(records()), *strides.entries(whole()), *decided]).write(folder)
 
 
 @pytest.fixture(params=["light", "dark"])

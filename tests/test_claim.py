@@ -1,33 +1,57 @@
-"""The claim: ladders are bracketed, answers follow from the numbers, landscapes are those of the runs themselves."""
+"""The claim: limits are bracketed or censored, verdicts follow from the numbers, words from the verdicts."""
 
+import itertools
+import math
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from hw4.claim import (
+    EDGE,
+    FAMILIES,
+    HEAD,
+    LARGER,
+    REASON,
+    SMOOTH,
+    START,
+    Claim,
+    Decision,
+    adjust,
+    at_loss,
+    decide,
+    paired_counts,
+    ratio_test,
+    seen_by,
+)
 from hw4.data.images import load_images
 from hw4.errors import RecordError, SpecError
 from hw4.experiments import train_convnet
-from hw4.readings import Block, KinkShare, RangeView, Sharpness
+from hw4.readings import Block, KinkShare, LargestStep, RangeView, Sharpness
 from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
-from hw4.report import claim
+from hw4.report import claim, landscapes
 from hw4.report.page import Report
-from hw4.specs import ConvNetSpec, ladder_specs, landscape_specs
-from hw4.studies import Spec, ladder
+from hw4.specs import ConvNetSpec
+from hw4.studies import LADDER_RATES, Spec, control_specs, ladder, ladder_specs, landscape_specs, largest_working
 from tests.factory import DATA, make_reading, make_record, make_row
 from tests.test_report import require_true
 
-RATES = (0.1, 0.2, 0.4, 0.8)
+Ended = Callable[[ConvNetSpec], RunOutcome]
 
 
-def rung(spec: ConvNetSpec, ended: RunOutcome) -> ConvNetRecord:
-    """A made-up run of a ladder."""
-    last = {"trained": 0.05 * 3**spec.seed, "stuck": 2.29, "diverged": None}[ended]
+def rung(spec: ConvNetSpec, ended: RunOutcome, level: float = 8.0) -> ConvNetRecord:
+    """A made-up run of a ladder, with smoothness read where its spec reads it; one that trained is fitted, too."""
+    last = {"trained": 0.05 + 0.01 * (spec.seed % 3), "stuck": 2.29, "diverged": None}[ended]
+    due = [completed for completed in range(1, spec.passes + 1) if spec.evaluated_after(completed)]
     rows = [make_row(0, loss=2.3, accuracy=0.1, smoothness=None)]
-    rows += [make_row(completed, loss=last, smoothness=None) for completed in range(1, spec.passes + 1)]
-    return make_record(spec, rows, diverged=ended == "diverged")
+    accuracy = 0.9 if ended == "trained" else 0.1 if last else None
+    for completed in due:
+        read = level * (1 + 0.01 * (spec.seed % 5)) if spec.read_after(completed) and last else None
+        rows.append(make_row(completed, loss=last, accuracy=accuracy, smoothness=read))
+    return make_record(spec, rows, diverged=not last)
 
 
 def landscape(spec: ConvNetSpec, *, smoothness: float) -> ConvNetRecord:
@@ -37,149 +61,269 @@ def landscape(spec: ConvNetSpec, *, smoothness: float) -> ConvNetRecord:
         level = smoothness * (1 if row.completed else 10)
         blocks = tuple(
             Block(name=name, weight_norm=1.0 + row.completed, update_norm=0.05, gradient_change_norm=level / 20)
-            for name in claim.LAYERS
+            for name in landscapes.LAYERS
         )
-        found: dict[str, object] = {
-            "readings": [make_reading(level, blocks=blocks)],
-            "view": RangeView(
+        found: dict[str, object] = {"readings": [make_reading(level, blocks=blocks)]}
+        if row.completed in spec.step_passes:
+            found["steps"] = [
+                LargestStep(direction="gradient", stable=1.9 / level, raised=2.1 / level, curvature=level / 2),
+                LargestStep(direction="minibatch", stable=0.9 / level, raised=1.1 / level, curvature=level / 4),
+            ]
+        if spec.range_view:
+            found["view"] = RangeView(
                 factors=factors,
                 loss=1.0,
                 losses=(0.9, 0.8, 0.7),
                 gradient_changes=tuple(level * 0.1 * factor for factor in factors),
                 update_norm=0.1,
-            ),
-        }
+            )
         if row.completed in spec.curvature_passes:
             found["sharpness"] = Sharpness(value=2 * level, residual=1e-3, products=20)
             found["kinks"] = KinkShare(share=0.1, quadrature_error=0.001, nodes=3)
         rows.append(row.model_copy(update=found))
-    return make_record(spec, rows)
+    return rung(spec, "trained").model_copy(update={"rows": rows})
 
 
-def made_up(plain: int, normed: int, *, seeds: int = 4, views: int = 3, passes: int = 4) -> claim.Claim:
-    """A claim whose networks train up to these rungs of the ladder, with BatchNorm twice as smooth."""
-    rungs = [
-        rung(spec, "trained" if RATES.index(spec.learning_rate) < (normed if spec.norm else plain) else "diverged")
-        for spec in ladder_specs(rates=RATES, seeds=seeds, data="digits", passes=1)
-    ]
+def limits(plain: float, normed: float) -> Ended:
+    """Every network trains up to a rate and is stuck, or with BatchNorm diverges, beyond it."""
+    return lambda spec: (
+        "trained" if spec.learning_rate <= (normed if spec.norm else plain) else "diverged" if spec.norm else "stuck"
+    )
+
+
+def made_up(ended: Ended, *, seeds: int = 12, views: int = 3, passes: int = 4, controls: bool = True) -> Claim:
+    """A claim whose runs end as they are told, with BatchNorm twice as smooth at every rate."""
+
+    def level(spec: ConvNetSpec) -> float:
+        return 4.0 if spec.norm else 8.0
+
+    rungs = [rung(spec, ended(spec), level(spec)) for spec in ladder_specs(seeds=seeds, data="digits", passes=1)]
+    beside = (
+        [rung(spec, ended(spec)) for spec in control_specs(seeds=seeds, data="digits", passes=1)] if controls else []
+    )
     around = [
-        landscape(spec, smoothness=(5.0 if spec.norm else 10.0) * (1 + 0.01 * spec.seed))
-        for spec in landscape_specs(seeds=views, data="digits", passes=passes)
+        landscape(spec, smoothness=level(spec) * (1 + 0.01 * (spec.seed % 4) * (1 if spec.norm else -1)))
+        for spec in landscape_specs(seeds=seeds, views=views, data="digits", passes=passes)
     ]
-    return claim.assemble(rungs, around)
+    return claim.assemble(rungs, around, beside)
 
 
-def test_the_largest_stable_rate_is_bracketed() -> None:
-    ends: dict[tuple[int, float], RunOutcome] = {(0, 0.4): "stuck", (1, 0.2): "diverged", (2, 0.1): "diverged"}
-    specs = ladder_specs(rates=RATES, seeds=4, data="digits", passes=1)
+def of(tests: list[Decision], family: str) -> dict[str, Decision]:
+    return {test.name: test for test in tests if test.family == family}
+
+
+def test_the_largest_working_rate_is_bracketed_or_censored() -> None:
+    ends: dict[tuple[int, float], RunOutcome] = {(5, 0.32): "stuck", (6, 0.16): "diverged", (7, 0.04): "diverged"}
+    specs = [spec for spec in ladder_specs(seeds=4, data="digits", passes=1) if not spec.norm]
     rungs = [rung(spec, ends.get((spec.seed, spec.learning_rate), "trained")) for spec in specs]
-    found = claim.assemble(rungs, made_up(2, 2).landscapes)
-    # Seed 2 fails at the first rate and seed 3 never: neither says where its limit is.
-    assert found.stable("pool") == {0: (0.2, 0.4), 1: (0.1, 0.2)}
-    limit = found.largest_stable("pool")
-    assert limit is not None
-    assert limit.low < 0.1
-    assert limit.estimate == pytest.approx(0.2)
-    assert limit.high > 0.4
+    by_seed = [largest_working([run for run in rungs if run.spec.seed == seed]) for seed in (5, 6, 7, 8)]
+    assert by_seed == [(0.226, 0.32), (0.08, 0.16), (0.0, 0.04), (0.64, math.inf)]
 
 
 def test_bisections_narrow_each_seeds_own_bracket() -> None:
-    """Where the truth is known: seed s trains below 0.3 + 0.01 s, with BatchNorm below twice that."""
+    """Where the truth is known: seed s trains below 0.2 + 0.01 s, with BatchNorm below twice that."""
 
-    def ended(spec: ConvNetSpec) -> RunOutcome:
-        return "trained" if spec.learning_rate < (0.3 + 0.01 * spec.seed) * (2 if spec.norm else 1) else "diverged"
+    def limit(spec: ConvNetSpec) -> float:
+        return (0.2 + 0.01 * (spec.seed - 5)) * (2 if spec.norm else 1)
 
-    study = ladder(ladder_specs(rates=RATES, seeds=3, data="digits", passes=1), bisections=6)
+    study = ladder(ladder_specs(seeds=3, data="digits", passes=1), bisections=6)
     made: dict[Spec, ConvNetRecord | TextCNNRecord | None] = {}
     while new := [spec for spec in study(made) if spec not in made]:
-        made |= {spec: rung(spec, ended(spec)) for spec in new if isinstance(spec, ConvNetSpec)}
+        for spec in new:
+            assert isinstance(spec, ConvNetSpec)
+            made[spec] = rung(spec, "trained" if spec.learning_rate < limit(spec) else "diverged")
     runs = [run for run in made.values() if isinstance(run, ConvNetRecord)]
-    found = claim.assemble(runs, made_up(2, 2).landscapes)
-    assert found.rates == list(RATES)
-    assert len(claim.ladder_rows(found)) == len(RATES)
-    for seed, (good, bad) in found.stable("pool").items():
-        assert good < 0.3 + 0.01 * seed <= bad < 1.02 * good
-    ratio = found.stable_ratio()
-    assert ratio is not None
-    assert ratio.low < 2 < ratio.high
-    assert ratio.high - ratio.low < 0.1
-    assert "narrowed by 6 more for each network and seed" in found.caption
+    found = claim.assemble(runs, made_up(limits(1, 1), seeds=3).landscapes)
+    assert found.rates == list(LADDER_RATES)
+    for seed, (good, bad) in found.working("pool", "learnt").items():
+        assert good < 0.2 + 0.01 * (seed - 5) <= bad < 1.02 * good
+    assert all(low < 2 < high for low, high in found.factors("learnt").values())
+    assert "--bisections 6" in claim.entries(*found)[0].rerun
     alone = runs[0].spec
     assert ladder([alone], bisections=6)({alone: runs[0]}) == [alone], "no bracket, nothing to narrow"
 
 
 @pytest.mark.parametrize(
-    ("plain", "normed", "words"),
+    ("plain", "normed", "verdict", "words"),
     [
-        (1, 3, "BatchNorm does allow larger learning rates"),
-        (3, 1, "BatchNorm does not allow larger learning rates here"),
-        (2, 2, "Whether BatchNorm allows larger learning rates is not decided"),
-        (4, 2, "does not bracket the largest stable rate of both"),
+        (0.16, 0.381, "above", "BatchNorm allows larger learning rates by the criterion *learnt*"),
+        (0.381, 0.16, "below", "It needs smaller ones by the criterion *finite*"),
+        (0.226, 0.226, "not decided", "Not decided by the criterion"),
+        (1.0, 0.16, "below", "0.64 or more without and 0.16 to 0.226 with it"),
+        (0.01, 0.16, "above", "below 0.04 without and 0.16 to 0.226 with it"),
     ],
 )
-def test_the_answer_follows_the_ladder(plain: int, normed: int, words: str) -> None:
-    answer = claim.answers(made_up(plain, normed))
-    assert words in answer[0]
-    assert "would predict a factor of 2.0 [2.0,\u00a02.0], sharpness one of 2.0" in answer[1]
-    if (plain, normed) == (3, 1):
-        assert "does not account for" in answer[1]
+def test_the_order_of_limits_is_decided_also_where_one_is_censored(
+    plain: float, normed: float, verdict: str, words: str
+) -> None:
+    found = made_up(limits(plain, normed))
+    test = of(decide(found), LARGER)["learnt"]
+    assert test.verdict == verdict
+    assert words in claim.answers(found, decide(found))[1]
+    censored = plain in {1.0, 0.01}
+    assert (test.effect is None) == censored, "a censored limit has an order and no size"
+    if verdict == "above" and not censored:
+        assert test.effect is not None
+        assert test.effect.low == pytest.approx(0.381 / 0.226)  # the grid's spacing, where seeds do not scatter
+        assert test.effect.high == pytest.approx(0.453 / 0.16)
+
+
+def test_a_criterion_counts_what_it_says() -> None:
+    found = made_up(limits(0.16, 0.381), seeds=2)
+    (run,) = (run for run in found.of("pool", rate=0.04) if run.spec.seed == 5)
+
+    def ended(loss: float | None, accuracy: float | None) -> dict[str, bool]:
+        last = run.last.model_copy(update={"train_loss": loss, "test_accuracy": accuracy})
+        changed = run.model_copy(update={"rows": [run.rows[0], last]})
+        return {name: works(changed) for name, works in found.criteria("pool").items()}
+
+    assert found.best("pool") == pytest.approx(0.9)
+    all_of = dict.fromkeys(("finite", "learnt", "accurate", "fitted", "own best"), True)
+    assert ended(0.5, 0.89) == all_of
+    assert ended(0.51, 0.889) == all_of | {"fitted": False, "own best": False}
+    assert ended(0.51, 0.799) == all_of | {"fitted": False, "own best": False, "accurate": False}
+    assert ended(2.08, 0.1) == dict.fromkeys(all_of, False) | {"finite": True}  # 0.9 of 2.3 is 2.07
+    assert ended(None, None) == dict.fromkeys(all_of, False)
+
+
+def test_predicted_and_measured_factors_agree_only_with_their_whole_interval() -> None:
+    test = of(decide(made_up(limits(0.16, 0.381))), REASON)["learnt"]
+    assert test.effect is not None
+    assert test.effect.estimate == pytest.approx(math.sqrt(0.381 * 0.453 / 0.16 / 0.226) / 2)
+    assert test.verdict == "not decided", "all seeds end at one rate: there is no scatter to judge by"
+    assert not test.agrees
+    assert of(decide(made_up(limits(0.16, 1.0))), REASON)["learnt"].n == 0, "a censored limit has no factor"
+    assert ratio_test(REASON, "x", [1.01, 0.99, 1.02]).agrees
+    assert not ratio_test(REASON, "x", [1.5, 0.7, 1.0]).agrees
+
+
+def test_smoothness_is_compared_at_equal_train_loss() -> None:
+    """Where it is a power of the loss, whatever the passes: interpolation on logarithmic scales is exact."""
+
+    def run(scale: float, losses: tuple[float, ...]) -> ConvNetRecord:
+        spec = ConvNetSpec.build(data="digits", passes=len(losses))
+        rows = [make_row(0, loss=2.3, smoothness=1.0)]
+        rows += [make_row(i, loss=loss, smoothness=scale * loss**0.7) for i, loss in enumerate(losses, start=1)]
+        return make_record(spec, rows)
+
+    for loss, losses in itertools.product((0.4, 0.3), ((0.9, 0.5, 0.2), (0.41, 0.25, 0.1))):
+        assert at_loss(run(3.0, losses), loss) == pytest.approx(3.0 * loss**0.7)
+    assert at_loss(run(3.0, (0.3, 0.2)), 0.4) is None, "the loss was passed before the first reading"
+    found = of(decide(made_up(limits(0.16, 0.381))), SMOOTH)
+    assert found["at equal passes"].verdict == "below"
+    assert found["at train loss 0.4"].n == 0
+
+
+def test_the_slope_of_smoothness_against_the_rate_is_a_runs_own() -> None:
+    def falling(spec: ConvNetSpec) -> ConvNetRecord:
+        level = (1 + 0.01 * (spec.seed % 3)) / spec.learning_rate ** (0.5 if spec.norm else 1.0)
+        return rung(spec, limits(0.381, 0.381)(spec), level)
+
+    rungs = [falling(spec) for spec in ladder_specs(seeds=12, data="digits", passes=1)]
+    found = of(decide(claim.assemble(rungs, made_up(limits(1, 1)).landscapes)), EDGE)
+    plain, normed, less, moved = found.values()
+    assert plain.effect is not None
+    assert plain.effect.estimate == pytest.approx(-1)
+    assert normed.effect is not None
+    assert normed.effect.estimate == pytest.approx(-0.5)
+    assert less.effect is not None
+    assert less.effect.estimate == pytest.approx(0.5)
+    assert moved.effect is not None
+    assert moved.effect.estimate == pytest.approx((0.381 / 0.04) ** 0.5)
+
+
+def test_controls_pair_the_runs_they_name() -> None:
+    def ended(spec: ConvNetSpec) -> RunOutcome:
+        if spec.warmup_passes:
+            return "trained"  # the start decides
+        if spec.head_rate:
+            return "trained" if spec.norm else "stuck"  # the head decides
+        return limits(0.16, 0.381)(spec)
+
+    found = made_up(ended)
+    tests = decide(found)
+    assert [test.counts for test in of(tests, START).values()] == [(12, 0), (12, 0), (0, 0), (12, 0)]
+    assert [test.counts for test in of(tests, HEAD).values()] == [(12, 0)] * 4
+    said = " ".join(claim.answers(found, tests))
+    assert "The start decides: after 2 passes at 0.04 fewer runs are lost at the high rate" in said
+    assert "With head and last affine kept at 0.04, the first of these loses more runs" in said
+
+
+def test_a_family_counts_the_tests_that_could_not_be_made() -> None:
+    made = [ratio_test("f", str(i), [1.1 + 0.01 * i, 1.2, 1.3]) for i in range(2)]
+    missing = ratio_test("f", "none", [])
+    alone, beside = adjust(made), adjust([*made, missing])
+    assert alone[0].adjusted is not None
+    assert beside[0].adjusted is not None
+    assert beside[0].adjusted > alone[0].adjusted
+    assert beside[2].adjusted is None
+    assert ratio_test("f", "equal", [1.2, 1.2]).p_value is None, "no scatter to judge by"
+
+
+def test_what_would_have_been_seen_is_said_of_the_undecided() -> None:
+    counts = [paired_counts("f", str(i), [(True, False)] * 5 + [(True, True)] * 7) for i in range(5)]
+    assert seen_by(counts[0], counts) == "8 pairs, all one way"
+    assert seen_by(paired_counts("f", "x", [(True, False)] * 3), counts) == "nothing: 3 pairs are too few"
+    # n = 12, scatter s: the power of the t test at its own size is 80%, from scipy's noncentral t by simulation below.
+    generator, n = np.random.default_rng(0), 12
+    sample = generator.standard_normal(n)
+    test = ratio_test("one", "x", np.exp((sample - sample.mean()) / sample.std(ddof=1)).tolist())
+    factor = float(seen_by(test, [test]).split()[-1])
+    draws = generator.standard_normal((4000, n)) + math.log(factor)
+    t = draws.mean(axis=1) / draws.std(axis=1, ddof=1) * math.sqrt(n)
+    assert np.mean(np.abs(t) > 2.201) == pytest.approx(0.8, abs=0.04)  # the approximation's and the simulation's error
+
+
+def test_a_null_is_not_decided_and_an_effect_is() -> None:
+    """Two arms of one network, whose limits scatter: at most the level's share of families decides anything."""
+    generator = np.random.default_rng(1)
+    wrong = 0
+    for _ in range(30):
+        scatter = {(seed, norm): generator.choice(LADDER_RATES) for seed in range(5, 17) for norm in (None, "batch")}
+        rungs = [
+            rung(spec, "trained" if spec.learning_rate <= scatter[spec.seed, spec.norm] else "stuck")
+            for spec in ladder_specs(seeds=12, data="digits", passes=1)
+        ]
+        found = decide(Claim(rungs, [], []))
+        wrong += any(test.verdict != "not decided" for test in found if test.family == LARGER)
+    assert wrong <= 4  # at most 1.5 expected; 5 or more of 30 has a chance of 2%
 
 
 @pytest.mark.parametrize(("seeds", "views", "passes"), [(1, 1, 1), (3, 3, 4), (1, 3, 4), (3, 1, 1)])
-@pytest.mark.parametrize(("plain", "normed"), [(0, 0), (4, 4), (0, 4), (4, 2), (1, 3), (3, 1), (2, 2)])
-def test_the_claims_words_are_true_of_any_ladder(seeds: int, views: int, passes: int, plain: int, normed: int) -> None:
-    rungs, around = made_up(plain, normed, seeds=seeds, views=views, passes=passes)
-    first, *others = claim.entries(rungs, around)
-    for entry, n in ((first, min(seeds, views)), *((other, views) for other in others)):
-        # What the ladder's seeds decide may stand beside what one landscape cannot, so only ones at both are mute.
-        require_true(entry, seeds=n if seeds == views else 2)
-    answer = first.answer[0]
-    bracketed = 0 < plain < len(RATES) and 0 < normed < len(RATES)
-    assert answer.startswith("The ladder does not bracket") != bracketed
-    for label, trained in (("ConvNet", plain), ("ConvNet + BatchNorm", normed)):
-        every = f"of both networks{', so nothing is decided' if seeds > 1 else ''}: "
-        assert bracketed or every in answer
-        for words, expected in (("trains at every rate tried", len(RATES)), ("fails at the smallest rate tried", 0)):
-            assert (f"{label} {words} in {seeds} of {seeds} seed" in answer) == (trained == expected)
-    if bracketed and seeds == 1:
-        assert answer.startswith("Seen in the one seed that was run, which cannot be told from chance: training works")
-        assert f"between {RATES[plain - 1]:g} and {RATES[plain]:g} without" in answer
-    assert (
-        f"landscapes at learning rate 0.04, {views} seed{'s' if views > 1 else ''}" in first.caption + "s"[: views - 1]
-    )
+@pytest.mark.parametrize("ends", [(0.01, 0.01), (1, 1), (0.01, 1), (1, 0.16), (0.08, 0.226), (0.226, 0.08)])
+def test_the_claims_words_are_true_of_any_ladder(
+    seeds: int, views: int, passes: int, ends: tuple[float, float]
+) -> None:
+    found = made_up(limits(*ends), seeds=seeds, views=views, passes=passes, controls=seeds > 1)
+    first, *others = claim.entries(*found)
+    for entry in (first, *others):
+        for text in (*entry.answer, entry.caption, *itertools.chain(*(row for t in entry.tables for row in t[2]))):
+            assert not re.search(r"\b(nan|inf)\b", text), text
+    for entry in others[-2:]:
+        require_true(entry, seeds=2 if max(seeds, views) > 1 else 1)
+    if seeds < 6:  # the fewest pairs that a sign test can decide
+        assert not re.search("it does by|needs smaller", first.answer[0])
 
 
-def test_seeds_without_a_limit_are_counted_where_the_others_decide() -> None:
-    found = made_up(1, 3)
-    rungs, around = found
-    free = [rung(run.spec, "trained") if run.spec.norm and run.spec.seed == 0 else run for run in rungs]
-    answer = claim.answers(claim.assemble(free, around))[0]
-    assert "BatchNorm does allow larger learning rates" in answer
-    assert "n = 3 of 4" in answer
-    assert answer.endswith("; ConvNet + BatchNorm trains at every rate tried in 1 of 4 seeds.")
-    ragged = [run for run in rungs if run.spec.seed != (0 if run.spec.norm else 1)]
+def test_ragged_ladders_and_strangers_are_refused() -> None:
+    rungs, views, _ = made_up(limits(0.16, 0.381), seeds=2)
+    ragged = [run for run in rungs if run.spec.seed != (5 if run.spec.norm else 6)]
     with pytest.raises(RecordError, match="no learning rate of the ladder has every seed of both networks"):
-        claim.assemble(ragged, around)
-
-
-def test_the_rule_of_thumb_is_judged_by_the_intervals() -> None:
-    rungs, _ = made_up(2, 2)
-    for smoothness, words in (
-        (10.0, "is no bound"),
-        (2.0, "allows too much here"),
-        (4.0, "Whether training works beyond the rule of thumb, 1/L, is not decided"),
-    ):
-        around = [
-            landscape(spec, smoothness=smoothness * (1 + 0.01 * spec.seed))
-            for spec in landscape_specs(seeds=3, data="digits", passes=4)
-        ]
-        _, predicted, rule = claim.answers(claim.assemble(rungs, around))
-        assert words in rule
-        assert predicted.endswith("agrees with what was measured within the intervals, but so does no gain at all.")
+        claim.assemble(ragged, views)
+    with pytest.raises(RecordError, match="no records of ConvNet \\+ BatchNorm"):
+        claim.assemble([record for record in rungs if not record.spec.norm], views)
+    alien = views[0].model_copy(update={"data": DATA.model_copy(update={"checksum": "1" * 64})})
+    with pytest.raises(RecordError, match="2 data sets"):
+        claim.assemble(rungs, [alien, *views[1:]])
+    with pytest.raises(SpecError, match="must rise and differ"):
+        ladder_specs(rates=(0.2, 0.1), seeds=1, data="digits")
+    lost = make_record(views[0].spec, views[0].rows[:2], diverged=True)
+    with pytest.raises(RecordError, match="has no landscape"):
+        claim.assemble(rungs, [lost, *views[1:]])
 
 
 def test_zeros_leave_gaps_and_no_conclusions() -> None:
-    rungs, around = made_up(1, 3)
+    rungs, around, _ = made_up(limits(0.16, 0.381), seeds=3)
     flat = []
     for record in around:
         rows = [
@@ -193,89 +337,68 @@ def test_zeros_leave_gaps_and_no_conclusions() -> None:
         ]
         flat.append(record.model_copy(update={"rows": rows}))
     found = claim.assemble(rungs, flat)
-    claim.range_figure(found).draw_without_rendering()
-    assert claim.range_answers(found) == []
-    assert len(claim.answers(found)) == 1, "without smoothness there is nothing to predict from"
-    said = claim.failures(found)[-1]
+    landscapes.range_figure(found).draw_without_rendering()
+    assert landscapes.range_answers(found) == []
+    said = landscapes.failures(found)[-1]
     assert said.startswith("Kinks: ")
     assert "story" not in said
 
 
-def test_the_ladder_shows_every_prediction_and_every_lost_run() -> None:
-    whole = made_up(1, 3)
-    loss, _, rates = claim.ladder_figure(whole).axes
-    names = [label.get_text().replace("\n", " ") for label in rates.get_yticklabels()]
-    assert names == [row[0] for row in claim.prediction_rows(whole)]
-    assert "2 / smoothness" in names
-    assert [text.get_text() for text in loss.texts] == ["4 of 4"] * 4
-    highest = max(np.asarray(line.get_ydata(), dtype=float).max(initial=0) for line in loss.lines)
-    _, top = loss.transAxes.inverted().transform(loss.transData.transform((RATES[0], highest)))
-    assert top < 0.98 - 2 * 0.06, "a point lies where the counts stand"
-
-
 def test_where_the_story_fails_is_said() -> None:
-    said = " ".join(claim.failures(made_up(1, 3)))
+    found = made_up(limits(0.16, 0.381))
+    said = " ".join(landscapes.failures(found))
     assert "The effective smoothness before training is smaller with BatchNorm" in said
-    assert "4 of 4 without BatchNorm and 4 of 4 with BatchNorm were lost within the first pass" in said
     assert "smoothness at the start does not tell" not in said, "the order is the same under way"
     assert re.search(r"norm is 5.00 \[5.00,\s5.00\] times what it was without", said)
     assert "is typically 10% without BatchNorm" in said
-    assert "is smaller with BatchNorm: it is 0.50 [0.50,\u00a00.50] times" in " ".join(
-        claim.range_answers(made_up(1, 3))
-    )
+    assert "is smaller with BatchNorm: it is 0.5" in " ".join(landscapes.range_answers(found))
 
 
-def test_the_page_has_three_figures_and_both_models(tmp_path: Path) -> None:
-    whole = made_up(1, 3)
-    rungs, views = whole
-    page = Report(claim.entries(rungs, views)).write(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"index.html", "ladder.png", "range.png", "curvature.png"}
+def test_the_page_has_four_figures_that_nothing_covers(tmp_path: Path) -> None:
+    found = made_up(limits(0.16, 0.381))
+    page = Report(claim.entries(*found)).write(tmp_path)
+    names = {"index.html", "ladder.png", "reason.png", "range.png", "curvature.png"}
+    assert {path.name for path in tmp_path.iterdir()} == names
     text = page.read_text()
-    assert "0 / 0 / 4" in text
-    for draw in (claim.ladder_figure, claim.range_figure, claim.curvature_figure):
-        canvas = draw(whole)
+    assert all(family in text for family in FAMILIES)
+    for draw in (claim.ladder_figure, claim.reason_figure, landscapes.range_figure, landscapes.curvature_figure):
+        canvas = draw(found)
         canvas.draw_without_rendering()
         (legend,) = canvas.legends
+        assert len(canvas.axes) <= 3
         for ax in canvas.axes:
             assert ax.get_legend() is None
             assert not ax.get_window_extent().overlaps(legend.get_window_extent())
-        labels = " ".join(each.get_text() for each in legend.get_texts())
-        assert "ConvNet + BatchNorm" in labels
+        assert "ConvNet + BatchNorm" in " ".join(each.get_text() for each in legend.get_texts())
 
 
 def test_a_landscape_is_that_of_the_run_itself() -> None:
     images = load_images("digits", subset=0.1)
     spec = ConvNetSpec.build(data="digits", subset=0.1, norm="batch", passes=2, directions=1)
-    around = train_convnet(spec.model_copy(update={"range_view": True, "curvature_passes": (1,)}), images)
+    looked = {"range_view": True, "curvature_passes": (1,), "step_passes": (1,)}
+    around = train_convnet(spec.model_copy(update=looked), images)
     for row, expected in zip(around.rows, train_convnet(spec, images).rows, strict=True):
         assert row.readings == expected.readings
         assert row.train_loss == expected.train_loss
-        # The same update, multiplied by 1.0 here: float32 rounding of u and of the norms apart.
-        assert claim.at_step(row) == pytest.approx(expected.smoothness, rel=1e-4)
         assert row.view is not None
+        # The same update, multiplied by 1.0 here: float32 rounding of u and of the norms apart.
+        assert row.view.smoothness[row.view.factors.index(1.0)] == pytest.approx(expected.smoothness, rel=1e-4)
         assert row.view.update_norm == pytest.approx(expected.readings[0].update_norm, rel=1e-5)
     assert [row.sharpness is None for row in around.rows] == [True, False, True]
     assert [row.kinks is None for row in around.rows] == [True, False, True]
+    assert [len(row.steps) for row in around.rows] == [0, 2, 0]
     assert around.rows[1].sharpness is not None
     assert (around.rows[1].sharpness.residual or 1) < 0.01
 
 
-def test_a_lost_run_has_no_landscape_beyond_its_end() -> None:
-    spec = ConvNetSpec.build(data="digits", subset=0.1, passes=3, learning_rate=1e20, range_view=True)
-    record = train_convnet(spec, load_images("digits", subset=0.1))
-    assert [row.view for row in record.rows] == [None] * 2, "its first update leads nowhere finite"
-    rungs, views = made_up(1, 3)
-    lost = make_record(views[0].spec, views[0].rows[:2], diverged=True)
-    with pytest.raises(RecordError, match="has no landscape"):
-        claim.assemble(rungs, [lost, *views[1:]])
-
-
-def test_what_does_not_belong_together_is_refused() -> None:
-    rungs, views = made_up(1, 3)
-    with pytest.raises(RecordError, match="no records of ConvNet \\+ BatchNorm"):
-        claim.assemble([record for record in rungs if not record.spec.norm], views)
-    alien = views[0].model_copy(update={"data": DATA.model_copy(update={"checksum": "1" * 64})})
-    with pytest.raises(RecordError, match="2 data sets"):
-        claim.assemble(rungs, [alien, *views[1:]])
-    with pytest.raises(SpecError, match="must rise and differ"):
-        ladder_specs(rates=(0.2, 0.1), seeds=1, data="digits")
+def test_sparse_rows_are_rows_of_the_same_run() -> None:
+    images = load_images("digits", subset=0.1)
+    spec = ConvNetSpec.build(data="digits", subset=0.1, passes=3, directions=1)
+    whole = train_convnet(spec, images)
+    sparse = train_convnet(spec.model_copy(update={"row_passes": (), "reading_passes": (3,)}), images)
+    assert [row.completed for row in sparse.rows] == [0, 3]
+    assert len(sparse.times) == 3
+    assert sparse.last.train_loss == whole.last.train_loss
+    assert [len(row.readings) for row in sparse.rows] == [0, 1]
+    lost = train_convnet(spec.model_copy(update={"row_passes": (), "learning_rate": 1e20}), images)
+    assert len(lost.times) == 1, "a run that is lost ends there, whatever rows were asked for"

@@ -17,7 +17,7 @@ from hw4.data.images import Images
 from hw4.data.locate import IMAGES
 from hw4.machine import ONE_THREAD
 from hw4.records import ConvNetRecord, Store
-from hw4.specs import ConvNetSpec, sweep_specs
+from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, sweep_specs
 
 WHOLE = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1", "--processes", "1"]
 NETS = [*WHOLE, "--exercise", "smoothness"]
@@ -53,8 +53,8 @@ def test_the_whole_homework_ends_with_one_page(
     assert err == "", "without a terminal there is no progress bar"
     lines = out.splitlines()
     assert lines[:2] == ["Data: the embedded digits, as asked.", "Data: the embedded questions, as asked."]
-    assert lines[2] == "Training 3 ConvNets and 4 text CNNs in 1 process."
-    assert len([line for line in lines if "ConvNet" in line and ": test accuracy 0." in line]) == 3
+    assert lines[2] == "Training 4 ConvNets and 4 text CNNs in 1 process."
+    assert len([line for line in lines if "ConvNet" in line and ": test accuracy 0." in line]) == 4
     assert len([line for line in lines if "text CNN, stride" in line and "2 trials: test accuracy 0." in line]) == 2
     page = Path(lines[-1].removeprefix("Report: "))
     assert page == Path("reports/embedded/index.html")
@@ -66,7 +66,7 @@ def test_the_whole_homework_ends_with_one_page(
         "records",
         ".lock",
     }
-    assert len(list((page.parent / "records").iterdir())) == 7
+    assert len(list((page.parent / "records").iterdir())) == 8
     for record in Store(page.parent / "records", ConvNetRecord).load_all("*_convnet-*.json"):
         assert len(record.last.readings) == (3 if record.spec.downsample == "pool" else 0), "no exercise asks for these"
     first = page.read_bytes()
@@ -79,7 +79,7 @@ def test_the_whole_homework_ends_with_one_page(
     capsys.readouterr()
     assert hw4(monkeypatch, *WHOLE, "--json") == 0
     out, err = capsys.readouterr()
-    assert "7 of 7 runs were found on disk." in err
+    assert "8 of 8 runs were found on disk." in err
     document = json.loads(out)
     assert document["page"] == "reports/embedded/index.html"
     assert document["diverged"] == []
@@ -150,8 +150,10 @@ def test_the_claim_ends_with_its_report_and_goes_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # The walk along the update is enough here; Hessians cost a minute and have tests of their own.
-    monkeypatch.setattr("hw4.specs.CURVATURE_PASSES", ())
-    options = "--data embedded --seeds 1 --landscapes 1 --passes 1 --rate 0.02 --rate 4 --processes 1"
+    monkeypatch.setattr("hw4.studies.LOOKED_AFTER", {"row_passes": (), "step_passes": ()})
+    monkeypatch.setitem(DEFAULT_SUBSET, "digits", 0.1)
+    options = "--data embedded --seeds 1 --landscapes 1 --passes 1 --landscape-passes 1 --rate 0.02 --rate 4 "
+    options += "--no-controls --processes 1"
     command = ["claim", *options.split()]
     assert hw4(monkeypatch, *command) == 0
     out, err = capsys.readouterr()
@@ -172,11 +174,17 @@ def test_the_claim_ends_with_its_report_and_goes_on(
     assert "--processes must be at least 1, got 0" in capsys.readouterr().err
 
 
-def test_one_exercise_trains_its_two_networks(
+def test_one_exercise_trains_its_two_networks_and_one_of_them_longer(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert hw4(monkeypatch, *QUICK, "--out", "here") == 0
+    assert hw4(monkeypatch, *QUICK, "--out", "short", "--no-longer") == 0
     assert "Training 2 ConvNets in 1 process." in capsys.readouterr().out
+    assert "trained for longer" not in Path("short/index.html").read_text()
+    assert hw4(monkeypatch, *QUICK, "--out", "short") == 0
+    assert "2 of 3 runs were found on disk." in capsys.readouterr().out
+    assert "trained for longer" in Path("short/index.html").read_text()
+    assert hw4(monkeypatch, *QUICK, "--out", "here") == 0
+    assert "Training 3 ConvNets in 1 process." in capsys.readouterr().out
     assert {path.name for path in Path("here").iterdir()} == {"index.html", "pooling.png", "records", ".lock"}
 
 
@@ -184,7 +192,7 @@ def test_exercises_asked_for_together_are_all_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert hw4(monkeypatch, *NETS, "--exercise", "pooling", "--out", "here") == 0
-    assert "Training 3 ConvNets in 1 process." in capsys.readouterr().out
+    assert "Training 4 ConvNets in 1 process." in capsys.readouterr().out
     assert {path.name for path in Path("here").glob("*.png")} == {"smoothness.png", "pooling.png"}
 
 
@@ -293,7 +301,7 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
     assert hw4(monkeypatch, *QUICK, "--learning-rate", "100", "--out", "out") == cli.DIVERGED
     out, err = capsys.readouterr()
     assert out.splitlines()[-1] == "Report: out/index.html"
-    assert re.fullmatch(r"hw4: 2 of 2 ConvNets diverged and are recorded as such .*\n", err)
+    assert re.fullmatch(r"hw4: 3 of 3 ConvNets diverged and are recorded as such .*\n", err)
     assert all(record.diverged for record in Store(Path("out/records"), ConvNetRecord).load_all())
     assert "1 of 1 runs of ConvNet diverged" in Path("out/index.html").read_text()
 
@@ -411,7 +419,7 @@ def test_the_shell_completes_commands() -> None:
 
 
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hw4", *NETS, "--subset", "1", "--seeds", "5", "--out", "out"]
+    command = [sys.executable, "-m", "hw4", *QUICK, "--seeds", "30", "--out", "out"]
     # A shell starts background jobs with Ctrl-C ignored, and children inherit that unless a handler stands here.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
@@ -427,6 +435,6 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -
     assert process.returncode == cli.INTERRUPTED
     assert err == "hw4: interrupted; finished runs are kept, and the same command goes on from there\n"
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != ".lock"]
-    assert 1 <= len(files) < 10
+    assert 1 <= len(files) < 60
     assert len(Store(tmp_path / "out" / "records", ConvNetRecord).load_all()) == len(files)
     assert all(json.loads(path.read_text())["schema_version"] == 2 for path in files)

@@ -8,6 +8,7 @@ The right value is plain ``autograd.grad`` in float64 on the user's own model, m
 import contextlib
 import copy
 import functools
+import itertools
 import random
 import threading
 from collections import UserDict, defaultdict, namedtuple
@@ -350,7 +351,7 @@ CASES = [
         "tensors in dicts",
         model=lambda: Own(lambda self, x: self.body(x["a"])),
         data=lambda: ({"a": X}, {"cls": Y}),
-        given={"loss": lambda o, t: F.cross_entropy(o, t["cls"])},
+        given={"loss": lambda o, t: F.cross_entropy(o, t["cls"]), "noise_floor": "reordered"},
         loss=lambda m, b: F.cross_entropy(m({"a": X.double()[b]}), Y[b]),
     ),
     Case(
@@ -387,8 +388,11 @@ CASES = [
         loss=lambda m, b: F.cross_entropy(m(torch.stack([X.double()[b], 2 * X.double()[b]])), Y[b]),
     ),
     Case("collating drops some", data=lambda: loader(collate_fn=first_alone), refusal=MEAN),
-    *named_refusal("shuffle=False", Case("shuffled", data=lambda: loader(shuffle=True))),
-    *named_refusal("drop_last=False", Case("dropped", data=lambda: loader(drop_last=True, batch_size=7))),
+    *named_refusal("RandomSampler.*shuffle=False", Case("shuffled", data=lambda: loader(shuffle=True))),
+    *named_refusal(
+        "drops the last 4 of 60 examples.*drop_last=False",
+        Case("dropped", data=lambda: loader(drop_last=True, batch_size=7)),
+    ),
     *named_refusal("Subset", Case("a sampler of a part", data=lambda: loader(sampler=range(30)))),
     Case("a Subset of all", data=lambda: (DataLoader(Subset(TensorDataset(X, Y), range(N)), batch_size=9),)),
     *named_refusal(
@@ -401,6 +405,8 @@ CASES = [
     *named_refusal("numpy array", Case("numpy", data=lambda: (X.numpy(), Y.numpy()))),
     *named_refusal("of type list", Case("lists of numbers", data=lambda: (X.tolist(), Y.tolist()))),
     *named_refusal("targets y are missing", Case("no targets", data=lambda: (X,))),
+    *named_refusal("holds the targets already", Case("targets twice", data=lambda: (*loader(), Y))),
+    *named_refusal("must batch a dataset", Case("no batches", data=lambda: loader(batch_size=None))),
     # Additivity.
     *named_refusal(
         MEAN,
@@ -495,7 +501,16 @@ CASES = [
         given={"norm_mode": "running"},
         loss=lambda m, b: entropy(m.eval(), b),
     ),
-    *named_refusal("dropout is on", Case("dropout", model=lambda: net(nn.Dropout(0.5)))),
+    *named_refusal(
+        r"dropout is on in 2 \(p = 0.5\).*norm_mode='running'",
+        Case("dropout", model=lambda: net(nn.Dropout(0.5))),
+    ),
+    Case(
+        "dropout, evaluated",
+        model=lambda: net(nn.Dropout(0.5)),
+        given={"norm_mode": "running"},
+        loss=lambda m, b: entropy(m.eval(), b),
+    ),
     *named_refusal(
         "are not finite",
         Case("NaN in the data", data=lambda: (torch.where(torch.arange(N)[:, None] == 3, torch.nan, X), Y)),
@@ -1159,6 +1174,200 @@ CASES += [
 ]
 
 
+def balanced(outputs: Tensor, targets: Tensor) -> Tensor:
+    """A loss with a small term that looks at the whole batch, as for a mixture of experts."""
+    return F.cross_entropy(outputs, targets) + 0.01 * (outputs.softmax(1).mean(0) ** 2).sum()
+
+
+def balanced_in_float32(outputs: Tensor, targets: Tensor) -> Tensor:
+    shares = outputs.softmax(1, dtype=torch.float32).mean(0)
+    return F.cross_entropy(outputs, targets) + 0.03 * (shares**2).sum()
+
+
+def sometimes_paired(outputs: Tensor, targets: Tensor) -> Any:
+    value = F.cross_entropy(outputs, targets)
+    return (value * len(targets), float(len(targets))) if len(targets) == 12 else value
+
+
+ALMOST = torch.tensor([1.0, 1.001, 0.999])
+CASES += [
+    *named_refusal(
+        MEAN,
+        Case("a small term of the whole batch", given={"loss": balanced}),
+        Case("a small term of the whole batch in float32", given={"loss": balanced_in_float32}),
+        Case("class weights that are almost alike", given={"loss": nn.CrossEntropyLoss(weight=ALMOST)}),
+        Case(
+            "a penalty divided by the batch",
+            given={
+                "forward": lambda m, b: (
+                    F.cross_entropy(m(b[0]), b[1]) + 1e-4 * sum((p**2).sum() for p in m.parameters()) / len(b[1])
+                )
+            },
+        ),
+    ),
+    *named_refusal("a number for others", Case("a pair for some batches", given={"loss": sometimes_paired})),
+    Case(
+        "class weights as a pair, float32 beside float64",
+        given={
+            "loss": lambda o, t: (
+                F.cross_entropy(o, t, weight=WEIGHTS.to(o.dtype), reduction="sum"),
+                WEIGHTS[t].sum(dtype=torch.float64),
+            ),
+            "dtype": torch.float64,
+        },
+        loss=lambda m, b: F.cross_entropy(m(X.double()[b]), Y[b], weight=WEIGHTS.double()),
+    ),
+]
+
+
+def reading_an_array() -> Case:
+    model = net()
+    values = model[0].weight.detach().numpy()
+    return Case(
+        "a weight's own array",
+        lambda: model,
+        given={"loss": lambda o, t: F.cross_entropy(o, t) * (1 + float((values**2).sum()))},
+        refusal="taken out of the model beforehand and shares its memory",
+    )
+
+
+class State:
+    """What counts calls, for everybody."""
+
+    __slots__ = ("own",)
+    calls = 0
+
+    def __init__(self, calls: int) -> None:
+        self.own = calls
+
+
+def counted_by_a_class(self: Any, x: Tensor) -> Tensor:
+    State.calls += 1
+    return self.body(x) * (2 if State.calls % 32 == 0 else 1)
+
+
+def counted_in_a_slot(self: Any, x: Tensor) -> Tensor:
+    self.state.own += 1
+    return self.body(x) * (2 if self.state.own % 32 == 0 else 1)
+
+
+def counted_in_a_tensor(self: Any, x: Tensor) -> Tensor:
+    self.calls = self.calls + 1
+    return self.body(x) * (2 if self.calls % 32 == 0 else 1)
+
+
+def counted_in_an_array(self: Any, x: Tensor) -> Tensor:
+    self.calls += 1
+    return self.body(x) * (2 if self.calls[0] % 32 == 0 else 1)
+
+
+def counted_by_an_iterator(self: Any, x: Tensor) -> Tensor:
+    return self.body(x) * (2 if next(self.calls) % 32 == 0 else 1)
+
+
+def beginning(calls: int) -> nn.Module:
+    State.calls = calls
+    return Own(counted_by_a_class)
+
+
+STORED: dict[str, Tensor] = {}
+
+
+def gram(self: Any) -> Tensor:
+    return (self.body[0].weight @ self.body[0].weight.T).detach()
+
+
+def cached_attribute(self: Any, x: Tensor) -> Tensor:
+    if self.gram is None:
+        self.gram = gram(self)
+    return self.body[2](torch.tanh(self.body[0](x) @ self.gram))
+
+
+def cached_entry(self: Any, x: Tensor) -> Tensor:
+    if "gram" not in self.store:
+        self.store["gram"] = gram(self)
+    return self.body[2](torch.tanh(self.body[0](x) @ self.store["gram"]))
+
+
+def cached_elsewhere(self: Any, x: Tensor) -> Tensor:
+    if "gram" not in STORED:
+        STORED["gram"] = gram(self)
+    return self.body[2](torch.tanh(self.body[0](x) @ STORED["gram"]))
+
+
+def caching_elsewhere() -> nn.Module:
+    STORED.clear()
+    return Own(cached_elsewhere)
+
+
+class Scaled(Own):
+    """A model with a number that it works out once."""
+
+    @functools.cached_property
+    def scale(self) -> float:
+        """The size of the first weight."""
+        return float(self.body[0].weight.detach().norm())
+
+
+def clipped_backward() -> nn.Module:
+    model = net()
+    model[1].register_full_backward_hook(lambda _, gradients, __: (gradients[0] / gradients[0].norm(),))
+    return model
+
+
+class Labelled(list[Any]):
+    """A list with a name."""
+
+    def __init__(self, items: Any, name: str) -> None:
+        super().__init__(items)
+        self.name = name
+
+
+CASES += [
+    reading_an_array(),
+    *named_refusal(
+        "remembers|is no mean",
+        *(Case(f"every 32nd call by a class, from {start}", model=lambda s=start: beginning(s)) for start in (8, 16)),
+        *(
+            Case(f"every 32nd call by {what}, from {start}", model=lambda f=function, s=start, make=make: make(f, s))
+            for start in (8, 16)
+            for what, function, make in (
+                ("a slot", counted_in_a_slot, lambda f, s: Own(f, state=State(s))),
+                ("a tensor", counted_in_a_tensor, lambda f, s: Own(f, calls=torch.tensor(float(s)))),
+                ("an array", counted_in_an_array, lambda f, s: Own(f, calls=np.array([s]))),
+                ("an iterator", counted_by_an_iterator, lambda f, s: Own(f, calls=itertools.count(s))),
+            )
+        ),
+    ),
+    *named_refusal(
+        "keeps something that it computed",
+        Case("a cache of weights", model=lambda: Own(cached_attribute, gram=None)),
+        Case("a cache of weights in a dict", model=lambda: Own(cached_entry, store={})),
+        Case("a cache of weights outside", model=caching_elsewhere),
+        Case("a property that is cached", model=lambda: Scaled(lambda self, x: self.body(x) * self.scale)),
+    ),
+    *named_refusal("backward hook", Case("a hook that clips gradients", model=clipped_backward)),
+    *named_refusal(
+        "plain list in collate_fn",
+        Case("a list of one's own", data=lambda: loader(collate_fn=lambda p: Labelled(p, "batch"))),
+    ),
+    Case(
+        "sparse inputs",
+        model=lambda: Own(lambda self, x: self.body(x.to_dense())),
+        data=lambda: (X.to_sparse(), Y),
+        loss=lambda m, b: entropy(m.body, b),
+    ),
+    Case(
+        "sparse batches",
+        model=lambda: Own(lambda self, x: self.body(x.to_dense())),
+        data=lambda: loader(
+            collate_fn=lambda p: (torch.stack([a for a, _ in p]).to_sparse(), torch.stack([b for _, b in p]))
+        ),
+        loss=lambda m, b: entropy(m.body, b),
+    ),
+]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_right_or_refused(case: Case) -> None:
@@ -1196,7 +1405,7 @@ def test_right_or_refused(case: Case) -> None:
         assert torch.equal(model.state_dict()[name].to_dense(), kept.to_dense())
     assert torch.equal(torch.get_rng_state(), drawn)
     if inputs is not None:
-        assert torch.equal(data[0].nan_to_num(), inputs.nan_to_num())
+        assert torch.equal(data[0].to_dense().nan_to_num(), inputs.to_dense().nan_to_num())
 
 
 def test_nothing_that_is_noted_beside_the_model_stays() -> None:
@@ -1251,6 +1460,70 @@ def test_an_optimiser_whose_copy_would_step_elsewhere_is_refused(make: Any, mess
     scheduled = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.optim.lr_scheduler.StepLR(scheduled, 1)
     assert optimizer_update(model, scheduled)["0.bias"] == pytest.approx(-0.1 * model[0].bias.grad, abs=1e-7)
+
+
+class Noisy(torch.optim.SGD):
+    """Gradient descent with noise, as Langevin's."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """A step, and noise."""
+        super().step(closure)
+        for parameter in self.param_groups[0]["params"]:
+            parameter.add_(torch.randn_like(parameter))
+
+
+KNOWN: list[Tensor] = []
+
+
+class Elsewhere(torch.optim.SGD):
+    """An optimiser that has its parameters from a global list."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+        """A step of what is in the list."""
+        del closure
+        for parameter in KNOWN:
+            parameter.sub_(1)
+
+
+def test_the_step_that_is_not_made_draws_the_same_numbers_and_leaves_everything() -> None:
+    model = net()
+    F.cross_entropy(model(X), Y).backward()
+    state, before = torch.get_rng_state(), [p.detach().clone() for p in model.parameters()]
+    optimizer = Noisy(model.parameters(), lr=0.1)
+    update = optimizer_update(model, optimizer)
+    assert torch.equal(torch.get_rng_state(), state)
+    KNOWN[:] = list(model.parameters())
+    with pytest.raises(ObjectiveError, match="moves the model's own parameters"):
+        optimizer_update(model, Elsewhere(model.parameters(), lr=0.1))
+    assert all(torch.equal(p, then) for p, then in zip(model.parameters(), before, strict=True))
+    optimizer.step()
+    for part, p, then in zip(update.values(), model.parameters(), before, strict=True):
+        assert torch.equal(part, p - then)
+
+
+def test_an_optimiser_that_would_move_what_is_frozen_is_refused() -> None:
+    model = net()
+    F.cross_entropy(model(X), Y).backward()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model[0].requires_grad_(False)
+    with pytest.raises(ObjectiveError, match=r"would move 0\.weight, which requires no gradient"):
+        optimizer_update(model, optimizer)
+    optimizer.zero_grad()
+    F.cross_entropy(model(X), Y).backward()
+    assert list(optimizer_update(model, optimizer)) == ["2.weight", "2.bias"]
+
+
+def test_another_default_device_changes_nothing() -> None:
+    given = settings()
+    expected = measure_smoothness(net(), X, Y, **settings())
+    model = net()
+    torch.set_default_device("meta")
+    try:
+        assert measure_smoothness(model, X, Y, **given) == expected
+    finally:
+        torch.set_default_device(None)
 
 
 class Epochs(Sampler[int]):
@@ -1315,17 +1588,30 @@ def energetic(self: Any, x: Tensor) -> Tensor:
     return self.body(x) + (3 * torch.randn(3) if torch.equal(x[0], X[24]) else 0)
 
 
+def fused_late(self: Any, x: Tensor) -> Tensor:
+    scores = self.body(x)
+    return Fused.apply(scores) if torch.equal(x[0], X[24].to(x)) else scores**2
+
+
+def normed(self: Any, x: Tensor) -> Tensor:
+    return self.body(self.normed(x))
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float64])
 @pytest.mark.parametrize(
     ("function", "message"),
     [
         (lambda self, x: Squared.apply(self.body(x)), "once_differentiable"),
         (lambda self, x: Fused.apply(self.body(x)), "own derivative is wrong"),
+        (fused_late, "own derivative is wrong"),
+        (normed, "torch's weight_norm"),
         (energetic, RANDOM),
     ],
-    ids=["once differentiable", "fused", "random in one chunk"],
+    ids=["once differentiable", "fused", "fused in one chunk", "weight_norm", "random in one chunk"],
 )
-def test_what_has_no_hessian_is_refused(function: Any, message: str) -> None:
-    objective = Objective(Own(function), X, Y, chunk_size=6)
+def test_what_has_no_hessian_is_refused(function: Any, message: str, dtype: torch.dtype | None) -> None:
+    model = Own(function, normed=nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)))
+    objective = Objective(model, X, Y, chunk_size=6, dtype=dtype)
     with pytest.raises(ObjectiveError, match=message):
         sharpness(objective)
 

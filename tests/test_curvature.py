@@ -84,6 +84,34 @@ def test_a_largest_eigenvalue_of_0_has_no_relative_residual(top: float) -> None:
     assert found.residual is None
 
 
+@pytest.mark.parametrize(("inputs", "outputs", "k"), [(6, 3, 5), (20, 10, 3), (20, 10, 12), (50, 20, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_eigenvalues_are_found_as_often_as_they_are_there(
+    inputs: int, outputs: int, k: int, dtype: torch.dtype
+) -> None:
+    # Least squares has the same Hessian, 2 x'x / (n outputs), for each of its outputs.
+    generator = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(80, size, generator=generator, dtype=dtype) for size in (inputs, outputs))
+    model = nn.Linear(inputs, outputs, bias=False).to(dtype)
+    found = largest_eigenvalues(Objective(model, x, y, loss=F.mse_loss), k, most_products=2000)
+    each = torch.linalg.eigvalsh(2 * x.double().T @ x.double() / (80 * outputs)).flip(0)
+    expected = each.repeat_interleave(outputs)[:k].tolist()
+    assert [one.value for one in found] == pytest.approx(expected, rel=1e-5)
+    assert all(one.residual is not None and one.residual < 2e-3 for one in found)
+
+
+def test_few_products_are_no_reason_to_miss_an_eigenvalue() -> None:
+    model, x = nn.Linear(20, 10, bias=False), torch.randn(80, 20, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(SmoothnessUndefinedError, match="allow more of them"):
+        largest_eigenvalues(Objective(model, x, x[:, :10], loss=F.mse_loss), 8, most_products=20)
+
+
+def test_a_range_view_along_whole_numbers_is_that_along_real_ones() -> None:
+    objective = function(lambda v: v.cosh().sum(), torch.full((3,), 0.3, dtype=torch.float64))
+    whole = torch.tensor([1, 0, 2])
+    assert range_view(objective, whole) == range_view(objective, whole.double())
+
+
 def test_one_parameter_is_enough() -> None:
     w = torch.tensor([0.3], dtype=torch.float64)
     assert sharpness(function(lambda v: v.cosh().sum(), w)).value == pytest.approx(math.cosh(0.3), rel=EXACT)
@@ -107,12 +135,12 @@ class Twin(nn.Module):
     def __init__(self, *, smooth: bool, norm: bool) -> None:
         super().__init__()
         self.smooth = smooth
-        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 3, padding=1)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(c) if norm else nn.Identity() for c in (4, 6)])
-        self.linear = nn.Linear(6 * 9, 10)
+        self.first, self.second = nn.Conv2d(1, 3, 3, padding=1), nn.Conv2d(3, 4, 3, padding=1)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(c) if norm else nn.Identity() for c in (3, 4)])
+        self.linear = nn.Linear(4 * 4, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, 1, 12, 12) to (batch, 10)."""
+        """Map (batch, 1, 8, 8) to (batch, 10)."""
         for conv, norm in zip((self.first, self.second), self.norms, strict=True):
             x = conv(x)
             x = norm(F.avg_pool2d(x.tanh(), 2) if self.smooth else F.max_pool2d(x.relu(), 2))
@@ -121,11 +149,11 @@ class Twin(nn.Module):
 
 
 def twin(*, smooth: bool, norm: bool) -> tuple[Objective, Tensor]:
-    """A twin of 812 parameters or a few more as an objective in float64, and a minibatch update."""
+    """A twin of 312 parameters or a few more as an objective in float64, and a minibatch update."""
     with torch.random.fork_rng():
         torch.manual_seed(1)
         model = Twin(smooth=smooth, norm=norm).double()
-        x, y = torch.randn(24, 1, 12, 12, dtype=torch.float64), torch.randint(10, (24,))
+        x, y = torch.randn(24, 1, 8, 8, dtype=torch.float64), torch.randint(10, (24,))
     objective = Objective(model, x, y, chunk_size=10)
     generator = torch.Generator().manual_seed(2)
     return objective, -0.04 * objective.minibatch_gradient(objective.w, 16, generator)
@@ -134,7 +162,7 @@ def twin(*, smooth: bool, norm: bool) -> tuple[Objective, Tensor]:
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "BatchNorm"])
 def test_on_smooth_twins_hessians_account_for_all_of_the_change(norm: bool) -> None:
     objective, u = twin(smooth=True, norm=norm)
-    found = kink_share(objective, u, nodes=16)
+    found = kink_share(objective, u, nodes=32)
     assert found.share < EXACT
     assert found.quadrature_error < EXACT
 
@@ -152,7 +180,6 @@ def test_on_the_kinked_nets_they_do_not(norm: bool) -> None:
 def test_sharpness_is_the_dense_hessians(smooth: bool, norm: bool) -> None:
     objective, _ = twin(smooth=smooth, norm=norm)
     w = objective.w
-    assert len(w) <= 2000
     rows = torch.eye(len(w), dtype=w.dtype)
     dense = torch.stack([objective.hessian_product(w, row) for row in rows])
     torch.testing.assert_close(dense, dense.T, rtol=1e-9, atol=1e-11)

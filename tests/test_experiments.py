@@ -1,11 +1,12 @@
 """Runs: deterministic, resumable, honest about divergence; and the orderings seen on the real data.
 
-The real runs are made once for all tests that look at them, which takes minutes; ``--dist loadfile`` keeps this
+The real runs are made once for all tests that look at them, which takes a minute; ``--dist loadfile`` keeps this
 module on one worker of pytest-xdist.
 """
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 
 from hw4.data.images import Images, load_images
 from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
+from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, Store
 from hw4.report.exercises import settled_smoothness
 from hw4.runs import make_all
@@ -21,6 +23,7 @@ from hw4.stats import paired_difference, paired_ratio
 from hw4.studies import grid
 from hw4.training import evaluate, train_pass
 from tests.factory import require
+from tests.test_reference import REFERENCE
 
 
 def small_spec(**settings: object) -> ConvNetSpec:
@@ -128,28 +131,30 @@ def test_ending_above_the_start_is_divergence_and_a_finite_loss_no_excuse(few_di
     assert not train_convnet(small_spec(passes=1), few_digits).diverged
 
 
-SEEDS = 5
+SEEDS = 4
+Runs = dict[tuple[str, int], ConvNetRecord]
 
 
-@pytest.fixture(scope="module")
-def real_runs(real_images: Images, tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, int], ConvNetRecord]:
-    """Every network of exercises 1 and 3 on the real data at the homework's settings, five paired seeds.
+@pytest.fixture(scope="module", params=["first pass", "reference"])
+def real_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """Exercises 1 and 3 on the real data, paired seeds: one pass made now, and the committed ten passes.
 
-    Only the smoothness of the pooled networks is asserted about, and one reading after each pass is enough for that.
+    Rounding has no time to grow in one pass, so other processors see nearly these numbers, and four seeds decide every
+    ordering with room to spare. One reading before and after it is enough for that.
     """
-    del real_images  # the processes load their own; without the data nothing is trained
-    folder = tmp_path_factory.mktemp("real")
-    specs = [
-        spec.model_copy(update={"directions": 1 if spec.downsample == "pool" else 0})
-        for spec in exercise_specs(["smoothness", "pooling"], seeds=SEEDS, data="fashion-mnist")
-    ]
-    made = make_all([(folder, grid(specs))], processes=2)
-    return {(r.spec.variant, r.spec.seed): r for r in made if isinstance(r, ConvNetRecord)}
+    if request.param == "reference":
+        made: Sequence[object] = Store(REFERENCE / RECORDS, ConvNetRecord).load_all("fashion-mnist_*.json")
+    else:
+        request.getfixturevalue("real_images")  # the processes load their own; without the data nothing is trained
+        specs = [
+            spec.model_copy(update={"passes": 1, "directions": int(spec.downsample == "pool"), "noise_floor": False})
+            for spec in exercise_specs(["smoothness", "pooling"], seeds=SEEDS, data="fashion-mnist")
+        ]
+        made = make_all([(tmp_path_factory.mktemp("real"), grid(specs))], processes=2)
+    return {(run.spec.variant, run.spec.seed): run for run in made if isinstance(run, ConvNetRecord)}
 
 
-def pairs(
-    runs: dict[tuple[str, int], ConvNetRecord], first: str, second: str, measure: str
-) -> list[tuple[float, float]]:
+def pairs(runs: Runs, first: str, second: str, measure: str) -> list[tuple[float, float]]:
     """Values of two architectures after the last pass, or their settled smoothness, seed by seed."""
 
     def value(variant: str, seed: int) -> float:
@@ -161,23 +166,25 @@ def pairs(
     return [(value(first, seed), value(second, seed)) for seed in range(SEEDS)]
 
 
-def test_real_runs_reach_the_accuracy_seen(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+def test_real_runs_reach_the_accuracy_seen(real_runs: Runs) -> None:
     assert not any(record.diverged for record in real_runs.values())
-    accuracies = pairs(real_runs, "pool", "pool-batchnorm", "test_accuracy")
-    assert min(sum(column) / SEEDS for column in zip(*accuracies, strict=True)) >= 0.855
+    # Seen after one pass: 0.776 and 0.831, after ten: 0.857 and 0.868. Means of four scatter by at most 0.008.
+    least = (0.75, 0.8) if real_runs["pool", 0].spec.passes == 1 else (0.85, 0.86)
+    columns = zip(*pairs(real_runs, "pool", "pool-batchnorm", "test_accuracy"), strict=True)
+    assert all(sum(column) / SEEDS >= bound for column, bound in zip(columns, least, strict=True))
 
 
-def test_batchnorm_lowers_the_train_loss(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+def test_batchnorm_lowers_the_train_loss(real_runs: Runs) -> None:
     require(paired_difference(pairs(real_runs, "pool-batchnorm", "pool", "train_loss")), "below", 0)
 
 
-def test_batchnorm_is_smoother_once_training_is_under_way(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+def test_batchnorm_is_smoother_once_training_is_under_way(real_runs: Runs) -> None:
     ratio = paired_ratio(pairs(real_runs, "pool-batchnorm", "pool", "smoothness"))
     assert ratio.estimate <= 0.7
     require(ratio, "below", 1)
 
 
-def test_batchnorm_is_less_smooth_before_training(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+def test_batchnorm_is_less_smooth_before_training(real_runs: Runs) -> None:
     start = [
         tuple(real_runs[variant, seed].rows[0].smoothness for variant in ("pool-batchnorm", "pool"))
         for seed in range(SEEDS)
@@ -185,6 +192,6 @@ def test_batchnorm_is_less_smooth_before_training(real_runs: dict[tuple[str, int
     require(paired_ratio([(a, b) for a, b in start if a and b]), "above", 1)
 
 
-def test_striding_costs_accuracy_and_saves_work(real_runs: dict[tuple[str, int], ConvNetRecord]) -> None:
+def test_striding_costs_accuracy(real_runs: Runs) -> None:
     require(paired_difference(pairs(real_runs, "stride", "pool", "train_loss")), "above", 0)
     require(paired_difference(pairs(real_runs, "stride", "pool", "test_accuracy")), "below", 0)

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from copy import deepcopy
@@ -473,19 +474,34 @@ def test_the_frozen_ensemble_computes_the_same(stride: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("option", "sentence"),
+    ("option", "value", "sentence"),
     [
-        ("--numprocesses=2", "pytest-xdist is active"),
-        ("--benchmark-disable", "--benchmark-disable times nothing"),
-        ("--benchmark-skip", "--benchmark-skip times nothing"),
-        ("--benchmark-compare-fail=min:5%", "'hw4 gate' judges"),
-        ("--benchmark-compare=7777", "no saved run begins with '7777'"),
+        ("dist", "load", "pytest-xdist is active"),
+        ("benchmark_disable", True, "--benchmark-disable times nothing"),
+        ("benchmark_skip", True, "--benchmark-skip times nothing"),
+        ("benchmark_compare_fail", ["min:5%"], "'hw4 gate' judges"),
+        ("benchmark_compare", "7777", "no saved run begins with '7777'"),
     ],
 )
-def test_benchmarks_refuse_what_times_nothing(option: str, sentence: str, tmp_path: Path) -> None:
+def test_benchmarks_refuse_what_times_nothing(
+    option: str, value: object, sentence: str, request: pytest.FixtureRequest
+) -> None:
+    options = {**vars(request.config.option), "dist": "no", "benchmark_disable": False}
+    assert option in options
+    config: Any = SimpleNamespace(
+        option=SimpleNamespace(**{**options, option: value}),
+        args=[str(ROOT / "benchmarks")],
+        pluginmanager=SimpleNamespace(hasplugin=lambda _: True),
+    )
+    config.option.benchmark_storage = "file://./.benchmarks"
+    with pytest.raises(pytest.UsageError, match=re.escape(sentence)):
+        benchmark_rules.pytest_configure(config)
+
+
+def test_what_times_nothing_ends_pytest_itself(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(ROOT / "benchmarks"), "-k", "evaluation", option],
+        [sys.executable, "-m", "pytest", str(ROOT / "benchmarks"), "-k", "evaluation", "--numprocesses=2"],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -494,7 +510,7 @@ def test_benchmarks_refuse_what_times_nothing(option: str, sentence: str, tmp_pa
         check=False,
     )
     assert done.returncode not in (0, 5)
-    assert sentence in done.stdout + done.stderr
+    assert "pytest-xdist is active" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(

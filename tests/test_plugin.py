@@ -112,14 +112,8 @@ class Project:
 SLOWED = """
 
 def update(*arguments, **keywords):
-    import time
-
-    start = time.process_time()
-    result = plain_update(*arguments, **keywords)
-    end = start + 1.1 * (time.process_time() - start)
-    while time.process_time() < end:
-        pass
-    return result
+    plain_update(*arguments, **keywords)
+    return plain_update(*arguments, **keywords)
 """
 
 
@@ -155,15 +149,18 @@ def test_a_slowdown_and_a_fault_go_red_and_an_update_takes_them(project: Project
         project.edit("training.py", "learning_rate=0.1)", "learning_rate=0.002)")
         with (project.folder / "training.py").open("a") as file:
             file.write(SLOWED)
-        for arguments in ((), ("--gate-against", "HEAD")):
+        # Times are measured by the same processes whatever they are compared with, so once is enough for them.
+        worse = {"test_training": "REGRESSION"}
+        red = {"test_update": "REGRESSION", **worse}
+        for arguments, verdicts in ((), red), (("--gate-against", "HEAD", "-k", "training"), worse):
             run = project.pytest(*arguments, f"--junitxml={tmp_path}/gate.xml")
             assert run.code == 1, run.said
-            assert run.verdicts == {"test_update": "REGRESSION", "test_training": "REGRESSION"}
-            assert ET.parse(tmp_path / "gate.xml").getroot()[0].get("failures") == "2"
+            assert run.verdicts == verdicts
+            assert ET.parse(tmp_path / "gate.xml").getroot()[0].get("failures") == str(len(verdicts))
         update = project.pytest("--gate-update")
         assert update.code == 0, update.said
-        assert "x 1.1" in update.said
-        assert set(project.pytest().verdicts.values()) == {"PASS"}
+        assert update.verdicts == red, "what is taken is shown"
+        assert project.pytest("-k", "training").verdicts == {"test_training": "PASS"}
     finally:
         (project.folder / "training.py").write_text(text)
         (project.folder / BASELINE).write_bytes(kept)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from hw4.data.images import Images, load_images
 from hw4.errors import RecordError, SpecError
 from hw4.processes import spread
 from hw4.records import ConvNetRecord, TextCNNRecord
@@ -16,7 +17,7 @@ from hw4.studies import Spec, Study, grid
 
 
 def small_net(**settings: object) -> ConvNetSpec:
-    return ConvNetSpec.build(**{"data": "digits", "subset": 0.1, "passes": 1, **settings})  # type: ignore[arg-type]
+    return ConvNetSpec.build(**{"data": "digits", "subset": 0.1, "passes": 1, "directions": 0, **settings})  # type: ignore[arg-type]
 
 
 def in_folder(folder: Path, *specs: Spec) -> tuple[Path, Study]:
@@ -26,7 +27,7 @@ def in_folder(folder: Path, *specs: Spec) -> tuple[Path, Study]:
 def one_of_each() -> list[Spec]:
     """A run of every kind, as small as they come."""
     net = small_net(directions=1)
-    view = small_net(directions=1, range_view=True)
+    view = small_net(directions=1, noise_floor=False, range_view=True)
     texts = sweep_specs("grammar", strides=[5, 500], trials=2, epochs=1)
     return [net, view, *texts]
 
@@ -55,6 +56,21 @@ def test_every_kind_is_made_once_and_found_later(tmp_path: Path) -> None:
     )
     assert ended == [(specs[0].key, False)]
     assert without_times(fresh[0]) == without_times(first[0])
+
+
+def test_images_are_loaded_once_whatever_their_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a process keeps a copy for every run that it makes or finds, and hundreds of them fill the memory."""
+    loaded: list[float] = []
+
+    def counted(_name: str, *, subset: float) -> Images:
+        loaded.append(subset)
+        return load_images("digits", subset=subset)
+
+    monkeypatch.setattr("hw4.data.images.load_images", counted)
+    nets = [small_net(subset=0.11, seed=seed, learning_rate=rate) for seed in (0, 1) for rate in (0.02, 0.04)]
+    for _ in range(2):
+        make_all([in_folder(tmp_path, *nets)])
+    assert loaded == [0.11]
 
 
 def test_processes_change_nothing_but_time(tmp_path: Path) -> None:
@@ -116,8 +132,8 @@ def test_a_failure_loses_nothing_that_was_being_made() -> None:
 @pytest.mark.parametrize("norm", [None, "batch"])
 def test_a_gpu_trains_the_same_network(norm: str | None, tmp_path: Path) -> None:
     """One pass: rounding has no time to grow. Float32 sums in other orders agree to about five digits."""
-    (there,) = make_all([in_folder(tmp_path / "cuda", small_net(norm=norm))], device="cuda")
-    (here,) = make_all([in_folder(tmp_path / "cpu", small_net(norm=norm))])
+    (there,) = make_all([in_folder(tmp_path / "cuda", small_net(norm=norm, directions=1))], device="cuda")
+    (here,) = make_all([in_folder(tmp_path / "cpu", small_net(norm=norm, directions=1))])
     assert isinstance(there, ConvNetRecord)
     assert isinstance(here, ConvNetRecord)
     assert there.environment.device == "cuda"

@@ -10,20 +10,27 @@ from hypothesis import strategies as st
 from hw4.errors import SpecError
 from hw4.specs import (
     AUDIT_SEEDS,
-    BISECTIONS,
     EXERCISES,
-    LADDER_RATES,
     NOTEBOOK_SEEDS,
     SEEDS,
     VARIANTS,
-    VIEWS,
     ConvNetSpec,
     TextCNNSpec,
     exercise_specs,
     groups,
+    longer_specs,
+    sweep_specs,
+)
+from hw4.studies import (
+    BISECTIONS,
+    CLAIM_SEEDS,
+    CONTROLS,
+    FIRST_SEED,
+    LADDER_RATES,
+    VIEWS,
+    control_specs,
     ladder_specs,
     landscape_specs,
-    sweep_specs,
 )
 
 
@@ -55,8 +62,17 @@ def test_every_field_is_in_the_key(field: str) -> None:
         "noise_floor": False,
         "range_view": True,
         "curvature_passes": (1, 2),
+        "row_passes": (),
+        "reading_passes": (1,),
+        "step_passes": (1,),
+        "kinks": False,
+        "momentum": 0.9,
+        "warmup_passes": 1,
+        "head_rate": 0.1,
     }
-    assert ConvNetSpec.build(**{"data": "digits", field: other[field]}).key != ConvNetSpec.build(data="digits").key
+    plain: dict[str, Any] = {"directions": 0} if field in {"momentum", "warmup_passes", "head_rate"} else {}
+    changed = ConvNetSpec.build(**{"data": "digits", **plain, field: other[field]})
+    assert changed.key != ConvNetSpec.build(data="digits", **plain).key
 
 
 def test_what_a_key_leaves_out_is_the_homeworks_and_stays_so() -> None:
@@ -74,7 +90,14 @@ def test_what_a_key_leaves_out_is_the_homeworks_and_stays_so() -> None:
         "directions": 3,
         "noise_floor": True,
         "range_view": False,
+        "row_passes": None,
+        "reading_passes": None,
         "curvature_passes": (),
+        "kinks": True,
+        "step_passes": (),
+        "momentum": 0.0,
+        "warmup_passes": 0,
+        "head_rate": None,
         "seed": 0,
     }
     assert ConvNetSpec.build(data="digits").subset == 1
@@ -89,15 +112,16 @@ def test_what_a_key_leaves_out_is_the_homeworks_and_stays_so() -> None:
         "held_out": False,
         "permutation": None,
     }
-    assert (SEEDS, VIEWS, BISECTIONS, AUDIT_SEEDS, NOTEBOOK_SEEDS) == (5, 3, 3, 3, 10)
-    assert LADDER_RATES == (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12)
+    assert (SEEDS, AUDIT_SEEDS, NOTEBOOK_SEEDS) == (5, 3, 10)
+    assert (CLAIM_SEEDS, FIRST_SEED, VIEWS, BISECTIONS) == (12, 5, 3, 0)
+    assert LADDER_RATES == (0.04, 0.08, 0.16, 0.226, 0.32, 0.381, 0.453, 0.64)
 
 
 def test_a_network_that_no_variant_has_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(VARIANTS, "pool-groupnorm", replace(VARIANTS["pool"], label="With groups", norm="group"))
-    assert ConvNetSpec.build(data="digits", norm="group").label == "With groups"
-    with pytest.raises(SpecError, match="no variant has norm 'group' and downsample 'stride'"):
-        ConvNetSpec.build(data="digits", norm="group", downsample="stride")
+    monkeypatch.setitem(VARIANTS, "pool-other", replace(VARIANTS["pool"], label="With another", norm="other"))
+    assert ConvNetSpec.build(data="digits", norm="other").label == "With another"
+    with pytest.raises(SpecError, match="no variant has norm 'other' and downsample 'stride'"):
+        ConvNetSpec.build(data="digits", norm="other", downsample="stride")
 
 
 def test_what_is_measured_and_who_is_trained_is_no_setting() -> None:
@@ -107,7 +131,7 @@ def test_what_is_measured_and_who_is_trained_is_no_setting() -> None:
         ConvNetSpec.build(data="digits", downsample="stride", range_view=True, curvature_passes=(0, 3)),
     ]
     assert {spec.setting for spec in specs} == {ConvNetSpec.build(data="digits")}
-    assert len({TextCNNSpec(data="trec", stride=5), TextCNNSpec(data="trec", stride=5), *VARIANTS.values()}) == 5
+    assert len({TextCNNSpec(data="trec", stride=5), TextCNNSpec(data="trec", stride=5), *VARIANTS.values()}) == 6
     assert hash(EXERCISES["pooling"]) == hash(EXERCISES["pooling"])
 
 
@@ -125,27 +149,60 @@ def test_the_least_and_the_most_that_make_sense_are_taken() -> None:
             ConvNetSpec.build(data=data, subset=1, batch_size=whole + 1)  # type: ignore[arg-type]
 
 
-def test_the_claim_runs_both_networks_at_every_rate_and_looks_around_at_three_passes() -> None:
+def test_the_claim_runs_its_arms_on_the_same_seeds() -> None:
     specs = ladder_specs(rates=(0.1, 0.2), seeds=2, data="digits", passes=1)
     assert [(spec.learning_rate, spec.seed, spec.norm) for spec in specs] == [
-        (rate, seed, norm) for rate in (0.1, 0.2) for seed in (0, 1) for norm in (None, "batch")
+        (rate, seed, norm) for rate in (0.1, 0.2) for seed in (5, 6) for norm in (None, "batch")
     ]
-    assert {spec.directions for spec in specs} == {0}
+    assert {(spec.row_passes, spec.reading_passes, spec.directions) for spec in specs} == {((), (1,), 1)}
     for rates in ((), (0.2, 0.1), (0.1, 0.1)):
         with pytest.raises(SpecError, match="must rise and differ"):
             ladder_specs(rates=rates, seeds=1, data="digits")
-    assert landscape_specs(seeds=1, data="digits")[0].passes == 10
-    for passes, looked in ((12, (0, 3, 10)), (2, (0, 2))):
-        views = landscape_specs(seeds=1, data="digits", passes=passes)
-        assert [(spec.norm, spec.curvature_passes, spec.range_view, spec.directions) for spec in views] == [
-            (norm, looked, True, 1) for norm in (None, "batch")
+    beside = control_specs(seeds=2, data="digits", passes=3)
+    assert {spec.seed for spec in beside} == {5, 6}
+    assert (
+        len({spec.key for spec in beside})
+        == len(beside)
+        == 2 * sum(len(control.rates) * len(control.variants) for control in CONTROLS.values())
+    )
+    assert {spec.passes - spec.warmup_passes for spec in beside} == {3}
+    for passes, looked in ((12, (1, 4)), (2, (1, 2))):
+        views = landscape_specs(seeds=2, views=1, data="digits", passes=passes)
+        assert [(spec.seed, spec.norm, spec.range_view, spec.curvature_passes) for spec in views] == [
+            *((5, norm, True, looked) for norm in (None, "batch")),
+            *((6, norm, False, ()) for norm in (None, "batch")),
         ]
+        assert {spec.step_passes for spec in views} == {looked}
+
+
+@pytest.mark.parametrize("other", [{"momentum": 0.9}, {"head_rate": 0.04}, {"warmup_passes": 1}])
+def test_readings_along_another_update_than_the_runs_are_refused(other: dict[str, Any]) -> None:
+    assert ConvNetSpec.build(data="digits", directions=0, **other).directions == 0
+    for measured in (
+        {"directions": 1},
+        {"directions": 0, "step_passes": (1,)},
+        {"directions": 0, "curvature_passes": (1,)},
+    ):
+        with pytest.raises(SpecError, match="along plain SGD's update"):
+            ConvNetSpec.build(data="digits", **{"directions": 0, **other, **measured})
 
 
 def test_the_shared_network_is_listed_once() -> None:
     both = exercise_specs(["smoothness", "pooling"], seeds=3, data="digits")
     assert len(both) == len({spec.key for spec in both}) == 9
     assert {s.key for s in exercise_specs(["smoothness"], seeds=3, data="digits")} < {s.key for s in both}
+
+
+def test_the_strided_network_also_trains_for_four_times_the_passes() -> None:
+    """With pooling only, seed by seed from the same start, under keys of their own and without readings."""
+    short = exercise_specs(["smoothness", "pooling"], seeds=2, data="fashion-mnist")
+    longer = longer_specs(["smoothness", "pooling"], short)
+    assert [spec.key for spec in longer] == [
+        f"fashion-mnist_convnet-stride_passes40_directions0_seed{seed}" for seed in (0, 1)
+    ]
+    assert longer_specs(["smoothness"], short) == longer_specs(["pooling"], ()) == ()
+    (quick,) = longer_specs(["pooling"], exercise_specs(["pooling"], seeds=1, data="digits", passes=2))
+    assert (quick.variant, quick.passes, quick.learning_rate, quick.seed) == ("stride", 8, 0.04, 0)
 
 
 @pytest.mark.parametrize(

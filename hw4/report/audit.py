@@ -4,18 +4,18 @@ import statistics
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hw4.files import AUDIT
-from hw4.records import AuditedRun, AuditRecord, read_record
+from hw4.records import AuditedRun, AuditRecord, Layers, read_record
 from hw4.report import notebook
 from hw4.report.drawing import DPI, error_bar, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words
 from hw4.report.words import SETTLED_PASS, plural, show
-from hw4.specs import AUDIT_SEEDS, NOTEBOOK_SEEDS
+from hw4.specs import AUDIT_SEEDS, EXERCISES, NOTEBOOK_SEEDS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
 WAYS = {
@@ -27,6 +27,10 @@ WAYS = {
     "notebook": "all four, as in the notebook",
 }
 """The ways of measuring smoothness, and what figures call them."""
+
+EXPLODED = 100_000
+"""A pixel above this never varies in training: if one of n images differs by a grey level, std is at least 1/sqrt(n),
+and 255 sqrt(n) stays below it for any set here. If none does, a single grey level in a test image makes 1,000,000."""
 
 HEADER = ("what", "the notebook's way", "done right", "what the flaw changes")
 
@@ -89,12 +93,25 @@ def _evaluation_rows(record: AuditRecord) -> Iterator[Row]:
         f"{pixels['test_loss_notebook']:.3f} against {pixels['test_loss_right']:.3f}, accuracy "
         f"{pixels['test_accuracy_notebook']:.3f} against {pixels['test_accuracy_right']:.3f} (one seed)",
     )
+    if drawn := sorted(record.drawn):
+        yield (
+            f"The same over {plural(len(drawn), 'subset')}, each a tenth of the training images: median, smallest to "
+            f"largest",
+            f"{statistics.median(drawn):,.0f}, {drawn[0]:,.0f} to {drawn[-1]:,.0f}",
+            "at most 20, by its rule",
+            f"{_exploded(record)} of {len(drawn)} have one above {EXPLODED:,}: a pixel that never varies in training",
+        )
     yield (
         "Processor seconds of an evaluation: four passes forward, one batch each",
         f"{theirs:.2f}",
         f"{ours:.2f}",
         f"times {theirs / ours:.1f}; a training pass takes {training:.2f}",
     )
+
+
+def _exploded(record: AuditRecord) -> int:
+    """How many of the drawn subsets leave a pixel that does not vary at all, which std + 1e-6 then multiplies."""
+    return sum(largest > EXPLODED for largest in record.drawn)
 
 
 def _stride_rows(record: AuditRecord) -> Iterator[Row]:
@@ -157,6 +174,7 @@ def answers(record: AuditRecord) -> Iterator[str]:
         f"{their_side} ({notebook}), measured right it is {side} ({right}); "
         f"{'the order is the same, the numbers are not' if side == their_side else 'the flaws change the answer'}."
     )
+    yield from (*_answer_drawn(record), *_answer_passes(record))
     lost = [stride for stride in record.strides if stride.diverged]
     if lost:
         yield (
@@ -169,6 +187,45 @@ def answers(record: AuditRecord) -> Iterator[str]:
             "The numbers that the notebook printed are not held against ours here: that takes FashionMNIST and TREC, "
             "with 'hw4 audit --data real'."
         )
+
+
+def _answer_drawn(record: AuditRecord) -> Iterator[str]:
+    """How far the size of the exploding pixel depends on the images drawn."""
+    if drawn := record.drawn:
+        yield (
+            f"The notebook's largest standardised test pixel depends on which training images are drawn: from "
+            f"{min(drawn):,.0f} to {max(drawn):,.0f} over {plural(len(drawn), 'random subset')}, above {EXPLODED:,} in "
+            f"{_exploded(record)} of them. One number for this flaw is that of one subset."
+        )
+
+
+def pass_seconds(record: AuditRecord, layers: Layers, variant: str) -> list[float]:
+    """Processor seconds of a training pass alone, round by round."""
+    (timed,) = (each for each in record.passes if (each.layers, each.variant) == (layers, variant))
+    return [time.cpu_seconds for time in timed.times]
+
+
+def _answer_passes(record: AuditRecord) -> Iterator[str]:
+    """What a strided pass takes of a pooled one, in plain PyTorch and in hw4."""
+    if not record.passes:
+        return
+    plain, ours = (
+        {variant: pass_seconds(record, layers, variant) for variant in EXERCISES["pooling"].variants}
+        for layers in get_args(Layers)
+    )
+    strided, gained = (
+        [show(paired_ratio(list(zip(first, second, strict=True))), digits=2) for first, second in each]
+        for each in (
+            ((plain["stride"], plain["pool"]), (ours["stride"], ours["pool"])),
+            ((plain["pool"], ours["pool"]), (plain["stride"], ours["stride"])),
+        )
+    )
+    yield (
+        f"A training pass of the strided network takes {strided[0]} times the processor time of the pooled one's in "
+        f"plain PyTorch and {strided[1]} times with hw4's networks; with pooling plain PyTorch takes {gained[0]} times "
+        f"hw4's time, with stride {gained[1]} times ({plural(len(plain['pool']), 'round')} in turn on one machine, the "
+        f"intervals are of rounds, not seeds)."
+    )
 
 
 def figure(record: AuditRecord, caption: str) -> Figure:

@@ -1,645 +1,631 @@
-"""What the ladder of learning rates and the landscapes say about the claim that BatchNorm allows larger rates."""
+"""The claim's part of the page: what its tests decide, in words, tables and figures."""
 
 import math
 import statistics
-import textwrap
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hw4.claim import (
+    ACCURATE,
+    AGREES,
+    EDGE,
+    FITTED,
+    GROUPS,
+    HEAD,
+    LARGER,
+    MATCHED_LOSSES,
+    MOMENTUM,
+    NEAR_BEST,
+    NORMED,
+    RATES,
+    REASON,
+    SMOOTH,
+    START,
+    STEPS,
+    Claim,
+    Decision,
+    Measure,
+    decide,
+    hull,
+    just,
+    predicted,
+    seen_by,
+    sharpest,
+    smoothness,
+    step,
+)
 from hw4.errors import RecordError
-from hw4.files import LADDER, LANDSCAPES
-from hw4.readings import Block
-from hw4.records import STUCK, ConvNetRecord, PassRow, Store
-from hw4.report.drawing import DPI, error_bar, legend_below, log_y, over_passes, plain_log, style
-from hw4.report.entry import CHOICE, Entry, again, changed, data_words, images_words, require_unmixed
-from hw4.report.words import SETTLED_PASS, basis, bounded, compared, decide, passes, plural, seen, settled_span, show
-from hw4.specs import BISECTIONS, EXERCISES, LADDER_RATES, SEEDS, VIEWS
+from hw4.files import CLAIM_CONTROLS, LADDER, LANDSCAPES
+from hw4.records import ConvNetRecord, Store
+from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style
+from hw4.report.entry import CHOICE, Entry, Table, again, data_words, images_words, require_unmixed
+from hw4.report.landscapes import VARIANTS, WITH
+from hw4.report.landscapes import entries as landscapes_entries
+from hw4.report.words import passes, plural, show
+from hw4.specs import HOMEWORK_RATE
 from hw4.specs import VARIANTS as ALL_VARIANTS
-from hw4.stats import Interval, geometric_interval, mean_interval, paired_ratio
-from hw4.studies import stable_bracket
-
-VARIANTS = {name: ALL_VARIANTS[name].label for name in EXERCISES["smoothness"].variants}
-"""The two networks, without and with BatchNorm, by their labels."""
-WITH = {name: "with BatchNorm" if ALL_VARIANTS[name].norm else "without BatchNorm" for name in VARIANTS}
-"""The same in sentences."""
-
-Runs = Sequence[ConvNetRecord]
-Measure = Callable[[PassRow], float | None]
-"""A number of a landscape after a pass, or None where it was not measured."""
-
-
-def of(runs: Runs, variant: str, *, rate: float | None = None) -> list[ConvNetRecord]:
-    """The runs of one network, at one learning rate where one is given."""
-    return [run for run in runs if run.spec.variant == variant and rate in {None, run.spec.learning_rate}]
-
-
-class Claim(NamedTuple):
-    """A ladder's runs and the landscapes, all of one data set, each ordered by learning rate."""
-
-    ladder: list[ConvNetRecord]
-    landscapes: list[ConvNetRecord]
-
-    @property
-    def seeds(self) -> list[int]:
-        """Every seed of the ladder."""
-        return sorted({run.spec.seed for run in self.ladder})
-
-    @property
-    def views(self) -> int:
-        """How many landscapes each network has."""
-        return len(of(self.landscapes, "pool"))
-
-    @property
-    def rates(self) -> list[float]:
-        """The ladder proper: rates that every seed of both networks was trained at; others narrow single brackets."""
-        made = Counter(run.spec.learning_rate for run in self.ladder)
-        return [rate for rate, runs in made.items() if runs == len(VARIANTS) * len(self.seeds)]
-
-    @property
-    def rate(self) -> float:
-        """Learning rate of the landscapes."""
-        return self.landscapes[0].spec.learning_rate
-
-    @property
-    def narrowed(self) -> int:
-        """How many more rates were tried for the network and seed with the most of them."""
-        tried = Counter((run.spec.variant, run.spec.seed) for run in self.ladder)
-        return max(tried.values()) - len(self.rates)
-
-    @property
-    def span(self) -> str:
-        """The passes of the landscapes over which a level is taken."""
-        return settled_span(self.landscapes[0].spec.passes)
-
-    @property
-    def caption(self) -> str:
-        """What was run."""
-        first, rates = self.ladder[0], self.rates
-        narrowed = f", narrowed by {self.narrowed} more for each network and seed" if self.narrowed else ""
-        ends = f" from {rates[0]:g} to {rates[-1]:g}" if len(rates) > 1 else f", {rates[0]:g}"
-        return (
-            f"{images_words(first.data)}; SGD, batch {first.spec.batch_size}, {passes(first.spec.passes)}; ladder of "
-            f"{plural(len(rates), 'learning rate')}{ends}{narrowed}, {plural(len(self.seeds), 'seed')}; landscapes at "
-            f"learning rate {self.rate:g}, {plural(self.views, 'seed')}"
-        )
-
-    def stable(self, variant: str) -> dict[int, tuple[float, float]]:
-        """By seed, the largest rate up to which every run trained, and the next rate, at which one did not.
-
-        Seeds that fail at the first rate or never fail have no bracket; they are left out.
-        """
-        runs = of(self.ladder, variant)
-        found = {seed: stable_bracket([run for run in runs if run.spec.seed == seed]) for seed in self.seeds}
-        return {seed: bracket for seed, bracket in found.items() if bracket is not None}
-
-    def largest_stable(self, variant: str) -> Interval | None:
-        """Largest stable rate: geometric mean of the brackets' middles, and the hull of their ends' intervals."""
-        return _bracketed(list(self.stable(variant).values()))
-
-    def stable_ratio(self) -> Interval | None:
-        """How many times larger the stable rate is with BatchNorm: paired seeds, and each bracket's width added."""
-        plain, normed = map(self.stable, VARIANTS)
-        return _bracketed(
-            [(normed[seed][0] / plain[seed][1], normed[seed][1] / plain[seed][0]) for seed in normed if seed in plain]
-        )
-
-    def values(self, variant: str, measure: Measure, *, settled: bool) -> dict[int, float]:
-        """A measure's geometric mean by seed, over passes 3 and later, or before training."""
-        found = {}
-        for run in of(self.landscapes, variant):
-            rows = run.rows[min(SETTLED_PASS, run.spec.passes) :] if settled else run.rows[:1]
-            taken = [value for row in rows if (value := measure(row)) is not None and value > 0]
-            if taken:
-                found[run.spec.seed] = statistics.geometric_mean(taken)
-        return found
-
-    def level(self, variant: str, measure: Measure) -> Interval | None:
-        """Interval of a measure's level under way over seeds, on a logarithmic scale."""
-        found = self.values(variant, measure, settled=True)
-        return geometric_interval(list(found.values())) if found else None
-
-    def ratio(self, measure: Measure, *, settled: bool = True) -> Interval | None:
-        """A measure with BatchNorm over that without, paired by seed."""
-        plain, normed = (self.values(variant, measure, settled=settled) for variant in VARIANTS)
-        pairs = [(normed[seed], plain[seed]) for seed in normed if seed in plain]
-        return paired_ratio(pairs) if pairs else None
-
-
-def _bracketed(brackets: Sequence[tuple[float, float]]) -> Interval | None:
-    """Interval of what lies in the brackets, one for each seed: their own widths count as well as their scatter."""
-    if not brackets:
-        return None
-    low, high = map(geometric_interval, zip(*brackets, strict=True))
-    ends = (low.low, high.high) if len(brackets) > 1 else (low.estimate, high.estimate)
-    return Interval(math.sqrt(low.estimate * high.estimate), *ends, len(brackets))
-
-
-def _inverse(found: Interval | None, share: float = 1) -> Interval | None:
-    """The interval of a share over what an interval is of."""
-    if found is None:
-        return None
-    return Interval(share / found.estimate, share / found.high, share / found.low if found.low else math.inf, found.n)
-
-
-def at_step(row: PassRow) -> float | None:
-    """Effective smoothness at the step that training takes."""
-    view = row.view
-    return view.smoothness[view.factors.index(1.0)] if view is not None and 1.0 in view.factors else None
-
-
-def largest(row: PassRow) -> float | None:
-    """Effective smoothness, the largest over the range of steps."""
-    return row.view.largest if row.view is not None else None
-
-
-def sharpest(row: PassRow) -> float | None:
-    """Largest Hessian eigenvalue, where it was measured."""
-    return row.sharpness.value if row.sharpness is not None else None
-
-
-def layer(name: str, *, weight: bool = False) -> Measure:
-    """Gradient change over update of one layer's weight alone, in the first reading; or that weight's norm."""
-
-    def measure(row: PassRow) -> float | None:
-        found: list[Block] = [block for each in row.readings[:1] for block in each.blocks if block.name == name]
-        if weight or not found:
-            return found[0].weight_norm if found else None
-        return found[0].gradient_change_norm / found[0].update_norm if found[0].update_norm > 0 else None
-
-    return measure
-
-
-RANGE_ALT = "Bands of loss, gradient change and effective smoothness over steps of half to four times the update."
-CURVATURE_ALT = (
-    "Largest Hessian eigenvalue and kink share after some passes, and smoothness of each layer. The answer gives the "
-    "values."
+from hw4.stats import geometric_interval
+from hw4.studies import (
+    BISECTIONS,
+    CLAIM_SEEDS,
+    CONTROLS,
+    FIRST_SEED,
+    LADDER_PASSES,
+    LADDER_RATES,
+    LANDSCAPE_PASSES,
+    LOOKED_AFTER,
+    VIEWS,
+    WARMUP,
 )
 
-LAYERS = {
-    "convs.0.weight": "first convolution",
-    "convs.1.weight": "second convolution",
-    "linear.weight": "linear layer",
+CRITERIA = {
+    "finite": "train loss is finite",
+    "learnt": "train loss is at most 0.9 of the initial one",
+    "accurate": f"test accuracy is at least {ACCURATE:.2f}",
+    "fitted": f"train loss is at most {FITTED:.2f} nats",
+    "own best": f"test accuracy is within {NEAR_BEST:g} of the network's best mean",
 }
+"""When a run of the ladder works, by each criterion."""
+Runs = Sequence[ConvNetRecord]
 
 
-def assemble(ladder: Runs, landscapes: Runs) -> Claim:
+def assemble(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> Claim:
     """Put the records together; raises RecordError when some are missing or they do not belong together."""
-    for runs in (ladder, landscapes):
+    for runs in (ladder, landscapes, controls):
         require_unmixed(runs)
-    if len({run.data.checksum for run in (*ladder, *landscapes)}) > 1:
+    if len({run.data.checksum for run in (*ladder, *landscapes, *controls)}) > 1:
         raise RecordError("ladder and landscapes come from 2 data sets; make them again with 'hw4 claim --fresh'")
     for run in landscapes:
-        if len(run.times) < run.spec.passes or run.last.view is None:
+        if len(run.times) < run.spec.passes or (run.spec.range_view and run.last.view is None):
             raise RecordError(f"{run.key} diverged and has no landscape to its end; choose a smaller learning rate")
     for variant, label in VARIANTS.items():
-        if not of(ladder, variant) or not of(landscapes, variant):
+        if not all(any(run.spec.variant == variant for run in runs) for runs in (ladder, landscapes)):
             raise RecordError(f"there are no records of {label} for the claim; make them with 'hw4 claim'")
-    claim = Claim(_by_rate(ladder), _by_rate(landscapes))
+    claim = Claim(_by_rate(ladder), _by_rate(landscapes), _by_rate(controls))
     if not claim.rates:
         raise RecordError("no learning rate of the ladder has every seed of both networks; run 'hw4 claim' to its end")
     return claim
 
 
 def _by_rate(runs: Runs) -> list[ConvNetRecord]:
-    """Each network's and seed's runs once, by learning rate."""
-    once = {(run.spec.learning_rate, run.spec.variant, run.spec.seed): run for run in runs}
+    """Each run once, by learning rate."""
+    once = {run.spec.model_copy(update={"row_passes": None}): run for run in runs}
     return sorted(once.values(), key=lambda run: run.spec.learning_rate)
 
 
-SHOWN = {"train loss": ("train_loss", math.inf), "test accuracy": ("test_accuracy", 1.0)}
-"""What is shown of a ladder's runs that trained: names of a row's fields, and the largest value there can be."""
-OUTCOMES = ("trained", "stuck", "diverged")
-HEADER = (
-    "learning rate",
-    *(f"{label}: {what}" for label in VARIANTS.values() for what in (*SHOWN, " / ".join(OUTCOMES))),
-)
+def caption(claim: Claim) -> str:
+    """What was run."""
+    first, rates = claim.ladder[0], claim.rates
+    ends = f" from {rates[0]:g} to {rates[-1]:g}" if len(rates) > 1 else f", {rates[0]:g}"
+    return (
+        f"{images_words(first.data)}; SGD, batch {first.spec.batch_size}; ladder of "
+        f"{plural(len(rates), 'learning rate')}{ends}, {passes(first.spec.passes)}, {plural(len(claim.seeds), 'seed')} "
+        f"from {claim.seeds[0]}; landscapes at learning rate {claim.landscapes[0].spec.learning_rate:g}, "
+        f"{passes(claim.landscapes[0].spec.passes)}, {plural(len(claim.views), 'seed')} looked around in"
+    )
 
 
-def _ends(runs: Runs, field: str) -> list[float]:
-    """A field's value after the last pass, of the runs that trained."""
-    values = (getattr(run.last, field) for run in runs if run.outcome == "trained")
-    return [value for value in values if value is not None]
+# Answers --------------------------------------------------------------------------------------------------------------
 
 
-def ladder_rows(claim: Claim) -> list[tuple[str, ...]]:
-    """The ladder's table."""
-    rows = []
-    for rate in claim.rates:
-        cells = [f"{rate:g}"]
-        for variant in VARIANTS:
-            runs = of(claim.ladder, variant, rate=rate)
-            for field, upper in SHOWN.values():
-                values = _ends(runs, field)
-                cells.append(show(bounded(mean_interval(values), upper) if values else None))
-            cells.append(" / ".join(str(sum(run.outcome == what for run in runs)) for what in OUTCOMES))
-        rows.append(tuple(cells))
-    return rows
+def _p(test: Decision) -> str:
+    """How a test is cited: pairs or n, and its adjusted p-value."""
+    if test.adjusted is None:
+        return f"n = {test.n}, nothing to test"
+    p = "< 0.001" if test.adjusted < 0.001 else f"= {test.adjusted:.3f}"
+    pairs = f"{test.counts[0]} against {test.counts[1]} of {test.n} seeds" if test.counts else f"n = {test.n}"
+    return f"{pairs}, p {p}"
 
 
-PREDICTION_CAPTION = "Largest stable learning rates, and what measurements along the runs would allow"
-PREDICTION_HEADER = ("learning rates", *VARIANTS.values(), "ratio, BatchNorm over without")
-PREDICTIONS: tuple[tuple[str, Measure, int], ...] = (
-    ("1 / smoothness", at_step, 1),
-    ("2 / smoothness", at_step, 2),
-    ("1 / largest smoothness over the range", largest, 1),
-    ("2 / sharpness", sharpest, 2),
-)
-"""What measurements along a run would allow as learning rate: a share over a measure."""
+def _in(tests: Sequence[Decision], family: str) -> dict[str, Decision]:
+    return {test.name: test for test in tests if test.family == family}
 
 
-def rates_of(claim: Claim) -> Iterator[tuple[str, list[Interval | None], Interval | None]]:
-    """Measured stable rates, and those that smoothness and sharpness would allow: name, networks, their ratio."""
-    yield "largest stable, measured", [claim.largest_stable(variant) for variant in VARIANTS], claim.stable_ratio()
-    for name, measure, share in PREDICTIONS:
-        levels = [_inverse(claim.level(variant, measure), share) for variant in VARIANTS]
-        yield name, levels, _inverse(claim.ratio(measure))
+def _grouped(tests: Mapping[str, Decision], words: Mapping[str, str], tell: Callable[[str, Decision], str]) -> str:
+    """Tests of one kind by their verdict: the words for it, then each with what is told of it, if it is decided."""
+    parts = []
+    for verdict, opening in words.items():
+        chosen = {name: test for name, test in tests.items() if test.verdict == verdict}
+        brief = verdict == "not decided" and _are_counts(chosen)
+        if chosen:
+            parts.append(f"{opening} {'; '.join(name if brief else tell(name, test) for name, test in chosen.items())}")
+    return f"{'. '.join(parts)} [family: {next(iter(tests.values())).family}]."
 
 
-def prediction_rows(claim: Claim) -> list[tuple[str, ...]]:
-    """The table of rates."""
+def _are_counts(tests: Mapping[str, Decision]) -> bool:
+    """Whether all there is to say of some tests are counts of pairs, which the table holds."""
+    return all(test.effect is None and test.counts is not None for test in tests.values())
+
+
+def answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
+    """The answer to the homework's question, from the tests."""
     return [
-        (name, *(show(each, digits=3 if row else 2) for each in levels), show(ratio, digits=1))
-        for row, (name, levels, ratio) in enumerate(rates_of(claim))
+        summary(claim, tests),
+        _limits(claim, tests),
+        *_smoother(tests),
+        *_predicts(claim, tests),
+        *_edge(tests),
+        *_controls(tests),
     ]
 
 
-def answers(claim: Claim) -> list[str]:
-    """The answer to the homework's question, from the numbers."""
-    return [_limits(claim), *_predicted(claim), *_rule_of_thumb(claim)]
-
-
-def _limits(claim: Claim) -> str:
-    """Whether BatchNorm allows larger learning rates, as far as the ladder says."""
-    (plain, normed), ratio = map(claim.largest_stable, VARIANTS), claim.stable_ratio()
-    seeds, unbracketed = len(claim.seeds), ", ".join(_unbracketed(claim))
-    if ratio is None or plain is None or normed is None:
-        undecided = ", so nothing is decided" if seeds > 1 else ""
-        return f"The ladder does not bracket the largest stable rate of both networks{undecided}: {unbracketed}."
-    left_out = f"; {unbracketed}" if unbracketed else ""
-    if ratio.n == 1:
-        brackets = [claim.stable(variant) for variant in VARIANTS]
-        (seed,) = set.intersection(*map(set, brackets))
-        (low, high), (normed_low, normed_high) = (bracket[seed] for bracket in brackets)
-        return (
-            f"{seen(seeds)}: training works up to a rate between {low:g} and {high:g} without BatchNorm and between "
-            f"{normed_low:g} and {normed_high:g} with it{left_out}."
+def summary(claim: Claim, tests: Sequence[Decision]) -> str:
+    """The answer in plain words: what BatchNorm changes here, by which criterion, and what smoothness tells of it."""
+    seeds = len(claim.seeds)
+    if seeds < 2:
+        return "One seed was run, which decides nothing; the tables show what it did."
+    parts = [_in_short(_in(tests, LARGER)), *_smoothness_in_short(claim, tests)]
+    head = list(_in(tests, HEAD).values())[:-1]
+    if head and all(test.verdict == "above" for test in head):
+        fastest = max(CONTROLS["head"].rates)
+        parts.append(
+            f"With the head and the last affine kept at {HOMEWORK_RATE:g}, the layers before them train with BatchNorm "
+            f"at all rates tried, up to {fastest:g}, and without it they do not: these layers are what BatchNorm frees"
         )
-    words = decide(
-        ratio,
-        above="BatchNorm does allow larger learning rates",
-        below="BatchNorm does not allow larger learning rates here, it needs smaller ones",
-        undecided="Whether BatchNorm allows larger learning rates is not decided",
-        one="",
-    )
-    return (
-        f"{words}: the largest rate up to which training works is {show(plain, digits=2)} without and "
-        f"{show(normed, digits=2)} with it, a factor of {show(ratio, digits=1)}{basis(ratio.n, seeds, brackets=True)}; "
-        f"the intervals include the spacing of the rates tried{left_out}."
-    )
+    groups = [test for name, test in _in(tests, GROUPS).items() if "BatchNorm" in name and test.n]
+    if any(test.verdict == "below" for test in groups):
+        parts.append("GroupNorm, which normalises without the batch, does not do the same")
+    return f"{'. '.join(parts)} (paired seeds, n = {seeds}; tests and p-values in the table of all tests)."
 
 
-def _unbracketed(claim: Claim) -> Iterator[str]:
-    """Which seeds do not say where their largest stable rate lies, and why."""
-    for variant, label in VARIANTS.items():
-        runs = of(claim.ladder, variant)
-        seeds = {run.spec.seed for run in runs}
-        trained = seeds - {run.spec.seed for run in runs if run.outcome != "trained"}
-        failed = seeds - trained - claim.stable(variant).keys()
-        for what, found in (("trains at every rate tried", trained), ("fails at the smallest rate tried", failed)):
-            if found:
-                yield f"{label} {what} in {len(found)} of {plural(len(seeds), 'seed')}"
+def _in_short(larger: Mapping[str, Decision]) -> str:
+    """The verdicts on the largest working rates, by name alone."""
+    by = {verdict: [name for name, test in larger.items() if test.verdict == verdict] for verdict in VERDICTS}
+    factors = [test.effect for name, test in larger.items() if name in by["above"] and test.effect is not None]
+    sizes = sorted({f"{factor.estimate:.1f}" for factor in factors}, key=float)
+    size = f", by a factor of {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))}" if sizes else ""
+    words = [
+        f"{VERDICTS[verdict]} {', '.join(names)}{size if verdict == 'above' else ''}"
+        for verdict, names in by.items()
+        if names
+    ]
+    return f"Whether BatchNorm allows larger learning rates depends on what 'works' means: {'; '.join(words)}"
 
 
-def _predicted(claim: Claim) -> Iterator[str]:
-    """What smoothness and sharpness would predict, and whether that is what was measured."""
-    predicted, sharper = (_inverse(claim.ratio(measure)) for measure in (at_step, sharpest))
-    if predicted is None:
-        return
-    text = f"moothness along the updates at rate {claim.rate:g} would predict a factor of {show(predicted, digits=1)}"
-    if sharper is not None:
-        text += f", sharpness one of {show(sharper, digits=1)}"
-    if predicted.n == 1:
-        yield f"{seen(claim.views)}: s{text}."
-    else:
-        yield f"S{text}{_agreement(predicted, claim.stable_ratio())}."
+VERDICTS = {
+    "above": "it does by the criteria",
+    "below": "it needs smaller ones by the criteria",
+    "not decided": "not decided by the criteria",
+}
+"""How the verdicts on the largest working rates are summed up."""
 
 
-def _agreement(predicted: Interval, measured: Interval | None) -> str:
-    """Whether a predicted factor is the measured one; both need an interval for that."""
-    if measured is None or measured.n < 2 or predicted.n < 2:
-        return ""
-    inside = measured.low <= predicted.estimate <= measured.high or predicted.low <= measured.estimate <= predicted.high
-    if inside:
-        no_gain = ", but so does no gain at all" if measured.low <= 1 <= measured.high else ""
-        return f"; the first agrees with what was measured within the intervals{no_gain}"
-    if predicted.low <= measured.high and measured.low <= predicted.high:
-        return (
-            "; neither it nor what was measured lies in the other's interval, yet the intervals meet: whether "
-            "smoothness accounts for it is not decided"
-        )
-    return "; smoothness does not account for what was measured, neither in size nor within the intervals"
-
-
-def _rule_of_thumb(claim: Claim) -> Iterator[str]:
-    """Whether training works beyond 1/L, without BatchNorm."""
-    plain, rule = claim.largest_stable("pool"), _inverse(claim.level("pool", at_step))
-    if plain is None or rule is None:
-        return
-    times = f"{plain.estimate / rule.estimate:.1f} times that"
-    found = f"without BatchNorm 1/L is {rule.estimate:.3f} along a run at rate {claim.rate:g}, and training works up to"
-    if min(plain.n, rule.n) < 2:
-        yield f"{seen(max(plain.n, rule.n))}: {found} about {times}."
-    elif plain.low > rule.high:
+def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
+    """Whether the loss is smoother, and whether that gives the factor measured."""
+    passed, *matched = _in(tests, SMOOTH).values()
+    if passed.effect is not None and passed.verdict != "not decided":
+        same = [test for test in matched if test.effect is not None]
+        at = ", ".join(f"{test.effect.estimate:.2f} {test.name}{NOT[test.verdict]}" for test in same if test.effect)
         yield (
-            f"The rule of thumb itself, 1/L, is no bound: {found} {times}. A value measured along one step at one rate "
-            f"is local, and a network that is trained at a larger rate moves to where that rate is stable."
+            f"Along the steps the gradient changes {passed.effect.estimate:.2f} times as fast with BatchNorm at equal "
+            f"passes{' and ' + at if at else ''}"
         )
-    elif plain.high < rule.low:
-        yield f"The rule of thumb itself, 1/L, allows too much here: {found} only {times}."
-    else:
-        yield f"Whether training works beyond the rule of thumb, 1/L, is not decided: {found} {times}."
+    expected, reason = predicted(claim), _in(tests, REASON)
+    if len(expected) > 1:
+        factor = geometric_interval(list(expected.values())).estimate
+        told = {
+            "agrees with": [name for name, test in reason.items() if test.agrees],
+            "differs from": [name for name, test in reason.items() if test.verdict != "not decided"],
+        }
+        known = [f"{word} what is measured by the criteria {', '.join(names)}" for word, names in told.items() if names]
+        held = " and ".join(known) or "is neither confirmed nor refuted"
+        yield f"Smoothness predicts a factor of {factor:.1f}, which {held}"
 
 
-def range_answers(claim: Claim) -> list[str]:
-    """What the range view adds."""
-    ratio = claim.ratio(largest)
-    if ratio is None:
-        return []
-    words = compared(ratio, "largest effective smoothness over the range of steps", claim.views)
-    return [f"{words}, {claim.span}{basis(ratio.n, claim.views, brackets=True)}."]
+NOT = {"above": "", "below": "", "not decided": " (not decided)"}
 
 
-def failures(claim: Claim) -> list[str]:
-    """Where the simple story fails: at the start, by layer, through weight scale, at kinks."""
-    layers = {label: claim.ratio(layer(name)) for name, label in LAYERS.items()}
-    known = [f"{label} {show(ratio, digits=2)}" for label, ratio in layers.items() if ratio is not None]
-    by_layer = f"By layer the ratio of gradient change to update, with over without, is: {'; '.join(known)}."
-    before = [*_at_the_start(claim), *_first_losses(claim), *([by_layer] if known else [])]
-    return [*before, *_weight_scale(claim), *_kinks(claim)]
+def _limits(claim: Claim, tests: Sequence[Decision]) -> str:
+    """Under which criteria BatchNorm allows larger learning rates."""
+
+    def tell(name: str, test: Decision) -> str:
+        ends = [_typical(claim.working(variant, name)) for variant in VARIANTS]
+        factor = f", a factor of {show(test.effect, digits=2)}" if test.effect is not None else ""
+        return f"*{name}* ({CRITERIA[name]}): {ends[0]} without and {ends[1]} with it{factor} ({_p(test)})"
+
+    return _grouped(
+        _in(tests, LARGER),
+        {
+            "above": "BatchNorm allows larger learning rates by the criterion",
+            "below": "It needs smaller ones by the criterion",
+            "not decided": "Not decided by the criterion",
+        },
+        tell,
+    )
 
 
-def _at_the_start(claim: Claim) -> Iterator[str]:
-    """The order before training, and whether it is that under way."""
-    start, settled = claim.ratio(at_step, settled=False), claim.ratio(at_step)
-    if start is not None:
-        turned = settled and {start.compared_with(1), settled.compared_with(1)} == {"below", "above"}
-        moral = " Under way the order is the other: smoothness at the start does not tell what training will meet."
-        words = compared(start, "effective smoothness before training", claim.views)
-        yield f"{words}.{moral if turned else ''}"
+def _typical(working: Mapping[int, tuple[float, float]]) -> str:
+    """The largest working rate in the median, or how it is censored."""
+    ends = sorted(working.values())
+    low, high = ends[(len(ends) - 1) // 2]
+    if not low:
+        return f"below {high:g}"
+    return f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
 
 
-def _weight_scale(claim: Claim) -> Iterator[str]:
-    """What the growth of the convolutions' weights does by itself."""
-    for name, label in list(LAYERS.items())[:2]:
-        norm = layer(name, weight=True)
-        ends = [[(norm(run.rows[0]), norm(run.last)) for run in of(claim.landscapes, variant)] for variant in VARIANTS]
-        grown = [[after / before for before, after in each if before and after] for each in ends]
-        if not all(grown):
-            continue
-        plain, normed = map(geometric_interval, grown)
-        own = (
-            f" Before a BatchNorm the scale of weights does not change what is computed, yet by scale alone this "
-            f"layer's smoothness becomes {1 / normed.estimate**2:.2f} of what it was, and its updates matter less."
+def _smoother(tests: Sequence[Decision]) -> Iterator[str]:
+    """How much smoother the loss is with BatchNorm, at equal passes and at equal train loss."""
+    known = {name: test for name, test in _in(tests, SMOOTH).items() if test.effect is not None}
+    if known:
+        yield _grouped(
+            known,
+            {
+                "below": "With BatchNorm the loss is smoother: the gradient changes",
+                "above": "With BatchNorm the loss is rougher: the gradient changes",
+                "not decided": "Whether BatchNorm makes the loss smoother is not decided: with it the gradient changes",
+            },
+            lambda name, test: f"{show(test.effect, digits=2)} times as fast {name} ({_p(test)})",
         )
-        yield (
-            f"Weight scale: by the end of training the {label}'s norm is {show(plain, digits=2)} times what it was "
-            f"without and {show(normed, digits=2)} times with BatchNorm."
-            f"{own if normed.compared_with(1) == 'above' else ''}"
-        )
 
 
-def _kinks(claim: Claim) -> Iterator[str]:
-    """How much of the gradient's change comes from kinks."""
-    parts, beyond = [], False
-    for variant, words in WITH.items():
-        found = [row.kinks for run in of(claim.landscapes, variant) for row in run.rows if row.kinks is not None]
+def _predicts(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
+    """Whether the factor that smoothness predicts is the one measured, criterion by criterion."""
+    expected = predicted(claim)
+    if len(expected) < 2:
+        return
+    factor = geometric_interval(list(expected.values()))
+    known = {name: test for name, test in _in(tests, REASON).items() if test.effect is not None}
+
+    def tell(name: str, test: Decision) -> str:
+        near = " and agrees" if test.agrees else ""
+        return f"{show(test.effect, digits=2)} of it by *{name}*{near} ({_p(test)})"
+
+    measured = known and _grouped(
+        known,
+        {
+            "below": "It promises more than there is; measured is",
+            "above": "It promises less than there is; measured is",
+            "not decided": "Not told apart from it is",
+        },
+        tell,
+    )
+    nothing = "No criterion brackets both networks' limits, so nothing is said of it."
+    yield (
+        f"Smoothness at rate {HOMEWORK_RATE:g} (1/L with over 1/L without BatchNorm) predicts a factor of "
+        f"{show(factor, digits=2)}. {measured if known else nothing}"
+        f" Agreement would need the whole interval between {1 / AGREES:.2f} and {AGREES:.2f}."
+    )
+
+
+def _edge(tests: Sequence[Decision]) -> Iterator[str]:
+    """How smoothness moves with the learning rate."""
+    plain, normed, less, moved = _in(tests, EDGE).values()
+    falls = {"below": "falls as the learning rate rises", "above": "rises with the learning rate"}
+    for test, words in ((plain, "Without"), (normed, "With")):
+        if test.effect is not None:
+            yield (
+                f"{words} BatchNorm L {falls.get(test.verdict, 'has no decided slope against the rate')}: slope "
+                f"{show(test.effect, digits=2, sign=True)} on logarithmic scales ({_p(test)}); -1 would be the edge of "
+                f"stability, where training moves to smoothness that suits its rate."
+            )
+    if less.effect is not None:
+        known = "not told apart from" if less.verdict == "not decided" else less.verdict
+        by = show(less.effect, digits=2, sign=True)
+        yield f"With BatchNorm the slope is {known} that without: difference {by} ({_p(less)})."
+    if moved.effect is not None:
+        where = "At the largest rate that both networks have learnt at, L with over without BatchNorm is"
+        room = "room by one factor at every rate is not what is seen"
+        if moved.verdict == "not decided":
+            room = "that the room is one factor at every rate is neither shown nor excluded"
+        yield f"{where} {show(moved.effect, digits=2)} times that at {HOMEWORK_RATE:g} ({_p(moved)}); {room}."
+
+
+CAUSES: dict[str, dict[str, str]] = {
+    START: {
+        "above": f"The start decides: after {WARMUP} passes at 0.04 fewer runs are lost at the high rate,",
+        "below": f"After {WARMUP} passes at 0.04 more runs are lost at the high rate,",
+        "not decided": "Whether a warm-up changes how many are lost is not decided",
+    },
+    HEAD: {
+        "above": "With head and last affine kept at 0.04, the first of these loses more runs than the second:",
+        "below": "With head and last affine kept at 0.04, the first of these loses fewer runs than the second:",
+        "not decided": "Not decided:",
+    },
+    GROUPS: {
+        "above": "In BatchNorm's place GroupNorm loses fewer runs",
+        "below": "GroupNorm loses more runs",
+        "not decided": "The two are not told apart",
+    },
+    MOMENTUM: {
+        "above": "With momentum 0.9 BatchNorm loses fewer runs",
+        "below": "With momentum 0.9 BatchNorm loses more runs",
+        "not decided": "With momentum 0.9 it is not decided",
+    },
+}
+"""How the verdicts of each control are opened in words; counts are runs lost in the first of the two named."""
+
+
+def _controls(tests: Sequence[Decision]) -> Iterator[str]:
+    """What the controls decide."""
+    for family, words in CAUSES.items():
+        found = {name: test for name, test in _in(tests, family).items() if test.n}
         if found:
-            typical, error = np.median([kinks.share for kinks in found]), max(kinks.quadrature_error for kinks in found)
-            beyond |= bool(typical > error)
-            most = max(kinks.share for kinks in found)
-            parts.append(f"{typical:.0%} {words} (at most {most:.0%}; error of the integral at most {error:.1%})")
-    moral = ", so sharpness alone cannot tell the whole story of these networks" if beyond else ""
-    if parts:
-        yield (
-            f"Kinks: the share of the gradient's change along a training step that comes from kinks, which no Hessian "
-            f"can see, is typically {' and '.join(parts)}{moral}."
-        )
+            yield _grouped(found, words, lambda name, test: f"{name} ({_p(test)})")
 
 
-def _first_losses(claim: Claim) -> Iterator[str]:
-    """When runs just above the limit are lost: in the first pass, where the start decides, or later."""
-    parts = []
-    for variant, words in WITH.items():
-        failed = {(seed, rate) for seed, (_, rate) in claim.stable(variant).items()}
-        lost = [run for run in of(claim.ladder, variant) if (run.spec.seed, run.spec.learning_rate) in failed]
-        early = sum(len(run.times) == 1 or _stuck_from_the_first_pass(run) for run in lost)
-        parts += [f"{early} of {len(lost)} {words}"] if lost else []
-    if parts:
-        yield (
-            f"Of the runs at the smallest rate that fails, {' and '.join(parts)} were lost within the first pass, "
-            f"where the start decides and not the smoothness under way."
-        )
+def step_answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
+    """What the largest steps say."""
+    found = {name: test for name, test in _in(tests, STEPS).items() if test.effect is not None}
+    if not found:
+        return []
+    lost = [f"{_nowhere(claim, variant)} {words}" for variant, words in WITH.items()]
+    told = _grouped(
+        found,
+        {
+            "above": "The largest step that does not raise the full loss is larger with BatchNorm:",
+            "below": "It is smaller with BatchNorm:",
+            "not decided": "Not decided:",
+        },
+        lambda name, test: f"{name}, {show(test.effect, digits=2)} times that without ({_p(test)})",
+    )
+    nowhere = f"Minibatch steps that raise the full loss at every rate tried: {' and '.join(lost)}."
+    return [told, nowhere, *_beside(claim)]
 
 
-def _stuck_from_the_first_pass(run: ConvNetRecord) -> bool:
-    first, after = run.rows[0].train_loss, run.rows[1].train_loss
-    return run.outcome == "stuck" and first is not None and after is not None and after > STUCK * first
+def _nowhere(claim: Claim, variant: str) -> int:
+    """How many minibatch steps of a network raise the loss at every rate tried."""
+    rows = (row for run in claim.landscapes if run.spec.variant == variant for row in run.rows)
+    return sum(each.stable == 0 for row in rows for each in row.steps if each.direction == "minibatch")
+
+
+def _beside(claim: Claim) -> Iterator[str]:
+    """The largest steps down the gradient beside 1/L and 2/sharpness of the same points."""
+    for after in LOOKED_AFTER["step_passes"]:
+        parts = []
+        for variant, words in WITH.items():
+            measures = (step("gradient"), smoothness, sharpest)
+            down, here, sharp = (claim.values(variant, measure, just(after)) for measure in measures)
+            if down and here and sharp:
+                typical = [statistics.geometric_mean(each.values()) for each in (down, here, sharp)]
+                bounds = f"1/L {1 / typical[1]:.3f}, 2/sharpness {2 / typical[2]:.3f} in {plural(len(sharp), 'seed')}"
+                parts.append(f"{typical[0]:.3f} {words} ({bounds})")
+        if parts:
+            yield f"After {passes(after)} at 0.04 the largest step down the full gradient is {' and '.join(parts)}."
+
+
+LITERATURE = (
+    "The literature: Santurkar et al. (2018) find loss and gradients smoother along the steps of networks with "
+    "BatchNorm; Bjorck et al. (2018) that without it large rates fail because activations grow from layer to layer; "
+    "Yang et al. (2019) that in deep networks at initialisation BatchNorm makes gradients explode; Yao et al. (2020) "
+    "that in shallow networks taking BatchNorm out can lower the Hessian's spectrum; Arora, Li and Lyu (2018) that "
+    "weights before a BatchNorm may be trained at any fixed rate, for their scale adapts; Cohen et al. (2021) that "
+    "gradient descent drives sharpness to about 2 over the learning rate."
+)
+"""One finding of each, to be held against the answers above."""
+
+
+# Tables ---------------------------------------------------------------------------------------------------------------
+
+
+def criteria_table(claim: Claim, tests: Sequence[Decision]) -> Table:
+    """Largest working rates by criterion, and the factor against the one that smoothness predicts."""
+    larger, reason = _in(tests, LARGER), _in(tests, REASON)
+    rows = []
+    for name, words in CRITERIA.items():
+        brackets = [claim.working(variant, name).values() for variant in VARIANTS]
+        ratios = [show(family[name].effect, digits=2) for family in (larger, reason)]
+        rows.append((f"{name}: {words}", *map(_level, brackets), ratios[0], _p(larger[name]), ratios[1]))
+    header = ("works when", *(f"{label} (censored)" for label in VARIANTS.values()), "factor", "larger: with, without")
+    return "Largest working learning rates, by criterion", (*header, "factor over that of 1/L"), rows
+
+
+def _level(brackets: Collection[tuple[float, float]]) -> str:
+    """The mean largest working rate over seeds that bracket it, and how many do not."""
+    level = hull([ends for ends in brackets if ends[0] > 0 and ends[1] < math.inf])
+    below, above = sum(not low for low, _ in brackets), sum(high == math.inf for _, high in brackets)
+    cut = [f"{n} {where}" for n, where in ((below, "below the ladder"), (above, "above it")) if n]
+    return f"{show(level, digits=2)}{' (' + ', '.join(cut) + ')' if cut else ''}"
+
+
+def lost_table(claim: Claim, tests: Sequence[Decision]) -> Table:
+    """Runs lost rate by rate, by criterion, with McNemar's adjusted p-value."""
+    found = _in(tests, RATES)
+    rows = []
+    for rate in claim.rates:
+        cells = [f"{rate:g}"]
+        for name in CRITERIA:
+            lost = [sum(not claim.criteria(v)[name](run) for run in claim.of(v, rate=rate)) for v in VARIANTS]
+            test = found[f"{name}, at {rate:g}"]
+            cells.append(
+                f"{lost[0]} / {lost[1]}" + (f" (p {test.adjusted:.2g})" if test.verdict != "not decided" else "")
+            )
+        rows.append(tuple(cells))
+    title = f"Runs lost of {len(claim.seeds)}, without / with BatchNorm; p where McNemar's test decides (Holm over all)"
+    return title, ("learning rate", *CRITERIA), rows
+
+
+def tests_table(tests: Sequence[Decision]) -> Table:
+    """Every test with its p-value and verdict."""
+    rows = []
+    for test in tests:
+        effect = show(test.effect, digits=2) if test.effect is not None and not test.counts else ""
+        counts = f"{test.counts[0]} : {test.counts[1]}" if test.counts else ""
+        values = ["-" if p is None else f"{p:.2g}" for p in (test.p_value, test.adjusted)]
+        unseen = seen_by(test, tests) if test.verdict == "not decided" else ""
+        rows.append((test.family, test.name, str(test.n), effect or counts, *values, test.verdict, unseen))
+    header = ("family", "test", "n", "effect or pairs", "p", "p (Holm)", "decided", "would have been seen")
+    return "All tests", header, rows
+
+
+# Figures --------------------------------------------------------------------------------------------------------------
 
 
 def ladder_figure(claim: Claim) -> Figure:
-    """Final train loss and test accuracy against the learning rate, and the rates that measurements predict."""
+    """Share of runs that work by two criteria, final train loss, and learning rate x L, against the learning rate."""
     canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
-    loss, accuracy, rates = canvas.subplots(1, 3, width_ratios=(3, 3, 3))
-    ends = [run.spec.learning_rate for run in claim.ladder]
-    for ax, what, unit in (
-        (loss, "train loss", "mean logistic loss (nats)"),
-        (accuracy, "test accuracy", "share of test images"),
+    share, loss, edge = canvas.subplots(1, 3)
+    for variant, label in VARIANTS.items():
+        line = style(variant)
+        for name, look in (("learnt", {"linestyle": ":", "alpha": 0.6}), ("accurate", {})):
+            works = claim.criteria(variant)[name]
+            shares = [np.mean([works(run) for run in claim.of(variant, rate=rate)]) for rate in claim.rates]
+            share.plot(claim.rates, shares, markersize=4, label=f"{label}, {name}", **{**line, **look})
+        _draw_ends(loss, claim, variant)
+        levels = {rate: list(claim.smoothness_at(rate)[variant].values()) for rate in claim.rates}
+        known = {rate: rate * statistics.geometric_mean(each) for rate, each in levels.items() if each}
+        for rate, each in levels.items():
+            edge.plot(
+                [rate] * len(each), [rate * value for value in each], **{**line, "linestyle": "", "markersize": 2}
+            )
+        edge.plot(list(known), list(known.values()), markersize=4, **line)
+    edge.axhline(2, color="#444444", linestyle=":", label="2: bound of gradient descent on a quadratic")
+    for ax, title, unit in (
+        (share, "Runs that work", "share of seeds"),
+        (loss, "Final train loss of finite runs", "mean logistic loss (nats)"),
+        (edge, "Learning rate x L at the end", "learning rate x effective smoothness"),
     ):
-        for variant in VARIANTS:
-            _draw_ladder(ax, claim, variant, SHOWN[what][0])
-        ax.set(title=f"Final {what}", xlabel="learning rate", ylabel=unit, xscale="log")
-        ax.set_xlim(min(ends) / 1.3, max(ends) * 1.5)
+        ax.set(title=title, xlabel="learning rate", ylabel=unit, xscale="log")
         plain_log(ax.xaxis)
         ax.grid(alpha=0.3)
-        ax.margins(y=0.2)  # room for the counts of lost runs
     log_y(loss)
-    _draw_rates(rates, claim)
-    notes = ["dots: runs that trained, line: their mean, numbers at the top: runs lost (stuck or diverged)"]
-    if max(len(claim.seeds), claim.views) > 1:
-        notes.append("bars: 95% t intervals over seeds")
-    if len(claim.seeds) == 1:
-        notes.append("bar of the measured rate: from the last rate that trains to the first that does not")
-    legend_below(canvas, "; ".join(notes))
-    return canvas
-
-
-def _draw_rates(ax: Axes, claim: Claim) -> None:
-    """Draw the table of rates, one row for each; of one seed the measured rate has a bracket, others have nothing."""
-    names = []
-    for y, (name, levels, _) in enumerate(rates_of(claim)):
-        names.append(textwrap.fill(name, 20))
-        for offset, (variant, found) in enumerate(zip(VARIANTS, levels, strict=True)):
-            if found is not None:
-                line = {**style(variant), "linestyle": "none"}
-                place = -y + 0.12 - 0.24 * offset
-                ax.errorbar(found.estimate, place, xerr=error_bar(found, bracket=y == 0), capsize=3, **line)
-    ax.set(title="Measured and predicted rates", xlabel="learning rate", xscale="log")
-    plain_log(ax.xaxis)
-    ax.set_yticks([-y for y in range(len(names))], names)
-    ax.set_ylim(-len(names) + 0.4, 0.6)
-    ax.grid(axis="x", alpha=0.3)
-
-
-def _draw_ladder(ax: Axes, claim: Claim, variant: str, field: str) -> None:
-    """Draw one network's ladder: a dot for each run that trained, a line through their means, and counts of others."""
-    line, means, offset = style(variant), {}, list(VARIANTS).index(variant)
-    mine = of(claim.ladder, variant)
-    for rate in dict.fromkeys(run.spec.learning_rate for run in mine):
-        runs = of(mine, variant, rate=rate)
-        values = _ends(runs, field)
-        ax.plot([rate] * len(values), values, **{**line, "linestyle": "none", "markersize": 3, "alpha": 0.5})
-        if rate in claim.rates and values:
-            means[rate] = math.fsum(values) / len(values)
-        if rate in claim.rates and len(values) < len(runs):
-            ax.annotate(
-                f"{len(runs) - len(values)} of {len(runs)}",
-                (rate, 0.98 - 0.06 * offset),
-                xycoords=("data", "axes fraction"),
-                color=line["color"],
-                fontsize=7,
-                ha="center",
-                va="top",
-            )
-    ax.plot(list(means), list(means.values()), color=line["color"], linestyle=line["linestyle"])
-    ax.plot([], [], label=VARIANTS[variant], markersize=4, **line)
-
-
-def range_figure(claim: Claim) -> Figure:
-    """Loss, gradient change and largest smoothness over the range of steps, after every pass, both models in each."""
-    canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
-    for ax, quantity, title, unit in zip(
-        canvas.subplots(1, 3),
-        ("losses", "gradient_changes", "smoothness"),
-        ("Loss along the update", "Gradient change along the update", "Effective smoothness over the range"),
-        ("mean logistic loss (nats)", "||change of gradient||", "||change of gradient|| / ||step||"),
-        strict=True,
-    ):
-        for variant, label in VARIANTS.items():
-            line, runs = style(variant), of(claim.landscapes, variant)
-            views = list(zip(*([row.view for row in run.rows if row.view] for run in runs), strict=False))
-            lows, highs = (
-                [_drawn_mean([end(getattr(view, quantity)) for view in each]) for each in views] for end in (min, max)
-            )
-            ax.fill_between(range(len(views)), lows, highs, color=line["color"], alpha=0.25, linewidth=0)
-            ax.plot(range(len(views)), highs, label=label, markersize=4, **line)
-        over_passes(ax, title, unit)
-        log_y(ax)
-    factors = views[0][0].factors
+    log_y(edge)
     legend_below(
-        canvas,
-        f"bands: smallest to largest over steps of {factors[0]:g} to {factors[-1]:g} times the update, line: the "
-        f"largest{'; geometric means over seeds' if len(runs) > 1 else ''}",
+        canvas, f"learnt and accurate as in the table; dots: runs, lines: means; {plural(len(claim.seeds), 'seed')}"
     )
     return canvas
 
 
-def _drawn_mean(values: Sequence[float]) -> float:
-    """Geometric mean, or NaN (a gap in the curve) where a value is 0, which a logarithmic axis has no place for."""
-    return statistics.geometric_mean(values) if min(values) > 0 else math.nan
+def _draw_ends(ax: Axes, claim: Claim, variant: str) -> None:
+    """Final train losses of one network's finite runs, lost or not, and a line through their means."""
+    line, means = style(variant), {}
+    for rate in claim.rates:
+        ends = [run.last.train_loss for run in claim.of(variant, rate=rate) if run.last.train_loss]
+        ax.plot([rate] * len(ends), ends, **{**line, "linestyle": "none", "markersize": 3, "alpha": 0.5})
+        if ends:
+            means[rate] = math.fsum(ends) / len(ends)
+    ax.plot(list(means), list(means.values()), color=line["color"], linestyle=line["linestyle"])
 
 
-def curvature_figure(claim: Claim) -> Figure:
-    """Sharpness, kink share, and smoothness by layer."""
-    canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
-    sharp, kinks, layers = canvas.subplots(1, 3)
-    for offset, (variant, label) in enumerate(VARIANTS.items()):
-        line, runs = style(variant), of(claim.landscapes, variant)
-        for run in runs:
-            shown = label if run is runs[0] else None
-            for ax, values in (
-                (sharp, {row.completed: sharpest(row) for row in run.rows if row.sharpness is not None}),
-                (kinks, {row.completed: 100 * row.kinks.share for row in run.rows if row.kinks is not None}),
-            ):
-                ax.plot(list(values), list(values.values()), markersize=4, alpha=0.8, label=shown, **line)
-        for x, name in enumerate(LAYERS):
-            level = claim.level(variant, layer(name))
-            if level is not None:
-                place, bar = x + 0.1 * (2 * offset - 1), {**line, "linestyle": "none"}
-                layers.errorbar(place, level.estimate, yerr=error_bar(level), capsize=3, **bar)
-    sharp.axhline(2 / claim.rate, color="#444444", linestyle=":", label=f"2 / learning rate = {2 / claim.rate:g}")
-    over_passes(sharp, "Sharpness", "largest eigenvalue of the Hessian")
-    over_passes(kinks, "Kink share of the gradient's change", "% that no Hessian accounts for")
-    kinks.set_ylim(0, None)
-    layers.set(title=f"By layer, {claim.span}", ylabel="||gradient change|| / ||update||")
-    layers.set_xticks(range(len(LAYERS)), [label.replace(" ", "\n") for label in LAYERS.values()])
-    layers.grid(alpha=0.3)
-    log_y(sharp)
-    log_y(layers)
-    legend_below(canvas, "one line for each seed; bars: 95% t intervals over seeds" if claim.views > 1 else "one seed")
+def reason_figure(claim: Claim) -> Figure:
+    """Smoothness against train loss; the largest steps beside 1/L and 2/sharpness; and what the controls lose."""
+    canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
+    matched, steps, controls = canvas.subplots(1, 3)
+    for variant, label in VARIANTS.items():
+        line = {**style(variant), "markersize": 3, "alpha": 0.6, "linewidth": 0.8}
+        for run in (run for run in claim.landscapes if run.spec.variant == variant):
+            rows = [row for row in run.rows if row.completed and row.train_loss and row.smoothness]
+            matched.plot([row.train_loss for row in rows], [row.smoothness for row in rows], **line)
+        _draw_steps(steps, claim, variant)
+        matched.plot([], [], label=label, **style(variant))
+    for loss in MATCHED_LOSSES:
+        matched.axvline(loss, color="#888888", linewidth=0.8)
+    matched.invert_xaxis()
+    matched.set(
+        title="Smoothness as training goes on", xlabel="train loss (nats), falling", ylabel="effective smoothness"
+    )
+    matched.grid(alpha=0.3)
+    log_y(matched)
+    steps.set(title="Largest step that does not raise the loss", ylabel="learning rate")
+    log_y(steps)
+    _draw_controls(controls, claim)
+    legend_below(canvas, "one line or dot for each seed; vertical lines: the losses at which smoothness is compared")
     return canvas
 
 
+BESIDE: tuple[tuple[str, Measure, float], ...] = (
+    ("down the gradient", step("gradient"), 0),
+    ("along a minibatch", step("minibatch"), 0),
+    ("1/L", smoothness, 1),
+    ("2/sharpness", sharpest, 2),
+)
+"""What is drawn of the steps: a name, the measure, and the share over it where it is a bound."""
+
+
+def _draw_steps(ax: Axes, claim: Claim, variant: str) -> None:
+    """One network's largest steps and bounds, a column for each and each time."""
+    names: dict[str, int] = {}
+    dots = {**style(variant), "linestyle": "", "markersize": 4, "alpha": 0.6}
+    for block, after in enumerate(LOOKED_AFTER["step_passes"]):
+        for name, measure, over in BESIDE:
+            place = names[f"{name}, pass {after}"] = len(names) + block
+            found = claim.values(variant, measure, just(after)).values()
+            values = [over / value if over else value for value in found]
+            ax.plot([place + (0.15 if variant == NORMED else -0.15)] * len(values), values, **dots)
+    ax.set_xticks(list(names.values()), list(names), rotation=40, ha="right", fontsize=8)
+    ax.grid(axis="y", alpha=0.3)
+
+
+def _draw_controls(ax: Axes, claim: Claim) -> None:
+    """Share of accurate runs in every control, arm by arm and rate by rate."""
+    names: dict[str, int] = {}
+    for block, (name, control) in enumerate(CONTROLS.items()):
+        for rate in control.rates:
+            place = names[f"{control.label}: {rate:g}"] = -len(names) - block
+            for variant in control.variants:
+                good = [
+                    (run.last.test_accuracy or 0) >= ACCURATE for run in claim.control(name, variant, rate).values()
+                ]
+                dot = {**style(variant), "linestyle": "", "label": ALL_VARIANTS[variant].label}
+                if good:
+                    ax.plot([np.mean(good)], [place + (0.12 if variant == NORMED else -0.12)], **dot)
+    ax.set_yticks(list(names.values()), list(names), fontsize=8)
+    ax.set(title="Controls: accurate runs", xlabel="share of seeds", xlim=(-0.05, 1.05))
+    ax.grid(alpha=0.3)
+
+
+# Entries --------------------------------------------------------------------------------------------------------------
+
+
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:
-    """The report's parts on a folder's ladder and landscapes."""
-    return entries(*(Store(folder / part, ConvNetRecord).load_all() for part in (LADDER, LANDSCAPES)))
+    """The report's parts on a folder's ladder, landscapes and controls."""
+    return entries(*(Store(folder / part, ConvNetRecord).load_all() for part in (LADDER, LANDSCAPES, CLAIM_CONTROLS)))
 
 
-def entries(ladder: Runs, landscapes: Runs) -> list[Entry]:
+def entries(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> list[Entry]:
     """The report's parts on these records; raises RecordError when they cannot stand together."""
     if not ladder and not landscapes:
         return []
-    found = assemble(ladder, landscapes)
-    limits = "; ".join(f"{label} {show(found.largest_stable(name), digits=2)}" for name, label in VARIANTS.items())
-    about: dict[str, Any] = {"caption": found.caption, "rerun": _again(found)}
-    ladder_part = Entry(
+    found = assemble(ladder, landscapes, controls)
+    tests = decide(found)
+    about: dict[str, Any] = {"caption": caption(found), "rerun": _again(found)}
+    made = (*ladder, *landscapes, *controls)
+    claim_part = Entry(
         title="The claim: does BatchNorm allow larger learning rates?",
         question="Does training with BatchNorm work at larger learning rates, and does smoothness account for it?",
         file_name="ladder.png",
         figure=ladder_figure(found),
-        alt=f"Final train loss and test accuracy against the learning rate with and without BatchNorm, and the "
-        f"learning rates that smoothness and sharpness would allow. Largest stable rates: {limits}. The tables give "
-        f"the values.",
-        tables=[
-            (PREDICTION_CAPTION, PREDICTION_HEADER, prediction_rows(found)),
-            ("The ladder", HEADER, ladder_rows(found)),
-        ],
-        answer=answers(found),
-        seconds=sum(time.cpu_seconds for run in ladder for time in run.times),
+        alt="Share of runs that work, final train loss, and learning rate times L, against the learning rate, with and "
+        "without BatchNorm. The tables give the values.",
+        tables=[criteria_table(found, tests), lost_table(found, tests), tests_table(tests)],
+        answer=[*answers(found, tests), LITERATURE],
+        seconds=sum(time.cpu_seconds for run in made for time in run.times),
         data=[data_words(ladder[0].data)],
-        environments=[run.environment for run in (*ladder, *landscapes)],
+        environments=[run.environment for run in made],
         **about,
     )
-    along, around = range_answers(found), failures(found)
-    range_part = Entry(
-        title="The claim: along the update, over a range of steps",
-        question="How do loss, gradient and smoothness change over steps shorter and longer than the one taken?",
-        alt=" ".join([RANGE_ALT, *along]),
-        answer=along,
-        file_name="range.png",
-        figure=range_figure(found),
+    steps = step_answers(found, tests)
+    reason_part = Entry(
+        title="The claim: steps, smoothness and controls",
+        question="How far may one step without raising the loss, and which of the causes is it?",
+        file_name="reason.png",
+        figure=reason_figure(found),
+        alt="Smoothness against train loss, the largest steps beside 1/L and 2/sharpness, and the controls' accurate "
+        "runs. The table of all tests gives the values.",
+        answer=steps,
         **about,
     )
-    title, question = "The claim: sharpness, kinks and layers", "Where does the simple story fail?"
-    file: dict[str, Any] = {"file_name": "curvature.png", "figure": curvature_figure(found), "alt": CURVATURE_ALT}
-    return [ladder_part, range_part, Entry(title=title, question=question, answer=around, **file, **about)]
+    return [claim_part, *([reason_part] if steps else []), *landscapes_entries(found, about)]
 
 
 def _again(found: Claim) -> str:
     """The command that makes the claim's records again."""
     spec = found.ladder[0].spec
+    tried = max(sum(run.spec.seed == seed for run in found.of(variant)) for seed in found.seeds for variant in VARIANTS)
     return again(
         "claim",
         data=(CHOICE[spec.data], None),
-        seeds=(len(found.seeds), SEEDS),
-        landscapes=(found.views, VIEWS),
-        **changed(spec, "passes"),
+        seeds=(len(found.seeds), CLAIM_SEEDS),
+        first_seed=(found.seeds[0], FIRST_SEED),
+        landscapes=(len(found.views), VIEWS),
+        passes=(spec.passes, LADDER_PASSES),
+        landscape_passes=(found.landscapes[0].spec.passes, LANDSCAPE_PASSES),
         rate=(found.rates, list(LADDER_RATES)),
-        bisections=(found.narrowed, BISECTIONS),
+        bisections=(tried - len(found.rates), BISECTIONS),
+        no_controls=(not found.controls, False),
         fresh=(True, False),
     )

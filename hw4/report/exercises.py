@@ -13,10 +13,22 @@ from matplotlib.figure import Figure
 from hw4.errors import RecordError
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
-from hw4.report.drawing import DPI, legend_below, over_passes, plain_log, style
-from hw4.report.entry import CHOICE, Entry, again, changed, data_words, images_words, require_unmixed
-from hw4.report.words import SETTLED_PASS, basis, bounded, compared, decide, passes, plural, seen, settled_span, show
-from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec
+from hw4.report.drawing import DPI, legend_below, log_y, over_passes, plain_log, style
+from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, images_words, require_unmixed
+from hw4.report.words import (
+    SETTLED_PASS,
+    basis,
+    bounded,
+    compared,
+    decide,
+    passes,
+    plural,
+    seen,
+    settled_span,
+    show,
+    tested,
+)
+from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec, Exercise
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
 OfRun = Callable[[ConvNetRecord], float | None]
@@ -101,11 +113,15 @@ Arm = dict[int, ConvNetRecord]
 
 
 class Section(NamedTuple):
-    """One exercise in one setting: two arms, the first of which the second is compared with."""
+    """One exercise in one setting: two arms, the first of which the second is compared with.
+
+    ``longer`` are runs of the second for more passes, where the exercise asks for them and they were made.
+    """
 
     exercise: str
     setting: ConvNetSpec
     arms: tuple[Arm, Arm]
+    longer: Arm
 
     @property
     def runs(self) -> list[ConvNetRecord]:
@@ -156,7 +172,9 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
         for exercise, asked in EXERCISES.items():
             first, second = (_arm(group, variant) for variant in asked.variants)
             if first and second:
-                found.append(Section(exercise, setting, (first, second)))
+                longer = _longer(records, setting, asked)
+                require_unmixed([*group, *longer.values()])
+                found.append(Section(exercise, setting, (first, second), longer))
     if not found:
         raise RecordError("no exercise has records of both its architectures; make them with 'hw4 run'")
     return found
@@ -167,6 +185,14 @@ def _arm(group: Sequence[ConvNetRecord], variant: str) -> Arm:
     # A run that was made twice, for more readings the second time, counts once, with those.
     runs = {r.spec.seed: r for r in sorted(mine, key=lambda r: (r.spec.directions, r.spec.noise_floor))}
     return dict(sorted(runs.items()))
+
+
+def _longer(records: Sequence[ConvNetRecord], setting: ConvNetSpec, asked: Exercise) -> Arm:
+    """The runs of an exercise's second variant that are longer than this setting's, as the exercise asks for."""
+    if asked.longer is None:
+        return {}
+    wanted = setting.model_copy(update={"passes": asked.longer * setting.passes})
+    return _arm([record for record in records if record.spec.setting == wanted], asked.variants[1])
 
 
 def values(arm: Arm, measure: OfRun) -> dict[int, float]:
@@ -186,6 +212,94 @@ def gap(section: Section, measure: Measure) -> Interval | None:
     if not found or (measure.ratio and min(value for pair in found for value in pair) <= 0):
         return None
     return paired_ratio(found) if measure.ratio else paired_difference(found)
+
+
+class Matched(NamedTuple):
+    """One seed: the first arm's run, and the second's longer run with a pass after which it stands beside the first."""
+
+    first: ConvNetRecord
+    longer: ConvNetRecord
+    completed: int
+
+    @property
+    def time(self) -> float:
+        """Processor seconds of the first arm's training."""
+        return seconds_until(self.first, len(self.first.times))
+
+    @property
+    def spare(self) -> float:
+        """How much of them the longer run leaves unused."""
+        return self.time - seconds_until(self.longer, self.completed)
+
+    @property
+    def early(self) -> bool:
+        """Whether all its passes were done so long before that another one fitted."""
+        return self.completed == self.longer.spec.passes and self.spare >= self.longer.times[-1].cpu_seconds
+
+
+def seconds_until(run: ConvNetRecord, completed: int) -> float:
+    """Processor seconds of a run's first passes."""
+    return math.fsum(time.cpu_seconds for time in run.times[:completed])
+
+
+def within_time(first: ConvNetRecord, longer: ConvNetRecord) -> int:
+    """The last pass of a longer run that ends within the processor time of the first's training; 0 for none."""
+    total = seconds_until(first, len(first.times))
+    return max(done for done in range(len(longer.rows)) if seconds_until(longer, done) <= total) if total else 0
+
+
+def equal_fit(first: ConvNetRecord, longer: ConvNetRecord) -> int:
+    """The first pass of a longer run at which its train loss is at or below the other's last; 0 for none."""
+    goal = first.last.train_loss or 0.0
+    return next((row.completed for row in longer.rows[1:] if (row.train_loss or math.inf) <= goal), 0)
+
+
+def matched(section: Section, rule: Callable[[ConvNetRecord, ConvNetRecord], int]) -> list[Matched]:
+    """The seeds whose runs finished and of which the rule finds a pass."""
+    ours, longer = finished(section.arms[0]), finished(section.longer)
+    found = [Matched(ours[seed], longer[seed], rule(ours[seed], longer[seed])) for seed in ours if seed in longer]
+    return [each for each in found if each.completed]
+
+
+def accuracy_gap(found: Sequence[Matched]) -> Interval | None:
+    """Test accuracy of the longer runs after those passes less that of the first arm's runs."""
+    both = [(each.longer.rows[each.completed].test_accuracy, each.first.last.test_accuracy) for each in found]
+    known = [(ours, other) for ours, other in both if ours is not None and other is not None]
+    return paired_difference(known) if known else None
+
+
+def _span(found: Sequence[Matched]) -> str:
+    """After how many passes, in words."""
+    least, most = (choose(each.completed for each in found) for choose in (min, max))
+    return passes(least) if least == most else f"{least} to {passes(most)}"
+
+
+def longer_table(section: Section) -> list[Table]:
+    """The table of the longer runs beside both arms, where there are any."""
+    if not section.longer:
+        return []
+    first, second = section.arms
+    arms = [(finished(arm), section.setting.passes) for arm in section.arms]
+    rows = [(label(arm), f"{done}", [(run, done) for run in arm.values()]) for arm, done in arms if arm]
+    for name, rule in (("equal time", within_time), ("equal train loss", equal_fit)):
+        if found := matched(section, rule):
+            after = [(each.longer, each.completed) for each in found]
+            rows.append((label(second), f"{_span(found).partition(' pass')[0]} ({name})", after))
+    ends = [(run, run.spec.passes) for run in finished(section.longer).values()]
+    rows += [(label(second), f"{ends[0][1]}", ends)] if ends else []
+    header = ("model", "passes", "processor seconds", "train loss", "test accuracy")
+    caption = f"{label(second)} trained for longer, beside {label(first)}"
+    return [(caption, header, [(model, done, *_reached(after)) for model, done, after in rows])]
+
+
+def _reached(after: Sequence[tuple[ConvNetRecord, int]]) -> Iterator[str]:
+    """Cells on some runs, each after so many passes: processor seconds, train loss, test accuracy."""
+    yield show(bounded(mean_interval([seconds_until(run, done) for run, done in after])), digits=1)
+    for name in ("train loss", "test accuracy"):
+        measure = MEASURES[name]
+        assert measure.curve is not None
+        known = [value for run, done in after if (value := measure.curve(run.rows[done])) is not None]
+        yield show(bounded(mean_interval(known), measure.upper), digits=measure.digits) if known else "-"
 
 
 def table(section: Section) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -255,12 +369,13 @@ def _of_smoothness(section: Section) -> Iterator[str]:
     if start := pairs(section, lambda run: run.rows[0].smoothness):
         yield f"{compared(paired_ratio(start), 'effective smoothness before training', len(section.seeds))}."
     yield from (*_compare(section, "train loss"), *_compare(section, "test accuracy"))
+    yield from (*_compare(section, "test loss"), *_overconfident(section))
 
 
 def _of_pooling(section: Section) -> Iterator[str]:
     """Exercise 3 in words."""
     yield from (*_compare(section, "train loss"), *_compare(section, "test accuracy"))
-    yield from (*_quicker(section), *_price(section))
+    yield from (*_quicker(section), *_at_equal_time(section), *_price(section))
 
 
 def _of_measures(section: Section) -> Iterator[str]:
@@ -361,20 +476,111 @@ def _quicker(section: Section) -> Iterator[str]:
             undecided=f"Whether striding saves time is not decided: a {found}.",
             one=f"{seen(seeds)}: a {found}.",
         )
+        yield (
+            "These are times of hw4's networks, whose pooling is faster than that of PyTorch's plain layers; "
+            "'hw4 audit' times those."
+        )
+
+
+def _at_equal_time(section: Section) -> Iterator[str]:
+    """What the second arm reaches in the processor time of the first's passes, where it was trained for longer."""
+    other, ours = map(label, section.arms)
+    seeds, found = len(section.seeds), matched(section, within_time)
+    gap = accuracy_gap(found)
+    if gone := len(section.longer) - len(finished(section.longer)):
+        yield f"{gone} of {plural(len(section.longer), 'run')} of {ours} over {passes(_most(section))} diverged."
+    if gap is None:
+        yield from ["At equal processor time nothing can be compared: no seed allows it."] if section.longer else []
+        return
+    early = [each for each in found if each.early]
+    time = f"At {'less' if early else 'equal'} processor time"
+    words = decide(
+        gap,
+        value=0,
+        below=f"{time} the test accuracy of {ours} is lower than that of {other}: difference",
+        above=f"{time} the test accuracy of {ours} is higher than that of {other}: difference",
+        undecided=f"{time} a difference in test accuracy between {ours} and {other} is not decided: it is",
+        one=f"{seen(seeds)}: {time.lower()} the test accuracy of {ours} less that of {other} is",
+    )
+    yield (
+        f"{words} {show(gap, digits=4, sign=True)}{tested(gap, seeds)}, after {_span(found)} of {ours} and "
+        f"{passes(section.setting.passes)} of {other}."
+    )
+    if early:
+        least = min(1 - each.spare / each.time for each in early)
+        yield (
+            f"In {len(early)} of {plural(len(found), 'seed')} {ours} had done all its passes before that time was up, "
+            f"at {least:.0%} of it or later; what it would reach in the rest is left open."
+        )
 
 
 def _price(section: Section) -> Iterator[str]:
-    """What striding costs in accuracy, where the runs say anything about it."""
-    found = gap(section, MEASURES["test accuracy"])
-    side = found.compared_with(0) if found and found.n > 1 else ""
-    if side == "below":
+    """What striding costs in accuracy, where the runs say anything about it, and which reasons fit."""
+    sides = {
+        name: found.compared_with(0) for name in ("train loss", "test accuracy") if (found := _many(section, name))
+    }
+    if sides.get("test accuracy") == "below":
+        slower = sides.get("train loss") == "above"
         yield (
             "A reason that fits the accuracy lost to striding: max-pooling looks at all four positions of a 2x2 "
             "neighbourhood and passes on the strongest response wherever it lies, while a stride looks at one of the "
             "four; with equally many weights the strided network sees fewer places and forgives small shifts less."
+            + " Another fits as well: after equal passes it has fitted even its training images less."
+            * slower
         )
-    elif side == "not decided":
+        yield from _at_equal_fit(section) if sides.get("train loss") != "below" else []
+        yield (
+            "Springenberg et al. (2015, Striving for Simplicity) found no loss of accuracy when a convolution of "
+            "stride 2 is added in the place of pooling. Here the stride is put in the convolution that was there, "
+            "without more weights, so their finding and this one are of different networks."
+        )
+    elif sides.get("test accuracy") == "not decided":
         yield "So these runs leave open what striding costs in test accuracy."
+
+
+def _most(section: Section) -> int:
+    """How many passes the longer runs have."""
+    return next(run.spec.passes for run in section.longer.values())
+
+
+def _many(section: Section, name: str) -> Interval | None:
+    """A measure's gap when it rests on more than one seed."""
+    found = gap(section, MEASURES[name])
+    return found if found is not None and found.n > 1 else None
+
+
+def _at_equal_fit(section: Section) -> Iterator[str]:
+    """Whether slower fitting is reason enough: test accuracy where both arms fit the training images equally."""
+    found, seeds = matched(section, equal_fit), len(section.seeds)
+    gap, whole = accuracy_gap(found), len(matched(section, lambda _first, longer: longer.spec.passes))
+    if not whole:
+        return
+    if gap is None or len(found) < whole:
+        yield (
+            f"In {whole - len(found)} of {plural(whole, 'seed')} its train loss does not come down to pooling's within "
+            f"{passes(_most(section))} either, so these runs do not tell the lost positions from slower fitting."
+        )
+        return
+    where = f"Where its train loss is down to pooling's, after {_span(found)},"
+    words, conclusion = {
+        "below": (f"{where} its test accuracy is lower: difference", "slower fitting is not the whole reason"),
+        "above": (f"{where} its test accuracy is higher: difference", "no reason but slower fitting is needed"),
+        "not decided": (
+            f"{where} a difference in test accuracy is not decided: it is",
+            "these runs do not tell the lost positions from slower fitting",
+        ),
+    }[gap.compared_with(0)]
+    yield f"{words} {show(gap, digits=4, sign=True)}{tested(gap, seeds)}; {conclusion}."
+
+
+def _overconfident(section: Section) -> Iterator[str]:
+    """A possible reason for a worse test loss beside a better test accuracy."""
+    loss, accuracy = (_many(section, name) for name in ("test loss", "test accuracy"))
+    if loss and accuracy and (loss.compared_with(0), accuracy.compared_with(0)) == ("above", "above"):
+        yield (
+            "A worse test loss beside a better test accuracy: a possible reason, not measured here, is overconfidence. "
+            "Accuracy only counts which class comes first, while the loss grows with the certainty of a mistake."
+        )
 
 
 def _compare(section: Section, name: str) -> Iterator[str]:
@@ -418,14 +624,20 @@ def panels(section: Section) -> list[tuple[Measure, Curve]]:
 
 
 def figure(section: Section) -> Figure:
-    """Draw an exercise's panels, both architectures in each, over passes 0 (before training) to the last."""
+    """Draw an exercise's panels, both architectures in each, over passes 0 (before training) to the last.
+
+    Where one was trained for longer, train loss and test accuracy follow over the processor time of the training.
+    """
     drawn, last = panels(section), section.setting.passes
+    timed = [MEASURES[name] for name in ("train loss", "test accuracy")] if finished(section.longer) else []
     columns = len(drawn) if len(drawn) <= 3 else 2
-    rows = math.ceil(len(drawn) / columns)
+    rows = math.ceil((len(drawn) + len(timed)) / columns)
     canvas = Figure(figsize=(4.2 * columns, 3.6 * rows + 0.6), dpi=DPI, layout="constrained")
     axes = canvas.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for spare in axes[len(drawn) :]:
+    for spare in axes[len(drawn) + len(timed) :]:
         spare.set_axis_off()
+    for ax, measure in zip(axes[len(drawn) :], timed, strict=False):
+        _draw_over_time(ax, section, measure)
     for ax, (panel, curve) in zip(axes, drawn, strict=False):
         for arm in section.arms:
             _draw(ax, arm, panel, curve)
@@ -437,6 +649,8 @@ def figure(section: Section) -> Figure:
         notes.append("line: mean, band: 95% t interval of the mean")
     if any(run.diverged for run in section.runs):
         notes.append("thin lines that end in a cross: diverged runs")
+    if timed:
+        notes.append("over seconds: thin lines are runs")
     legend_below(canvas, "; ".join(notes))
     return canvas
 
@@ -459,6 +673,28 @@ def _draw(ax: Axes, arm: Arm, panel: Measure, curve: Curve) -> None:
         if run.diverged and points:
             ax.plot(*zip(*points, strict=True), color=line["color"], linewidth=0.8, alpha=0.7)
             ax.plot(*points[-1], color=line["color"], marker="x", markersize=8)
+
+
+def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
+    """Draw the first arm and the second's longer runs over processor seconds, pass by pass: means, and every run."""
+    assert measure.curve is not None
+    for arm in filter(None, map(finished, (section.arms[0], section.longer))):
+        runs = list(arm.values())
+        curves = [[(seconds_until(run, row.completed), measure.curve(row)) for row in run.rows[1:]] for run in runs]
+        known = [[(x, y) for x, y in curve if y is not None] for curve in curves]
+        line = style(runs[0].spec.variant)
+        for curve in known:
+            ax.plot(*zip(*curve, strict=True), color=line["color"], linewidth=0.8, alpha=0.4)
+        if len({len(curve) for curve in known}) == 1:
+            means = [
+                [statistics.fmean(values) for values in zip(*points, strict=True)]
+                for points in zip(*known, strict=True)
+            ]
+            ax.plot(*zip(*means, strict=True), markersize=4, markevery=max(1, len(means) // 10), **line)
+    over_passes(ax, measure.title, measure.unit)
+    ax.set_xlabel(f"processor seconds of training\n({label(section.arms[1])}: {passes(_most(section))})")
+    if measure.scale == "log":
+        log_y(ax)
 
 
 def _scale(ax: Axes, section: Section, panel: Measure, curve: Curve) -> None:
@@ -490,12 +726,13 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
 
 def entries(records: Sequence[ConvNetRecord]) -> list[Entry]:
     """The report's parts on these records; raises RecordError when they cannot stand together."""
-    alone = len({record.spec.setting for record in records}) == 1
-    return [_entry(section, alone=alone) for section in sections(records)] if records else []
+    found = sections(records) if records else []
+    alone = len({section.setting for section in found}) == 1
+    return [_entry(section, alone=alone) for section in found]
 
 
 def _entry(section: Section, *, alone: bool) -> Entry:
-    exercise, setting, runs = EXERCISES[section.exercise], section.setting, section.runs
+    exercise, setting, runs = EXERCISES[section.exercise], section.setting, [*section.runs, *section.longer.values()]
     words, key = ("", "") if alone else (setting_words(setting), setting_key(setting))
     names, titles = (
         " and ".join(map(label, section.arms)),
@@ -509,7 +746,7 @@ def _entry(section: Section, *, alone: bool) -> Entry:
         alt=f"Curves of {names} over passes: {titles}. The table that follows gives the values after the last pass.",
         caption=f"{images_words(runs[0].data, tested=True)}; SGD, learning rate {setting.learning_rate:g}, batch "
         f"{setting.batch_size}, {passes(setting.passes)}; {plural(len(section.seeds), 'seed')}",
-        tables=[("", *table(section))],
+        tables=[("", *table(section)), *longer_table(section)],
         answer=answer(section),
         rerun=_run_again(section, runs[0]),
         environments=[record.environment for record in runs],

@@ -3,7 +3,9 @@
 import math
 from dataclasses import replace
 
-from hw4.stats import Interval
+from scipy import stats
+
+from hw4.stats import CONFIDENCE, Interval
 
 SETTLED_PASS = 3
 """Smoothness is averaged from this pass on: the first passes leave the initialisation, where the order is another."""
@@ -54,6 +56,21 @@ def basis(n: int, seeds: int, *, brackets: bool = False) -> str:
         return ""
     text = f"paired seeds, n = {n}{'' if n == seeds else f' of {seeds}'}"
     return f" ({text})" if brackets else f"; {text}"
+
+
+def tested(found: Interval, seeds: int) -> str:
+    """The paired t test that an interval of differences amounts to; nothing for one seed, which tests nothing."""
+    if found.n < 2:
+        return ""
+    half_width, degrees = found.high - found.estimate, found.n - 1
+    p = float(found.estimate == 0)
+    if half_width:
+        t = abs(found.estimate) / half_width * stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
+        p = float(2 * stats.t.sf(t, degrees))
+    return (
+        f" (paired t test, p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}, n = {found.n}"
+        f"{'' if found.n == seeds else f' of {seeds}'} seeds)"
+    )
 
 
 def bounded(interval: Interval, upper: float = math.inf) -> Interval:

@@ -1,0 +1,76 @@
+"""Does the claim's page cry wolf, and does it see what is there? On embedded data, by its own tests.
+
+    python -m benchmarks.null_claim [--repetitions 20] [--processes 2]
+
+Each repetition draws twice twelve seeds of one network, calls the second twelve "with BatchNorm", and asks every test
+that compares the two: all they can find is chance. A known effect is planted beside it: the second twelve again, each
+run told to have been made at twice its learning rate, which doubles every limit.
+"""
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from hw4.claim import EDGE, LARGER, NORMED, RATES, Claim, Decision, decide
+from hw4.machine import ONE_THREAD
+from hw4.records import ConvNetRecord
+from hw4.specs import VARIANTS
+from hw4.studies import CLAIM_SEEDS, grid, ladder_specs
+
+LADDER = (0.04, 0.08, 0.16, 0.32, 0.64)
+"""Rates that are each twice the one before, so that a run may be named by the next."""
+
+
+def named(run: ConvNetRecord, *, seed: int, second: bool = False, factor: float = 1) -> ConvNetRecord:
+    """A run under another name: of another seed, as the second network's, at another learning rate."""
+    changes = {"seed": seed, "learning_rate": run.spec.learning_rate * factor}
+    spec = run.spec.model_copy(update={**changes, **({"norm": VARIANTS[NORMED].norm} if second else {})})
+    return run.model_copy(update={"spec": spec, "key": spec.key})
+
+
+def arms(runs: Sequence[ConvNetRecord], first: int, *, factor: float = 1) -> Claim:
+    """Twelve seeds from a number on, and the next twelve as the second network, on the rates that both have."""
+    told = [named(run, seed=run.spec.seed) for run in runs if first <= run.spec.seed < first + CLAIM_SEEDS]
+    others = [run for run in runs if first + CLAIM_SEEDS <= run.spec.seed < first + 2 * CLAIM_SEEDS]
+    told += [named(run, seed=run.spec.seed - CLAIM_SEEDS, second=True, factor=factor) for run in others]
+    rates = {rate for rate in LADDER if factor == 1 or rate > LADDER[0]}
+    kept = [run for run in told if run.spec.learning_rate in rates]
+    return Claim(sorted(kept, key=lambda run: run.spec.learning_rate), [], [])
+
+
+def comparisons(found: Claim) -> list[Decision]:
+    """The tests that compare the two networks; a slope of one alone is no comparison."""
+    tests = decide(found)
+    return [t for t in tests if t.family in {LARGER, RATES} or (t.family == EDGE and "BatchNorm" not in t.name)]
+
+
+def main() -> None:
+    """Train, compare, and print what each repetition decides."""
+    from hw4.runs import make_all
+
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=2)
+    asked = parser.parse_args()
+    seeds = 2 * CLAIM_SEEDS * asked.repetitions
+    specs = ladder_specs(rates=LADDER, seeds=seeds, first_seed=0, data="digits", passes=1)
+    plain = [spec for spec in specs if spec.norm is None]
+    with tempfile.TemporaryDirectory() as folder:
+        made = make_all([(Path(folder), grid(plain))], processes=asked.processes)
+    runs = [run for run in made if isinstance(run, ConvNetRecord)]
+    quiet = found = 0
+    for first in range(0, seeds, 2 * CLAIM_SEEDS):
+        wrong = [f"{t.family}: {t.name}" for t in comparisons(arms(runs, first)) if t.verdict != "not decided"]
+        seen = [t for t in comparisons(arms(runs, first, factor=2)) if t.family == LARGER]
+        planted = [t.name for t in seen if t.verdict == "above"]
+        quiet, found = quiet + (not wrong), found + bool(planted)
+        print(f"seeds {first} on: decided of nothing {wrong or 'nothing'}; of the planted effect {planted}")
+    print(f"not decided in {quiet} of {asked.repetitions} repetitions; the planted effect found in {found}")
+
+
+if __name__ == "__main__":
+    import os
+
+    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    main()
