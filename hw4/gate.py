@@ -130,9 +130,11 @@ class Estimate:
         return math.exp(self.log)
 
     def quantile(self, confidence: float) -> float:
-        """So many standard errors bound the truth from one side (Student, 1908)."""
+        """So many standard errors bound the truth from one side (Student, 1908); ValueError for no such share."""
         from scipy.special import stdtrit
 
+        if not 0 < confidence < 1:
+            raise ValueError(f"a confidence is a share above 0 and below 1, got {confidence}; 95% is 0.95")
         return float(stdtrit(min(self.freedom, 1e6), confidence))
 
     def minus(self, other: "Estimate") -> "Estimate":

@@ -602,11 +602,7 @@ def seeds_are_not_paired(patch: Patch) -> None:
 
 @fault("statistics", test_stats.test_95_percent_intervals_cover_95_percent_of_the_time)
 def normal_quantiles_for_five_seeds(patch: Patch) -> None:
-    class Normal:
-        class t:  # noqa: N801
-            ppf = staticmethod(lambda _p, _n: 1.96)
-
-    patch.setattr(hw4.stats, "stats", Normal)
+    patch.setattr(hw4.stats, "stdtrit", lambda _freedom, _share: 1.96)
 
 
 @fault("statistics", test_strides.test_crossed_comparisons_seldom_err_and_find_what_is_there)

@@ -112,6 +112,12 @@ def test_unchanged_code_passes_and_slower_code_does_not() -> None:
     assert verdict[0.1].count("REGRESSION") >= 99
 
 
+@pytest.mark.parametrize("confidence", [95, 0.0, 1.0, -0.5, math.nan])
+def test_a_confidence_is_a_share(confidence: float) -> None:
+    with pytest.raises(ValueError, match=r"a confidence is a share above 0 and below 1, got .*; 95% is 0\.95"):
+        gate.Estimate(0, 1, 5).quantile(confidence)
+
+
 @pytest.mark.parametrize("visits", [12, 20])
 def test_the_interval_is_students(visits: int) -> None:
     """The standard error of the trimmed mean covers the truth as often as it says, outliers or not."""

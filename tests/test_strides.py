@@ -57,6 +57,7 @@ def make(spec: TextCNNSpec, share: float | None, data: QuestionIdentity = DATA) 
     )
 
 
+CONTROL = "one function: the control"
 SHARES = {1: None, 5: 0.55, 10: 0.41, 30: 0.40, 100: 0.25, 500: 0.25}
 
 
@@ -215,7 +216,7 @@ def check_pairs(summary: Summary, kept: set[int]) -> None:
     for stride, _ in again:
         assert rows[f"{stride} against 500"][1:] == ("-", "-", f"the functions of {stride} against 100")
     if {100, 500} <= kept:
-        assert rows["100 against 500"][1:] == ("-", "-", "one function: the control")
+        assert rows["100 against 500"][1:] == ("-", "-", CONTROL)
     for name in rows.keys() - {
         f"{a} against {b}" for a, b in [*family, *again, *([(100, 500)] * ({100, 500} <= kept))]
     }:
@@ -277,6 +278,14 @@ def test_the_first_among_undecided_is_not_called_the_most_accurate() -> None:
     (headline, *_) = summary_of(records).answer
     assert "highest mean test accuracy" in headline
     assert re.search(r"whether it is more accurate than stride (5|10) is not decided\.$", headline)
+
+
+def test_strides_whose_differences_do_not_vary_are_not_compared() -> None:
+    summary = summary_of([make(spec, 1.0) for spec in sweep_specs("grammar", strides=[5, 100, 500], trials=4)])
+    reason = "not compared: the differences vary neither by trial nor by question"
+    assert [row[1:] for row in summary.tables[1][2]] == [("-", "-", reason)] * 2 + [("-", "-", CONTROL)]
+    assert "whether it is more accurate than stride 100 is not decided" in summary.answer[0]
+    assert summary.answer[-1].startswith("Strides 100 and 500 compute the same function; at equal seeds their answers")
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2, 8, 9, 10])
@@ -348,14 +357,14 @@ def test_other_vectors_than_the_homeworks_are_said_aloud() -> None:
 
 BEST = {1: 0.0125, 5: 0.05, 10: 0.4, 100: 0.2}
 """Own rates of four functions, the smallest and the largest tried among them."""
-REACHED = {1: 0.8, 5: 0.55, 10: 0.40, 100: 0.40}
+REACHED = {1: 0.8, 5: 0.55, 10: 0.40, 100: 0.41}
 
 
 def usual(spec: TextCNNSpec) -> float | None:
-    """What a control's trial reaches: on held-out questions most at its stride's best rate; less when permuted."""
+    """What a control's trial reaches: most at its stride's best rate where held out, less permuted at 1 and 5."""
     if spec.held_out:
         return 0.9 if spec.learning_rate == BEST[spec.stride] else 0.1
-    return REACHED[spec.stride] - 0.3 * (spec.permutation is not None and spec.stride in {5, 1})
+    return REACHED[spec.stride] - (0.3 if spec.stride in {1, 5} else 0.005) * (spec.permutation is not None)
 
 
 def controlled(share: Callable[[TextCNNSpec], float | None] = usual, trials: int = 10) -> list[TextCNNRecord]:

@@ -340,9 +340,15 @@ def _matrices(first: Bar, second: Bar, *, independent: bool = False) -> tuple[np
     return np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
 
 
-def _difference(matrices: tuple[np.ndarray, np.ndarray]) -> tuple[Interval, float]:
-    """By how much the first is right more often, cut to what a difference of shares can be, and its p-value."""
-    found = compare_crossed(*matrices)
+def _difference(matrices: tuple[np.ndarray, np.ndarray]) -> tuple[Interval, float] | None:
+    """By how much the first is right more often, cut to what a difference of shares can be, and its p-value.
+
+    None where the differences do not vary, which says nothing of other trials and questions.
+    """
+    try:
+        found = compare_crossed(*matrices)
+    except ValueError:
+        return None
     cut = replace(found.difference, low=max(found.difference.low, -1), high=min(found.difference.high, 1))
     return cut, found.p_value
 
@@ -356,7 +362,7 @@ def _compare(bars: Sequence[Bar]) -> list[Pair]:
     found, compared = list[Pair](), dict[object, Pair]()
     for first, second in combinations(bars, 2):
         pair, reason = _tested(first, second), ""
-        if pair.difference is not None and first.function == second.function:
+        if first.function == second.function and not first.diverged + second.diverged:
             reason = "one function: the control"
         elif pair.difference is not None:
             of = compared.setdefault(frozenset((first.function, second.function)), pair)
@@ -381,8 +387,9 @@ def _tested(first: Bar, second: Bar) -> Pair:
         return pair._replace(reason=f"not compared: {' and '.join(losses)} diverged")
     if matrices is None:
         return pair._replace(reason="not compared: fewer than two trials on the same questions")
-    difference, p_value = _difference(matrices)
-    return pair._replace(difference=difference, p_value=p_value)
+    if (found := _difference(matrices)) is None:
+        return pair._replace(reason="not compared: the differences vary neither by trial nor by question")
+    return pair._replace(difference=found[0], p_value=found[1])
 
 
 def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
@@ -514,8 +521,8 @@ def _control(bars: Sequence[Bar]) -> Iterator[str]:
             continue
         words = f"Strides {_listed([bar.stride for bar in same])} compute the same function"
         matrices = _matrices(same[0], same[1], independent=True)
-        if matrices is not None:
-            noise, _ = _difference(matrices)
+        if matrices is not None and (found := _difference(matrices)) is not None:
+            noise, _ = found
             open_ = noise.compared_with(0) == "not decided"
             words += (
                 f", so at independent seeds their difference measures noise alone: {show(noise, sign=True)}, which "
