@@ -160,17 +160,23 @@ def summary(claim: Claim, tests: Sequence[Decision]) -> str:
     if seeds < 2:
         return "One seed was run, which decides nothing; the tables show what it did."
     parts = [_in_short(_in(tests, LARGER)), *_smoothness_in_short(claim, tests)]
-    head = list(_in(tests, HEAD).values())[:-1]
-    if head and all(test.verdict == "above" for test in head):
-        fastest = max(CONTROLS["head"].rates)
+    rates = CONTROLS["head"].rates
+    apart = [rate for rate, test in zip(rates, _in(tests, HEAD).values(), strict=False) if test.verdict == "above"]
+    if apart:
+        plain, normed = (_accurate(claim.control("head", variant, apart[-1]).values()) for variant in VARIANTS)
         parts.append(
-            f"With the head and the last affine kept at {HOMEWORK_RATE:g}, the layers before them train with BatchNorm "
-            f"at all rates tried, up to {fastest:g}, and without it they do not: these layers are what BatchNorm frees"
+            f"With the head and the last affine kept at {HOMEWORK_RATE:g}, the layers before them train at rates up to "
+            f"{apart[-1]:g} in {normed} with BatchNorm and in {plain} without: these layers are what BatchNorm frees"
         )
     groups = [test for name, test in _in(tests, GROUPS).items() if name.startswith("BatchNorm") and test.n]
     if any(test.verdict == "below" for test in groups):
         parts.append("GroupNorm, which normalises without the batch, does not do the same")
     return f"{'. '.join(parts)} (paired seeds, n = {seeds}; tests and p-values in the table of all tests)."
+
+
+def _accurate(runs: Collection[ConvNetRecord]) -> str:
+    """How many of some runs are accurate, in words."""
+    return f"{sum((run.last.test_accuracy or 0) >= ACCURATE for run in runs)} of {len(runs)} runs"
 
 
 def _in_short(larger: Mapping[str, Decision]) -> str:
