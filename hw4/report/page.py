@@ -95,9 +95,8 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
 
     The exercises' records lie in ``records/`` and ``controls/``, those of ``hw4 claim`` and ``hw4 audit`` in ``claim/``
     and ``audit/``; the newest saved benchmarks and the last gate are looked for below the folder and beside it.
-    ``anyway`` lets an
-    incomplete or mixed sweep pass. Raises RecordError when there is nothing, or when records cannot stand together;
-    a report that need not be ``whole`` names such a part, and why it is absent, instead.
+    ``anyway`` lets an incomplete or mixed sweep pass. Raises RecordError when there is nothing, or when records cannot
+    stand together; a report that need not be ``whole`` names such a part, and why it is absent, instead.
     """
     folder = Path(folder)
     note = Store(folder, RunNote).load("run")
