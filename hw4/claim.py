@@ -21,7 +21,7 @@ PLAIN, NORMED = EXERCISES["smoothness"].variants
 ACCURATE, FITTED, NEAR_BEST = 0.80, 0.50, 0.01
 MATCHED_LOSSES = (0.4, 0.3)
 SETTLED_PASS = 3
-"""Smoothness under way is averaged from this pass on."""
+"""Smoothness is averaged from this pass on: the first leave the initialisation, where the order is another."""
 AGREES = 1.25
 """A factor agrees with another when their ratio's whole interval lies within this and its inverse."""
 LEVEL = 1 - CONFIDENCE

@@ -249,7 +249,8 @@ def _net_line(record: "ConvNetRecord") -> str:
     """How a ConvNet's run ended, in a line."""
     run, accuracy = record.spec, record.last.test_accuracy
     outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
-    return f"{run.label}, rate {run.learning_rate:g}, seed {run.seed}: {outcome}"
+    passes = f"{run.passes} pass{'es' if run.passes > 1 else ''}"
+    return f"{run.label}, rate {run.learning_rate:g}, {passes}, seed {run.seed}: {outcome}"
 
 
 def _but_for_trial(spec: TextCNNSpec) -> TextCNNSpec:

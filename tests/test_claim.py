@@ -274,7 +274,7 @@ def test_what_would_have_been_seen_is_said_of_the_undecided() -> None:
     assert np.mean(np.abs(t) > 2.201) == pytest.approx(0.8, abs=0.04)  # the approximation's and the simulation's error
 
 
-def test_a_null_is_not_decided_and_an_effect_is() -> None:
+def test_a_null_is_not_decided() -> None:
     """Two arms of one network, whose limits scatter: at most the level's share of families decides anything."""
     generator = np.random.default_rng(1)
     wrong = 0

@@ -12,9 +12,10 @@ from scipy.sparse.linalg import eigsh
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from hw4.curvature import kink_share, largest_eigenvalues, range_view, sharpness
+from hw4.curvature import kink_share, largest_eigenvalues, largest_steps, range_view, sharpness
 from hw4.objective import Objective
 from hw4.smoothness import SmoothnessUndefinedError
+from hw4.training import draw_batches
 
 EXACT = 1e-10
 seeds = st.integers(0, 2**32)
@@ -66,6 +67,45 @@ def test_quadratics_have_their_sharpness_no_kinks_and_one_smoothness(p: int, see
     assert view.losses == pytest.approx(
         [float((w + s * u) @ hessian @ (w + s * u) / 2 + b @ (w + s * u)) for s in view.factors], rel=EXACT
     )
+
+
+@given(st.integers(2, 12), seeds, st.sampled_from([1e-3, 0.1, 5.0]))
+@settings(max_examples=20)
+def test_the_largest_step_on_a_quadratic_is_where_it_crosses_its_own_level(p: int, seed: int, start: float) -> None:
+    """F falls along -r g for r below 2 g.g / g.Hg, whatever rate the search starts at; the rest is the bracket."""
+    hessian, draw = symmetric(p, seed)
+    hessian = hessian @ hessian + torch.eye(p, dtype=torch.float64)
+    w, b = draw(p), draw(p)
+    slope = hessian @ w + b
+    curvature = float(slope @ hessian @ slope / (slope @ slope))
+    objective = function(lambda v: v @ hessian @ v / 2 + b @ v, w)
+    found = largest_steps(objective, start, 3, torch.Generator().manual_seed(0))
+    assert [step.direction for step in found] == ["gradient", "minibatch"]
+    for step in found:  # of which the minibatch's is the same here: every example has one loss
+        assert step.raised is not None
+        assert step.stable <= 2 / curvature <= step.raised <= 1.045 * step.stable
+        assert step.curvature == pytest.approx(curvature, rel=1e-6)  # at start 1e-3 a difference of near gradients
+
+
+def test_a_step_that_is_never_raised_or_always_is_said_to_be() -> None:
+    concave = function(lambda v: -(v @ v), torch.ones(3, dtype=torch.float64))
+    (down, _) = largest_steps(concave, 0.1, 3, torch.Generator().manual_seed(0))
+    assert (down.stable, down.raised) == (0.1 * 2**12, None)
+    assert down.curvature == pytest.approx(-2)
+    # Each example's own gradient points up the mean's slope: no step along it lowers the loss.
+    w = torch.zeros(1, dtype=torch.float64)
+    x = torch.tensor([[-9.0], [1.0], [1.0], [1.0], [1.0]], dtype=torch.float64)
+    model = nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        model.weight.copy_(w.view(1, 1))
+    apart = Objective(model, x, x[:, 0], loss=lambda out, _: out.mean(), chunk_size=5)
+    drawn = next(
+        s
+        for s in range(99)
+        if draw_batches(5, batch_size=1, generator=torch.Generator().manual_seed(s), updates=1).any()
+    )
+    _, along = largest_steps(apart, 0.1, 1, torch.Generator().manual_seed(drawn))
+    assert (along.stable, along.raised) == (0.0, 0.1 * 2**-12)
 
 
 def test_the_largest_eigenvalue_may_be_negative_and_the_largest_in_size_is_another() -> None:

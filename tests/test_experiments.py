@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from hw4.data.images import Images, load_images
-from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
+from hw4.experiments import BATCHES, _rates, build_convnet, seeded, train_convnet
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, Store
 from hw4.report.exercises import settled_smoothness
@@ -59,6 +59,34 @@ def test_another_process_computes_the_same_bits(few_digits: Images) -> None:
     )
     printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
     assert ConvNetRecord.model_validate_json(printed.stdout).rows == train_convnet(small_spec(), few_digits).rows
+
+
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_arms_that_change_nothing_give_equal_bits(few_digits: Images, norm: str | None) -> None:
+    """A head at everybody's rate and a warm-up at the run's own are the plain run; at other rates they are not."""
+    spec = small_spec(norm=norm, directions=0)
+    plain = train_convnet(spec, few_digits).rows
+    for changes, same in (
+        ({"head_rate": 0.04}, True),
+        ({"warmup_passes": 1}, True),
+        ({"head_rate": 0.02}, False),
+        ({"momentum": 0.5}, False),
+    ):
+        rows = train_convnet(spec.model_copy(update=changes), few_digits).rows
+        assert (rows == plain) == same, changes
+    warm = train_convnet(spec.model_copy(update={"warmup_passes": 1, "learning_rate": 0.1}), few_digits).rows
+    assert warm[:2] == plain[:2]
+    assert warm[2] != plain[2]
+
+
+@pytest.mark.parametrize("norm", [None, "batch"])
+def test_a_slow_head_is_the_linear_layer_and_the_last_normalisation(norm: str | None) -> None:
+    spec = small_spec(norm=norm, directions=0, head_rate=0.01, learning_rate=0.1)
+    names = [name for name, _ in build_convnet(spec).named_parameters()]
+    rates = _rates(build_convnet(spec), spec, 1)
+    assert isinstance(rates, list)
+    slow = {name for name, rate in zip(names, rates, strict=True) if rate == 0.01}
+    assert slow == {"linear.weight", "linear.bias", *(["norms.1.weight", "norms.1.bias"] if norm else [])}
 
 
 def test_measuring_does_not_disturb_training(few_digits: Images) -> None:

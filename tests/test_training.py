@@ -103,6 +103,32 @@ def test_a_pass_is_the_plain_pass(norm: str | None, downsample: str) -> None:
         torch.testing.assert_close(fast.state_dict()[name], value, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_momentum_and_rates_by_parameter_are_those_of_torchs_sgd(momentum: float) -> None:
+    x, y = problem()
+    ours, theirs = linear_model(), linear_model()
+    rates = [0.3, 0.2, 0.1, 0.05]
+    groups = [{"params": [p], "lr": rate} for p, rate in zip(theirs.parameters(), rates, strict=True)]
+    optimizer = torch.optim.SGD(groups, momentum=momentum)
+    velocities = [torch.zeros_like(p) for p in ours.parameters()] if momentum else []
+    drawn = generator(5)
+    for seed in (5, 6):  # velocities go on from pass to pass
+        how: dict[str, Any] = {"batch_size": 4, "generator": generator(seed), "momentum": momentum}
+        train_pass(ours, x, y, learning_rate=rates, velocities=velocities, **how)
+        drawn.manual_seed(seed)
+        for batch in draw_batches(len(x), batch_size=4, generator=drawn):
+            optimizer.zero_grad()
+            F.cross_entropy(theirs(x[batch]), y[batch]).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-12, atol=1e-13)
+
+
+def test_momentum_without_velocities_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"momentum 0\.9 needs velocities"):
+        train_pass(linear_model(), *problem(), learning_rate=0.1, batch_size=4, generator=generator(), momentum=0.9)
+
+
 def test_equal_generators_give_equal_bits_and_others_do_not() -> None:
     x, y = problem()
 

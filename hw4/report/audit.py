@@ -9,12 +9,13 @@ from typing import Any, get_args
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hw4.claim import SETTLED_PASS
 from hw4.files import AUDIT
 from hw4.records import AuditedRun, AuditRecord, Layers, read_record
 from hw4.report import notebook
 from hw4.report.drawing import DPI, error_bar, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words
-from hw4.report.words import SETTLED_PASS, plural, show
+from hw4.report.words import plural, show
 from hw4.specs import AUDIT_SEEDS, EXERCISES, NOTEBOOK_SEEDS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 

@@ -10,13 +10,13 @@ from typing import Literal, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from hw4.claim import SETTLED_PASS
 from hw4.errors import RecordError
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, legend_below, log_y, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, images_words, require_unmixed
 from hw4.report.words import (
-    SETTLED_PASS,
     basis,
     bounded,
     compared,

@@ -5,10 +5,8 @@ from dataclasses import replace
 
 from scipy import stats
 
+from hw4.claim import SETTLED_PASS
 from hw4.stats import CONFIDENCE, Interval
-
-SETTLED_PASS = 3
-"""Smoothness is averaged from this pass on: the first passes leave the initialisation, where the order is another."""
 
 
 def plural(n: int, noun: str) -> str:
