@@ -13,6 +13,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "hw4/stats.py": ("stats",),
     "hw4/specs.py": ("specs",),
     "hw4/studies.py": ("studies",),
+    "hw4/claim.py": ("claim",),
     "hw4/training.py": ("training",),
     "hw4/smoothness.py": ("smoothness",),
     "hw4/records.py": ("records", "results", "entries"),

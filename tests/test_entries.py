@@ -121,10 +121,10 @@ def test_exercise_1_says_what_follows_from_its_numbers() -> None:
         f"to 4; paired seeds, n = 3).",
         f"Gradient descent on an L-smooth function may use learning rates up to 1/L, and is stable below 2/L. With "
         f"the measured values in the place of L, 1/L is 0.0909 without BatchNorm and 0.196 with it; the learning rate "
-        f"used, 0.04, is 44% of 1/L without BatchNorm and 20% with it. So the smoother objective leaves room for "
-        f"learning rates larger by about the same factor, {factor:.1f}: that is how smoothness would explain the "
-        f"larger learning rates that BatchNorm allows, and 'hw4 claim' puts it to the test. The measured value is "
-        f"local, along one minibatch update, not a bound on the whole function.",
+        f"used, 0.04, is 44% of 1/L without BatchNorm and 20% with it. If L were the same at every rate, the smoother "
+        f"objective would leave room for learning rates larger by about the same factor, {factor:.1f}: that is how "
+        f"smoothness would explain the larger learning rates that BatchNorm allows, and 'hw4 claim' puts it to the "
+        f"test. The measured value is local, along one minibatch update, not a bound on the whole function.",
         "Each value is the mean over 2 minibatch updates, which scatter by 14% (median standard deviation). Rounding "
         "error is below 0.03% of every reading; all 60 were kept.",
         f"The train loss of ConvNet + BatchNorm is lower than that of ConvNet: difference "

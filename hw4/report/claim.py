@@ -122,6 +122,11 @@ def _p(test: Decision) -> str:
     return f"{pairs}, p {p}"
 
 
+def _cited(test: Decision) -> str:
+    """The same with its family, in brackets."""
+    return f"({_p(test)}) [family: {test.family}]"
+
+
 def _in(tests: Sequence[Decision], family: str) -> dict[str, Decision]:
     return {test.name: test for test in tests if test.family == family}
 
@@ -230,9 +235,9 @@ def _limits(claim: Claim, tests: Sequence[Decision]) -> str:
     """Under which criteria BatchNorm allows larger learning rates."""
 
     def tell(name: str, test: Decision) -> str:
-        ends = [_typical(claim.working(variant, name)) for variant in VARIANTS]
+        ends = [_typical(claim.working(variant, name).values()) for variant in VARIANTS]
         factor = f", a factor of {show(test.effect, digits=2)}" if test.effect is not None else ""
-        return f"*{name}* ({CRITERIA[name]}): {ends[0]} without and {ends[1]} with it{factor} ({_p(test)})"
+        return f"'{name}' ({CRITERIA[name]}): {ends[0]} without and {ends[1]} with it{factor} ({_p(test)})"
 
     return _grouped(
         _in(tests, LARGER),
@@ -245,10 +250,9 @@ def _limits(claim: Claim, tests: Sequence[Decision]) -> str:
     )
 
 
-def _typical(working: Mapping[int, tuple[float, float]]) -> str:
+def _typical(brackets: Collection[tuple[float, float]]) -> str:
     """The largest working rate in the median, or how it is censored."""
-    ends = sorted(working.values())
-    low, high = ends[(len(ends) - 1) // 2]
+    low, high = sorted(brackets)[(len(brackets) - 1) // 2]
     if not low:
         return f"below {high:g}"
     return f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
@@ -279,7 +283,7 @@ def _predicts(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
 
     def tell(name: str, test: Decision) -> str:
         near = " and agrees" if test.agrees else ""
-        return f"{show(test.effect, digits=2)} of it by *{name}*{near} ({_p(test)})"
+        return f"{show(test.effect, digits=2)} of it by '{name}'{near} ({_p(test)})"
 
     measured = known and _grouped(
         known,
@@ -306,19 +310,19 @@ def _edge(tests: Sequence[Decision]) -> Iterator[str]:
         if test.effect is not None:
             yield (
                 f"{words} BatchNorm L {falls.get(test.verdict, 'has no decided slope against the rate')}: slope "
-                f"{show(test.effect, digits=2, sign=True)} on logarithmic scales ({_p(test)}); -1 would be the edge of "
-                f"stability, where training moves to smoothness that suits its rate."
+                f"{show(test.effect, digits=2, sign=True)} on logarithmic scales {_cited(test)}; -1 would be the edge "
+                f"of stability, where training moves to smoothness that suits its rate."
             )
     if less.effect is not None:
         known = "not told apart from" if less.verdict == "not decided" else less.verdict
         by = show(less.effect, digits=2, sign=True)
-        yield f"With BatchNorm the slope is {known} that without: difference {by} ({_p(less)})."
+        yield f"With BatchNorm the slope is {known} that without: difference {by} {_cited(less)}."
     if moved.effect is not None:
         where = "At the largest rate that both networks have learnt at, L with over without BatchNorm is"
         room = "room by one factor at every rate is not what is seen"
         if moved.verdict == "not decided":
             room = "that the room is one factor at every rate is neither shown nor excluded"
-        yield f"{where} {show(moved.effect, digits=2)} times that at {HOMEWORK_RATE:g} ({_p(moved)}); {room}."
+        yield f"{where} {show(moved.effect, digits=2)} times that at {HOMEWORK_RATE:g} {_cited(moved)}; {room}."
 
 
 CAUSES: dict[str, dict[str, str]] = {
@@ -421,11 +425,10 @@ def criteria_table(claim: Claim, tests: Sequence[Decision]) -> Table:
 
 
 def _level(brackets: Collection[tuple[float, float]]) -> str:
-    """The mean largest working rate over seeds that bracket it, and how many do not."""
-    level = hull([ends for ends in brackets if ends[0] > 0 and ends[1] < math.inf])
+    """The mean largest working rate; where any seed is censored the median's bracket, and how many are."""
     below, above = sum(not low for low, _ in brackets), sum(high == math.inf for _, high in brackets)
-    cut = [f"{n} {where}" for n, where in ((below, "below the ladder"), (above, "above it")) if n]
-    return f"{show(level, digits=2)}{' (' + ', '.join(cut) + ')' if cut else ''}"
+    cut = [f"{n} of {len(brackets)} {where} the ladder" for n, where in ((below, "below"), (above, "above")) if n]
+    return f"{_typical(brackets)} ({', '.join(cut)})" if cut else show(hull(list(brackets)), digits=2)
 
 
 def lost_table(claim: Claim, tests: Sequence[Decision]) -> Table:
@@ -453,8 +456,19 @@ def tests_table(tests: Sequence[Decision]) -> Table:
         counts = f"{test.counts[0]} : {test.counts[1]}" if test.counts else ""
         values = ["-" if p is None else f"{p:.2g}" for p in (test.p_value, test.adjusted)]
         unseen = seen_by(test, tests) if test.verdict == "not decided" else ""
-        rows.append((test.family, test.name, str(test.n), effect or counts, *values, test.verdict, unseen))
-    header = ("family", "test", "n", "effect or pairs", "p", "p (Holm)", "decided", "would have been seen")
+        by = "t" if not test.counts else "sign" if test.family == LARGER else "McNemar's"
+        rows.append((test.family, test.name, by, str(test.n), effect or counts, *values, test.verdict, unseen))
+    header = (
+        "family",
+        "what is compared",
+        "test",
+        "n",
+        "effect or pairs",
+        "p",
+        "p (Holm)",
+        "decided",
+        "would have been seen",
+    )
     return "All tests", header, rows
 
 

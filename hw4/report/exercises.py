@@ -408,9 +408,9 @@ def _room(found: Sequence[tuple[float, float]], rate: float) -> str:
     normed, plain = (statistics.fmean(each) for each in zip(*found, strict=True))
     conclusion = decide(
         ratio,
-        below=f"So the smoother objective leaves room for learning rates larger by about the same factor, "
-        f"{1 / ratio.estimate:.1f}: that is how smoothness would explain the larger learning rates that BatchNorm "
-        f"allows, and 'hw4 claim' puts it to the test.",
+        below=f"If L were the same at every rate, the smoother objective would leave room for learning rates larger by "
+        f"about the same factor, {1 / ratio.estimate:.1f}: that is how smoothness would explain the larger learning "
+        f"rates that BatchNorm allows, and 'hw4 claim' puts it to the test.",
         above="So by this measure BatchNorm leaves less room for large learning rates, not more.",
         undecided="Whether BatchNorm leaves room for larger learning rates is not decided by these numbers.",
         one="One seed cannot show whether BatchNorm leaves room for larger learning rates.",
