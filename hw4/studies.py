@@ -8,11 +8,10 @@ import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hw4.errors import SpecError
 from hw4.geometry import TEXT_LENGTH, pooling_windows, text_function
-from hw4.records import ConvNetRecord, TextCNNRecord
 from hw4.specs import (
     EXERCISES,
     HOMEWORK_RATE,
@@ -25,9 +24,12 @@ from hw4.specs import (
     variant_specs,
 )
 
+if TYPE_CHECKING:  # records bring pydantic's models of everything, which a command's --help need not wait for
+    from hw4.records import ConvNetRecord, TextCNNRecord
+
 Spec = ConvNetSpec | TextCNNSpec
 
-Made = Mapping[Spec, ConvNetRecord | TextCNNRecord | None]
+Made = Mapping[Spec, "ConvNetRecord | TextCNNRecord | None"]
 """Runs that a study has asked for so far, with their records, or None while they are being made."""
 Study = Callable[[Made], list[Spec]]
 """Everything that is wanted, given what exists. It is asked again as runs end, until it asks for nothing new."""
@@ -96,7 +98,7 @@ def _own_rate(trials: Sequence[TextCNNSpec], made: Made) -> list[TextCNNSpec]:
     return [*choosing, *own, *(spec.model_copy(update={"permutation": spec.trial}) for spec in own)]
 
 
-def best_rate(tried: Sequence[TextCNNRecord]) -> float | None:
+def best_rate(tried: "Sequence[TextCNNRecord]") -> float | None:
     """The learning rate of the highest mean accuracy, the smaller of equals, of those at which no trial diverged."""
     right: dict[float, list[int]] = {}
     for run in sorted(tried, key=lambda run: run.spec.learning_rate):
@@ -105,7 +107,7 @@ def best_rate(tried: Sequence[TextCNNRecord]) -> float | None:
     return max(trained, key=trained.__getitem__, default=None)
 
 
-def require_equal_trials(wanted: Sequence[TextCNNSpec], found: Sequence[TextCNNRecord]) -> None:
+def require_equal_trials(wanted: Sequence[TextCNNSpec], found: "Sequence[TextCNNRecord]") -> None:
     """Raise SpecError when these trials, beside those found, would leave strides of one sweep with unequal numbers.
 
     No chart compares such strides, so it is said before anything is trained. What a rescue made does not count.
@@ -148,9 +150,9 @@ def _diverged(specs: Sequence[TextCNNSpec], made: Made) -> int | None:
     return None if records is None else sum(record.diverged for record in records)
 
 
-def _ended(specs: Sequence[TextCNNSpec], made: Made) -> list[TextCNNRecord] | None:
+def _ended(specs: Sequence[TextCNNSpec], made: Made) -> "list[TextCNNRecord] | None":
     """The records of some trials, or None while any is not made."""
-    records = [record for spec in specs if isinstance(record := made.get(spec), TextCNNRecord)]
+    records = [cast("TextCNNRecord", record) for spec in specs if (record := made.get(spec)) is not None]
     return records if len(records) == len(specs) else None
 
 
@@ -286,7 +288,7 @@ def _narrowed(rungs: Sequence[ConvNetSpec], made: Made, bisections: int) -> list
     """Runs at further rates that are wanted beside one network's and seed's ladder."""
     tried = list(rungs)
     for _ in range(bisections):
-        runs = [record for spec in tried if isinstance(record := made.get(spec), ConvNetRecord)]
+        runs = [cast("ConvNetRecord", record) for spec in tried if (record := made.get(spec)) is not None]
         low, high = largest_working(runs) if len(runs) == len(tried) else (0.0, math.inf)
         if not low or high == math.inf:
             break
@@ -295,13 +297,13 @@ def _narrowed(rungs: Sequence[ConvNetSpec], made: Made, bisections: int) -> list
     return tried[len(rungs) :]
 
 
-def learnt(run: ConvNetRecord) -> bool:
+def learnt(run: "ConvNetRecord") -> bool:
     """Whether a run is finite and learnt anything, see :attr:`hw4.records.ConvNetRecord.outcome`."""
     return run.outcome == "trained"
 
 
 def largest_working(
-    runs: Sequence[ConvNetRecord], works: Callable[[ConvNetRecord], bool] = learnt
+    runs: "Sequence[ConvNetRecord]", works: "Callable[[ConvNetRecord], bool]" = learnt
 ) -> tuple[float, float]:
     """The largest learning rate up to which every one of these runs works, and the next, at which one does not.
 
