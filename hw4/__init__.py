@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from hw4.geometry import conv_output_length, stride_for
     from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
     from hw4.readings import SmoothnessReading
-    from hw4.results import load_results
+    from hw4.results import as_table, load_results
+    from hw4.runs import run
     from hw4.smoothness import effective_smoothness, full_gradient, measure_smoothness
 
 __version__ = "0.1.0"
@@ -22,10 +23,12 @@ _HOMES = {
     "conv_output_length": "geometry",
     "stride_for": "geometry",
     "SmoothnessReading": "readings",
+    "as_table": "results",
     "effective_smoothness": "smoothness",
     "full_gradient": "smoothness",
     "load_results": "results",
     "measure_smoothness": "smoothness",
+    "run": "runs",
 }
 
 __all__ = [
@@ -33,11 +36,13 @@ __all__ = [
     "SmoothnessReading",
     "TextCNN",
     "TextCNNEnsemble",
+    "as_table",
     "conv_output_length",
     "effective_smoothness",
     "full_gradient",
     "load_results",
     "measure_smoothness",
+    "run",
     "stride_for",
 ]
 

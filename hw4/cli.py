@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
-from tqdm import tqdm
 
 from hw4 import __version__
 from hw4.errors import Hw4Error, SpecError
-from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, PARTIAL, RECORDS, write_atomically
-from hw4.machine import KEEP_MEMORY, ONE_THREAD
-from hw4.processes import spare_garbage
+from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS, alone, write_atomically
+from hw4.processes import one_thread, spare_garbage
 from hw4.specs import (
     AUDIT_SEEDS,
     EXERCISES,
@@ -49,11 +47,10 @@ from hw4.studies import (
     ladder,
     ladder_specs,
     landscape_specs,
+    networks,
 )
 
 if TYPE_CHECKING:
-    from hw4.records import ConvNetRecord, TextCNNRecord
-    from hw4.runs import Record
     from hw4.studies import Spec, Study
 
 FAILED, USAGE, UNMEASURABLE, DIVERGED, UNFINISHED, INTERRUPTED = 1, 2, 3, 4, 5, 130
@@ -154,18 +151,6 @@ def _print(file: TextIO, sentence: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
-def _one_thread(processes: int | None) -> int:
-    """How many processes to use, each of one thread: set before torch and numpy load."""
-    workers = processes if processes is not None else os.cpu_count() or 1
-    if workers < 1:
-        raise SpecError(f"--processes must be at least 1, got {workers}")
-    for variable in ONE_THREAD:
-        os.environ[variable] = "1"
-    for variable, value in KEEP_MEMORY.items():
-        os.environ.setdefault(variable, value)
-    return workers
-
-
 def _in_processes(workers: int) -> str:
     return f"{workers} process{'es' if workers > 1 else ''}"
 
@@ -187,21 +172,6 @@ def _choose(
     return dataset, question_set, out or Path("reports", "embedded" if embedded else "real"), notes
 
 
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process, as long as it lives; raises Hw4Error while another one has it."""
-    from filelock import FileLock, Timeout
-
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", blocking=False):
-            for left in folder.rglob(f".*{PARTIAL}"):  # by a process that was killed while it wrote
-                left.unlink(missing_ok=True)
-            yield
-    except Timeout as error:
-        raise Hw4Error(f"another hw4 is writing to {folder}; wait until it ends, or choose another --out") from error
-
-
 def _check_device(device: str) -> None:
     import torch
 
@@ -210,70 +180,6 @@ def _check_device(device: str) -> None:
             f"--device cuda needs an NVIDIA GPU and a CUDA build of torch, this is torch {torch.__version__} without "
             f"one; leave the option out to use the CPU"
         )
-
-
-@contextlib.contextmanager
-def _progress(specs: "list[Spec]", say: Say) -> "Iterator[Callable[[Record, bool], None]]":
-    """One bar over all runs, weighed by what they cost, so that the time left means something; lines for what ended."""
-    from hw4.records import TextCNNRecord
-    from hw4.studies import cost
-
-    found_on_disk = ended = 0
-    trials: dict[TextCNNSpec, dict[str, TextCNNRecord]] = {}
-    form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
-    with tqdm(total=sum(map(cost, specs)), bar_format=form, disable=None, dynamic_ncols=True) as bar:
-
-        def on_record(record: "Record", found: bool) -> None:
-            nonlocal found_on_disk, ended
-            found_on_disk, ended = found_on_disk + found, ended + 1
-            if isinstance(record, TextCNNRecord):
-                beside = trials.setdefault(_but_for_trial(record.spec), {})
-                line = "" if record.key in beside else _trials_line([*beside.values(), record], specs)
-                beside[record.key] = record  # a control may be a run of the sweep once more
-            else:
-                line = _net_line(record)
-            if line and not found:
-                with bar.external_write_mode(file=sys.stdout):
-                    say(f"  {line}")
-            bar.set_postfix_str(record.key, refresh=False)
-            weight = cost(record.spec)
-            bar.total = max(bar.total or 0, bar.n + weight)  # learning rates tried beyond those asked for come on top
-            bar.update(weight)
-
-        yield on_record
-    if found_on_disk:
-        say(f"{found_on_disk} of {ended} runs were found on disk.")
-
-
-def _net_line(record: "ConvNetRecord") -> str:
-    """How a ConvNet's run ended, in a line."""
-    run, accuracy = record.spec, record.last.test_accuracy
-    outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
-    passes = f"{run.passes} pass{'es' if run.passes > 1 else ''}"
-    return f"{run.label}, rate {run.learning_rate:g}, {passes}, seed {run.seed}: {outcome}"
-
-
-def _but_for_trial(spec: TextCNNSpec) -> TextCNNSpec:
-    """What a spec shares with the other trials of its line; permutations go with trials."""
-    return spec.model_copy(update={"trial": 0, "permutation": None if spec.permutation is None else 0})
-
-
-def _trials_line(made: "list[TextCNNRecord]", specs: "list[Spec]") -> str:
-    """How the trials of one stride and learning rate ended, once all have; one line for thousands of models."""
-    first = _but_for_trial(made[0].spec)
-    texts = [_but_for_trial(spec) for spec in specs if isinstance(spec, TextCNNSpec)]
-    asked = sum(spec.stride == first.stride and not spec.held_out for spec in texts)
-    here = texts.count(first) or min(asked, TRIALS)  # or a rescue, or a control at a rate that was chosen
-    if len(made) < here:
-        return ""
-    scores = [record.test_accuracy for record in made if record.test_accuracy is not None]
-    range_ = (
-        f"{'held-out' if first.held_out else 'test'} accuracy {min(scores):.3f} to {max(scores):.3f}" if scores else ""
-    )
-    lost = f"{len(made) - len(scores)} diverged" if len(scores) < len(made) else ""
-    ends = ", ".join(part for part in (range_, lost) if part)
-    order = "" if first.permutation is None else ", permuted"
-    return f"text CNN, stride {first.stride}{order}, rate {first.learning_rate:g}, {here} trials: {ends}"
 
 
 def _finish(
@@ -318,18 +224,18 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     _debug: Debug = False,
 ) -> None:
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
-    say, workers = _sayer(as_json), _one_thread(processes)
+    say, workers = _sayer(as_json), one_thread(processes)
     chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
     convnets, texts = [known for known in EXERCISES if chosen & {"all", known}], bool(chosen & {"all", "stride"})
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
-    nets = _networks(convnets, images, seeds, subset, noise_floor=noise_floor, **settings)
+    nets = networks(convnets, data=images, seeds=seeds, subset=subset, noise_floor=noise_floor, **settings)
     nets += longer_specs(convnets, nets) if longer else ()
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
     counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
     say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
-    with _alone(folder):
+    with alone(folder):
         studies, known = _sweep_studies(trials, folder, rescue=rescue, controls=controls)
         how = {"processes": workers, "fresh": fresh, "device": device}
         studies = [(folder / RECORDS, grid(nets)), *studies]
@@ -361,9 +267,10 @@ def _train_what_can_be(
     A run that fails stops no other; raises Hw4Error when all do.
     """
     from hw4.records import ConvNetRecord
+    from hw4.runs import carry_out
 
     errors: list[tuple[Spec, Exception]] = []
-    made = _train(studies, specs, say, on_failure=lambda spec, error: errors.append((spec, error)), **how)
+    made = carry_out(studies, specs, say, on_failure=lambda spec, error: errors.append((spec, error)), **how)
     if errors and not made:
         raise Hw4Error(f"nothing could be done ({_explain(errors[0][1])[1]})") from errors[0][1]
     failed: dict[str, str] = {}
@@ -372,23 +279,6 @@ def _train_what_can_be(
             failed.setdefault(title, _explain(error)[1])
     lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
     return lost, dict(sorted(failed.items())), errors[0][1] if errors else None
-
-
-def _networks(
-    exercises: list[str], data: Dataset, seeds: int, subset: float | None, **settings: Any
-) -> tuple[ConvNetSpec, ...]:
-    """The ConvNets of some exercises; one that is in none on smoothness goes without its cost."""
-    nets = exercise_specs(exercises, seeds=seeds, data=data, subset=subset, **settings)
-    measured = {name for each in EXERCISES.values() for name in each.variants if "smoothness" in each.measures}
-    return tuple(net if net.variant in measured else net.model_copy(update={"directions": 0}) for net in nets)
-
-
-def _train(studies: "list[tuple[Path, Study]]", specs: "Sequence[Spec]", say: Say, **how: Any) -> "list[Record]":
-    """Carry studies out, of which these runs are known beforehand, with a bar and a line for each that ends."""
-    from hw4.runs import make_all
-
-    with _progress(list(specs), say) as on_record:
-        return make_all(studies, on_record=on_record, **how)
 
 
 def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
@@ -446,23 +336,24 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     _debug: Debug = False,
 ) -> None:
     """Train the text CNNs of exercise 2 over strides and draw the bar chart."""
-    say, workers = _sayer(as_json), _one_thread(processes)
+    say, workers = _sayer(as_json), one_thread(processes)
     _, name, folder, _ = _choose(data, out, say, questions=True)
     specs = sweep_specs(
         name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
     )
 
     from hw4.records import RunNote, Store, TextCNNRecord
+    from hw4.runs import carry_out
     from hw4.studies import require_equal_trials
 
     say(f"Training {len(specs)} text CNNs in {scheduler or _in_processes(workers)}.")
     cluster = _cluster(scheduler, say) if scheduler else contextlib.nullcontext()
-    with _alone(folder):
+    with alone(folder):
         store, again = Store(folder / RECORDS, TextCNNRecord), {spec.key for spec in specs if fresh}
         require_equal_trials(specs, store.load_all("*_textcnn-*.json", but=again))
         studies, known = _sweep_studies(specs, folder, rescue=rescue, controls=controls)
         with cluster as executor:
-            _train(studies, known, say, processes=workers, executor=executor, fresh=fresh)
+            carry_out(studies, known, say, processes=workers, executor=executor, fresh=fresh)
         note = Store(folder, RunNote).load("run")
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
             _note(folder, note.notes, note.failed)
@@ -516,23 +407,25 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     _debug: Debug = False,
 ) -> None:
     """Test the claim that BatchNorm allows larger learning rates: a ladder of rates, sharpness, kinks, range views."""
-    say, workers = _sayer(as_json), _one_thread(processes)
+    say, workers = _sayer(as_json), one_thread(processes)
     name, _, folder, _ = _choose(data, out, say, images=True)
     which: dict[str, Any] = {"seeds": seeds, "data": name, "first_seed": first_seed}
     rungs = ladder_specs(rates=rate or LADDER_RATES, passes=passes, **which)
     views = landscape_specs(views=landscapes, passes=landscape_passes, **which)
     beside = control_specs(passes=passes, **which) if controls else ()
 
+    from hw4.runs import carry_out
+
     _check_device(device)
     say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
-    with _alone(folder):
+    with alone(folder):
         old = list((folder / LANDSCAPES).glob("*_landscape*.json"))  # of records' version 1, which were no runs
         if old and not fresh:
             raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
         narrowed = ladder(rungs, bisections=bisections)
         arms = {LADDER: narrowed, CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
         studies = [(folder / part, study) for part, study in arms.items()]
-        _train(studies, [*rungs, *beside, *views], say, processes=workers, fresh=fresh, device=device)
+        carry_out(studies, [*rungs, *beside, *views], say, processes=workers, fresh=fresh, device=device)
         for path in old:
             path.unlink()
         _finish(folder, say, as_json)
@@ -552,15 +445,16 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     _debug: Debug = False,
 ) -> None:
     """Rerun the solved notebook's way of measuring beside the right one, and show what each flaw changes."""
-    say, workers = _sayer(as_json), _one_thread(processes)
+    say, workers = _sayer(as_json), one_thread(processes)
     name, texts, folder, _ = _choose(data, out, say, images=True, questions=True)
 
     from hw4.audit import parts, run_audit
+    from hw4.progress import progress_bar
     from hw4.report.audit import as_text
 
     specs = exercise_specs(["smoothness"], seeds=seeds, data=name, passes=passes)
-    with _alone(folder):
-        with tqdm(total=parts(specs, notebook_seeds), unit="part", disable=None, dynamic_ncols=True) as bar:
+    with alone(folder):
+        with progress_bar(total=parts(specs, notebook_seeds), unit="part") as bar:
 
             def on_audit(part: str) -> None:
                 bar.set_description(part, refresh=False)

@@ -2,7 +2,11 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from hw4.errors import Hw4Error
 
 RECORDS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = (
     Path("records"),
@@ -33,3 +37,18 @@ def write_atomically(path: Path, contents: bytes) -> None:
         if isinstance(error, OSError):
             error.filename = str(path)  # a full disk does not say which file did not fit
         raise
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process, as long as it lives; raises Hw4Error while another one has it."""
+    from filelock import FileLock, Timeout
+
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", blocking=False):
+            for left in folder.rglob(f".*{PARTIAL}"):  # by a process that was killed while it wrote
+                left.unlink(missing_ok=True)
+            yield
+    except Timeout as error:
+        raise Hw4Error(f"another hw4 is writing to {folder}; wait until it ends, or choose another --out") from error

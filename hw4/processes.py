@@ -10,7 +10,8 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExe
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
-from hw4.errors import Hw4Error
+from hw4.errors import Hw4Error, SpecError
+from hw4.machine import KEEP_MEMORY, ONE_THREAD
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -23,6 +24,20 @@ def spare_garbage() -> None:
     """
     gc.set_threshold(100_000)
     atexit.register(gc.freeze)
+
+
+def one_thread(processes: int | None) -> int:
+    """How many processes to use, by default as many as processors; those started later have one thread each.
+
+    So has this one, where torch and numpy are not loaded yet. Raises SpecError for fewer than one.
+    """
+    workers = processes if processes is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise SpecError(f"processes must be at least 1, got {workers}")
+    os.environ.update(ONE_THREAD)
+    for variable, value in KEEP_MEMORY.items():
+        os.environ.setdefault(variable, value)
+    return workers
 
 
 def _begin() -> None:

@@ -1,7 +1,7 @@
 """What runs gave, as one tidy table: for notebooks, spreadsheets and other people's plots."""
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,21 +51,33 @@ def load_results(folder: Path | str) -> "pd.DataFrame":
     The columns are those of :data:`COLUMNS`; what a row has no value for is empty (NaN). Raises RecordError when there
     are no records or one cannot be read.
     """
-    import pandas as pd  # half a second, which only those who ask for tables pay
-
-    found = list(_rows(Path(folder)))
+    found = []
+    for part in (RECORDS, CONTROLS, LADDER, CLAIM_CONTROLS, LANDSCAPES):
+        nets = Store(Path(folder) / part, ConvNetRecord).load_all("*_convnet-*.json")
+        trials = Store(Path(folder) / part, TextCNNRecord).load_all("*_textcnn-*.json")
+        found += [{**row, "folder": part.as_posix()} for row in _rows([*nets, *trials])]
     if not found:
         raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
-    return pd.DataFrame(found, columns=list(COLUMNS)).astype({"stride": "Int64", "permutation": "Int64"})
+    return _table(found)
 
 
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
-    for part in (RECORDS, CONTROLS, LADDER, CLAIM_CONTROLS, LANDSCAPES):
-        where = {"folder": part.as_posix()}
-        for net in Store(folder / part, ConvNetRecord).load_all("*_convnet-*.json"):
-            yield from ({**where, **row} for row in _passes(net))
-        for trial in Store(folder / part, TextCNNRecord).load_all("*_textcnn-*.json"):
-            yield {**where, **_trial(trial)}
+def as_table(records: Iterable[ConvNetRecord | TextCNNRecord]) -> "pd.DataFrame":
+    """The same table of some runs alone, as :func:`hw4.run` returns them; where they lie is left empty."""
+    return _table(list(_rows(records)))
+
+
+def _table(rows: list[dict[str, Any]]) -> "pd.DataFrame":
+    import pandas as pd  # half a second, which only those who ask for tables pay
+
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"stride": "Int64", "permutation": "Int64"})
+
+
+def _rows(records: Iterable[ConvNetRecord | TextCNNRecord]) -> Iterator[dict[str, Any]]:
+    for record in records:
+        if isinstance(record, TextCNNRecord):
+            yield _trial(record)
+        else:
+            yield from _passes(record)
 
 
 def _passes(run: ConvNetRecord) -> Iterator[dict[str, Any]]:

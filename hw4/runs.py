@@ -3,18 +3,22 @@
 What computes is imported where it computes: a process that only hands out work starts it a second sooner.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hw4.errors import DataError
-from hw4.processes import spread
+from hw4.files import RECORDS, alone
+from hw4.processes import one_thread, spread
+from hw4.progress import progress_bar
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
-from hw4.specs import ConvNetSpec, Dataset, QuestionSet, TextCNNSpec, groups
-from hw4.studies import Spec, Study, cost
+from hw4.specs import TRIALS, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec, groups
+from hw4.studies import Spec, Study, cost, grid, sweep
 
 if TYPE_CHECKING:
     from hw4.data.images import Images
@@ -25,6 +29,8 @@ OnRecord = Callable[[Record, bool], None]
 """Called for every run as it ends, with its record and whether it was found on disk."""
 OnFailure = Callable[[Spec, Exception], None]
 """Called for every run that could not be made, with what stood in the way."""
+Say = Callable[..., None]
+"""Prints a sentence for whoever waits."""
 
 KINDS: Mapping[type[Spec], type[Record]] = {ConvNetSpec: ConvNetRecord, TextCNNSpec: TextCNNRecord}
 
@@ -62,14 +68,15 @@ def _questions(name: QuestionSet) -> "tuple[QuestionVectors, QuestionIdentity]":
 
 def make(task: Task) -> list[Record]:
     """Make a task's runs in whatever process or machine this is."""
-    from hw4 import experiments, sweep
+    from hw4.experiments import train_convnet
+    from hw4.sweep import train_trials
 
     _one_thread()
     first = task.specs[0]
     if isinstance(first, TextCNNSpec):
         trials = [spec for spec in task.specs if isinstance(spec, TextCNNSpec)]
-        return list(sweep.train_trials(trials, *(task.questions or _questions(first.data))))
-    return [experiments.train_convnet(first, _images(first.data, first.subset, task.device))]
+        return list(train_trials(trials, *(task.questions or _questions(first.data))))
+    return [train_convnet(first, _images(first.data, first.subset, task.device))]
 
 
 def _found(spec: Spec, folder: Path, device: str) -> Record | None:
@@ -77,12 +84,13 @@ def _found(spec: Spec, folder: Path, device: str) -> Record | None:
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
     if record is None:
         return None  # without asking for the data, which take longer than many a run
-    from hw4 import experiments, sweep
+    from hw4 import experiments
+    from hw4.sweep import serves
 
     _one_thread()
     try:
         if isinstance(record, TextCNNRecord):
-            return record if sweep.serves(record, _questions(record.spec.data)[1]) else None
+            return record if serves(record, _questions(record.spec.data)[1]) else None
         return (
             record
             if experiments.same_circumstances(record, _images(record.spec.data, record.spec.subset, device))
@@ -167,3 +175,84 @@ def _new(
     """What the studies want now and did not want before, each run once."""
     wanted = [(folder, spec) for folder, study in studies for spec in study(made[folder])]
     return [each for each in dict.fromkeys(wanted) if each[1] not in made[each[0]]]
+
+
+@contextmanager
+def _progress(specs: Sequence[Spec], say: Say) -> Iterator[OnRecord]:
+    """One bar over all runs, weighed by what they cost, so that the time left means something; lines for what ended."""
+    found_on_disk = ended = 0
+    trials: dict[TextCNNSpec, dict[str, TextCNNRecord]] = {}
+    form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
+    with progress_bar(total=sum(map(cost, specs)), bar_format=form) as bar:
+
+        def on_record(record: Record, found: bool) -> None:
+            nonlocal found_on_disk, ended
+            found_on_disk, ended = found_on_disk + found, ended + 1
+            if isinstance(record, TextCNNRecord):
+                beside = trials.setdefault(_but_for_trial(record.spec), {})
+                line = "" if record.key in beside else _trials_line([*beside.values(), record], specs)
+                beside[record.key] = record  # a control may be a run of the sweep once more
+            else:
+                line = _net_line(record)
+            if line and not found:
+                with bar.external_write_mode(file=sys.stdout):
+                    say(f"  {line}")
+            bar.set_postfix_str(record.key, refresh=False)
+            weight = cost(record.spec)
+            bar.total = max(bar.total or 0, bar.n + weight)  # learning rates tried beyond those asked for come on top
+            bar.update(weight)
+
+        yield on_record
+    if found_on_disk:
+        say(f"{found_on_disk} of {ended} runs were found on disk.")
+
+
+def _net_line(record: ConvNetRecord) -> str:
+    """How a ConvNet's run ended, in a line."""
+    run, accuracy = record.spec, record.last.test_accuracy
+    outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
+    passes = f"{run.passes} pass{'es' if run.passes > 1 else ''}"
+    return f"{run.label}, rate {run.learning_rate:g}, {passes}, seed {run.seed}: {outcome}"
+
+
+def _but_for_trial(spec: TextCNNSpec) -> TextCNNSpec:
+    """What a spec shares with the other trials of its line; permutations go with trials."""
+    return spec.model_copy(update={"trial": 0, "permutation": None if spec.permutation is None else 0})
+
+
+def _trials_line(made: Sequence[TextCNNRecord], specs: Sequence[Spec]) -> str:
+    """How the trials of one stride and learning rate ended, once all have; one line for thousands of models."""
+    first = _but_for_trial(made[0].spec)
+    texts = [_but_for_trial(spec) for spec in specs if isinstance(spec, TextCNNSpec)]
+    asked = sum(spec.stride == first.stride and not spec.held_out for spec in texts)
+    here = texts.count(first) or min(asked, TRIALS)  # or a rescue, or a control at a rate that was chosen
+    if len(made) < here:
+        return ""
+    scores = [record.test_accuracy for record in made if record.test_accuracy is not None]
+    range_ = (
+        f"{'held-out' if first.held_out else 'test'} accuracy {min(scores):.3f} to {max(scores):.3f}" if scores else ""
+    )
+    lost = f"{len(made) - len(scores)} diverged" if len(scores) < len(made) else ""
+    ends = ", ".join(part for part in (range_, lost) if part)
+    order = "" if first.permutation is None else ", permuted"
+    return f"text CNN, stride {first.stride}{order}, rate {first.learning_rate:g}, {here} trials: {ends}"
+
+
+def carry_out(studies: Sequence[tuple[Path, Study]], specs: Sequence[Spec], say: Say, **how: Any) -> list[Record]:
+    """What :func:`make_all` does, with a bar over these runs, which are known beforehand, and a line for each."""
+    with _progress(specs, say) as on_record:
+        return make_all(studies, on_record=on_record, **how)
+
+
+def run(specs: Sequence[Spec], folder: Path | str, *, processes: int | None = None) -> list[Record]:
+    """Make these runs in a folder as ``hw4 run`` does, with a progress bar; those that it holds already are read.
+
+    Returns their records, and those of text CNNs at the smaller learning rates that are tried where most trials of a
+    stride diverge. ``processes`` of one thread each, by default as many as processors. Whatever stops it, the same call
+    goes on from there. Raises Hw4Error for data that is not there, or while another hw4 writes to the folder.
+    """
+    workers, records = one_thread(processes), Path(folder, RECORDS)
+    trials = [spec for spec in specs if isinstance(spec, TextCNNSpec)]
+    nets = [spec for spec in specs if not isinstance(spec, TextCNNSpec)]
+    with alone(Path(folder)):
+        return carry_out([(records, grid(nets)), (records, sweep(trials))], specs, lambda _: None, processes=workers)

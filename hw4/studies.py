@@ -55,6 +55,16 @@ def cost(spec: Spec) -> float:
     return width * (spec.passes + rows + gradients + hessians)
 
 
+def networks(exercises: Sequence[str], **settings: Any) -> tuple[ConvNetSpec, ...]:
+    """List the ConvNets of some exercises, see :func:`hw4.specs.exercise_specs`, measured where any exercise needs it.
+
+    One that is in none on smoothness goes without its cost.
+    """
+    measured = {name for each in EXERCISES.values() for name in each.variants if "smoothness" in each.measures}
+    nets = exercise_specs(exercises, **settings)
+    return tuple(net if net.variant in measured else net.model_copy(update={"directions": 0}) for net in nets)
+
+
 def grid(specs: Sequence[Spec]) -> Study:
     """A study that wants these runs, whatever they show."""
     return lambda _made: list(specs)

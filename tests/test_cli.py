@@ -15,6 +15,7 @@ import pytest
 from hw4 import cli
 from hw4.data.images import Images
 from hw4.data.locate import IMAGES
+from hw4.files import alone
 from hw4.machine import ONE_THREAD
 from hw4.records import ConvNetRecord, Store
 from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, sweep_specs
@@ -90,7 +91,7 @@ def test_the_whole_homework_ends_with_one_page(
 def test_two_commands_do_not_share_a_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with cli._alone(Path("out")):
+    with alone(Path("out")):
         assert hw4(monkeypatch, *QUICK, "--out", "out") == 1
         assert "hw4: another hw4 is writing to out; wait until it ends" in capsys.readouterr().err
     assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
@@ -171,7 +172,7 @@ def test_the_claim_ends_with_its_report_and_goes_on(
     assert hw4(monkeypatch, *command, "--fresh") == 0
     assert not old.exists()
     assert hw4(monkeypatch, "claim", "--processes", "0") == 2
-    assert "--processes must be at least 1, got 0" in capsys.readouterr().err
+    assert "processes must be at least 1, got 0" in capsys.readouterr().err
 
 
 def test_one_exercise_trains_its_two_networks_and_one_of_them_longer(
@@ -312,7 +313,7 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["run", "--passes", "-3"], 2, "passes is -3"),
         (["run", "--passes", "many"], 2, "'--passes'"),
         (["run", "--seeds", "0"], 2, "at least 1, got 0"),
-        (["run", "--processes", "0"], 2, "--processes must be at least 1, got 0"),
+        (["run", "--processes", "0"], 2, "processes must be at least 1, got 0"),
         (["run", "--device", "cuda", "--data", "embedded"], 1, "--device cuda needs an NVIDIA GPU"),
         (["run", "--learning-rate", "nan"], 2, "learning_rate is nan"),
         (["run", "--batch-size", "0"], 2, "batch_size is 0"),
@@ -336,7 +337,7 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["sweep", "--stride", "5", "--stride", "5"], 2, "once each"),
         (["sweep", "--trials", "0"], 2, "at least 1, got 0"),
         (["sweep", "--momentum", "1"], 2, "momentum is 1.0"),
-        (["sweep", "--processes", "0"], 2, "--processes must be at least 1, got 0"),
+        (["sweep", "--processes", "0"], 2, "processes must be at least 1, got 0"),
         (["sweep", "--data", "real"], 1, "TREC and spaCy's en_core_web_sm 3.6.0 are not in"),
         ([*SWEEP, "--out", "a file/out"], 1, "a file/out"),
         ([*SWEEP, "--out", "bad records"], 1, "is not complete JSON"),

@@ -14,6 +14,7 @@ LAYERS = (
     "errors",
     "files",
     "machine",
+    "progress",
     "geometry",
     "specs",
     "readings",

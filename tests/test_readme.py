@@ -6,13 +6,13 @@
 import functools
 import json
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from benchmarks.validate_gate import markdown
 from benchmarks.validate_gate import summarise as summarise_gate
+from hw4.report.entry import markdown_table
 from hw4.report.page import load_report
 from hw4.specs import EXERCISES, VARIANTS
 
@@ -27,11 +27,6 @@ reference_report = functools.cache(lambda: load_report(REFERENCE))
 gate_summary = functools.cache(summarise_gate)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows))
-
-
 def blocks() -> dict[str, str]:
     """What must stand between the marks of the pages, by the title of the report's part."""
     speed = json.loads((REFERENCE / "speed.json").read_text())
@@ -43,7 +38,7 @@ def blocks() -> dict[str, str]:
     }
     report = reference_report()
     for entry in report.entries:
-        tables = [table(header, rows) for _, header, rows in entry.tables[:1]]
+        tables = [markdown_table(header, rows) for _, header, rows in entry.tables[:1]]
         answer = "\n".join(f"- {sentence}" for sentence in entry.answer)
         found[entry.title] = "\n\n".join([*tables, answer])
     found["headlines"] = "\n".join(f"- {entry.answer[0]}" for entry in report.entries if entry.title in HEADLINES)

@@ -14,6 +14,11 @@ Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
 """Caption, header and rows."""
 
 
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *rows))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """One part of a report: a question, its figure, the answer in words, tables, and the command that makes it again.
@@ -39,6 +44,13 @@ class Entry:
     def anchor(self) -> str:
         """The title as the page's links know it."""
         return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+
+    @property
+    def markdown(self) -> str:
+        """Question, tables and answer as Markdown, for notebooks."""
+        tables = [f"{caption}\n\n{markdown_table(header, rows)}".strip() for caption, header, rows in self.tables]
+        answer = "\n".join(f"- {sentence}" for sentence in self.answer)
+        return "\n\n".join([f"**{self.question}**", *tables, answer])
 
     @property
     def circumstances(self) -> list[str]:
