@@ -10,11 +10,12 @@ export MKL_NUM_THREADS := 1
 export OPENBLAS_NUM_THREADS := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lint benchmarks gate clean
+.PHONY: help report test notebook lint benchmarks gate clean
 
 help:
 	@echo "make report      do the whole homework on embedded data and write its page (about a minute)"
 	@echo "make test        run the tests"
+	@echo "make notebook    run notebooks/homework4.ipynb on embedded data and save it with its outputs"
 	@echo "make benchmarks  time the fast code against plain PyTorch, side by side"
 	@echo "make gate        judge whether the code became slower or worse than the committed baseline (two minutes)"
 	@echo "make lint        formatter, linter, type checker"
@@ -34,6 +35,9 @@ report: $(VENV)/ready
 test: $(VENV)/ready
 	@echo "== Running the tests; those on FashionMNIST need HW4_DATA or 'hw4 fetch' and say so when they skip"
 	$(BIN)/python -m pytest tests --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
+notebook: $(VENV)/ready
+	$(BIN)/python -m tests.test_course
 
 lint: $(VENV)/ready
 	$(BIN)/ruff format --check .

@@ -17,8 +17,8 @@ from scipy import stats
 
 from hw4 import load_results
 
-nbformat = pytest.importorskip("nbformat", reason="needs the notebook's extra: pip install hw4[notebook]")
-nbclient = pytest.importorskip("nbclient", reason="needs the notebook's extra: pip install hw4[notebook]")
+nbformat = pytest.importorskip("nbformat", reason="needs the extra 'notebook': pip install '.[notebook]'")
+nbclient = pytest.importorskip("nbclient", reason="needs the extra 'notebook': pip install '.[notebook]'")
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "homework4.ipynb"
 SMALL = {"SEEDS": 2, "PASSES": 1, "TRIALS": 2, "EPOCHS": 1}

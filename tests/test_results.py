@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hw4 import load_results
+from hw4 import as_table, load_results
 from hw4.errors import RecordError
 from hw4.files import CONTROLS, RECORDS
 from hw4.records import ConvNetRecord, Store, TextCNNRecord
@@ -58,6 +58,14 @@ def test_controls_are_told_from_the_sweep(folder: Path) -> None:
     assert trials.held_out.tolist() == [False] * 3 + [True, False]
     assert trials.permutation.isna().tolist() == [True] * 4 + [False]
     assert trials.permutation.tolist()[-1] == 3
+
+
+def test_some_runs_alone_make_the_same_rows(folder: Path) -> None:
+    nets = Store(folder / RECORDS, ConvNetRecord).load_all("*_convnet-*.json")
+    table = as_table(nets)
+    assert table.pop("folder").isna().all()
+    whole = load_results(folder).query("network != 'TextCNN'").drop(columns="folder")
+    assert table.to_csv() == whole.to_csv()
 
 
 def test_the_table_survives_csv(folder: Path) -> None:
