@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hw4.readings import SmoothnessReading
     from hw4.results import load_results
     from hw4.smoothness import effective_smoothness, full_gradient, measure_smoothness
+    from hw4.weights import load_model
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ _HOMES = {
     "SmoothnessReading": "readings",
     "effective_smoothness": "smoothness",
     "full_gradient": "smoothness",
+    "load_model": "weights",
     "load_results": "results",
     "measure_smoothness": "smoothness",
 }
@@ -36,6 +38,7 @@ __all__ = [
     "conv_output_length",
     "effective_smoothness",
     "full_gradient",
+    "load_model",
     "load_results",
     "measure_smoothness",
     "stride_for",

@@ -34,6 +34,7 @@ LAYERS = (
     "claim",
     "experiments",
     "sweep",
+    "weights",
     "runs",
     "audit",
     "gate",
