@@ -22,8 +22,11 @@ import torch
 from hw4.records import environment
 
 ROOT = Path(__file__).parents[1]
-LIKE_THE_PLAIN_SCRIPT = ("--seeds", "1", "--directions", "1", "--no-noise-floor", "--no-longer", "--no-rescue")
-"""One run of each network, one reading after each pass without its error, stride 1 left where it diverges."""
+LIKE_THE_PLAIN_SCRIPT = (
+    *("--seeds", "1", "--directions", "1", "--no-noise-floor"),
+    *("--no-longer", "--no-rescue", "--no-controls"),
+)
+"""One run of each network, one reading after each pass without its error, stride 1 left where it diverges, no more."""
 OUTCOME = ROOT / "reports" / "reference" / "speed.json"
 
 

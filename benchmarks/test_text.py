@@ -44,7 +44,7 @@ def test_sweep_of_60_models(learning_rate: float, tmp_path: Path, request: pytes
         warm(pool, questions)
         start = time.perf_counter()
         for future in as_completed([pool.submit(make, each) for each in tasks]):
-            for record in future.result():
+            for record, _ in future.result():
                 assert isinstance(record, TextCNNRecord)
                 store.save(record)
         fast = time.perf_counter() - start

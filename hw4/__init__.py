@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from hw4.results import as_table, load_results
     from hw4.runs import run
     from hw4.smoothness import effective_smoothness, full_gradient, measure_smoothness
+    from hw4.weights import load_model
 
 __version__ = "0.1.0"
 
@@ -26,6 +27,7 @@ _HOMES = {
     "as_table": "results",
     "effective_smoothness": "smoothness",
     "full_gradient": "smoothness",
+    "load_model": "weights",
     "load_results": "results",
     "measure_smoothness": "smoothness",
     "run": "runs",
@@ -40,6 +42,7 @@ __all__ = [
     "conv_output_length",
     "effective_smoothness",
     "full_gradient",
+    "load_model",
     "load_results",
     "measure_smoothness",
     "run",

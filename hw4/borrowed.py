@@ -222,6 +222,11 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
                 f"the parameter {name} is complex, and smoothness is defined for real ones; hold its real and "
                 f"imaginary parts as a real parameter (torch.view_as_real)"
             )
+        if parameter.requires_grad and parameter.is_floating_point() and parameter.element_size() < 2:
+            raise ObjectiveError(
+                f"the parameter {name} is of {parameter.dtype}, in which no gradient can be summed; train and measure "
+                f"it in a wider precision (model.float())"
+            )
         if parameter.requires_grad and parameter._backward_hooks:
             raise ObjectiveError(
                 f"the parameter {name} has a hook that may change its gradient, chunk by chunk; remove it for the "
@@ -265,7 +270,8 @@ def _refuse_shared_memory(model: nn.Module) -> None:
         if named[first].requires_grad or named[second].requires_grad:
             raise ObjectiveError(
                 f"{first.split()[-1]} and {second.split()[-1]} share memory without being one parameter, so moving one "
-                f"would leave the other behind; assign the parameter itself (a.weight = b.weight), or copy"
+                f"would leave the other behind; assign the parameter itself (a.weight = b.weight), or copy; where a "
+                f"hook computes one from the other (torch.nn.utils.spectral_norm), run the model once on a batch"
             )
 
 

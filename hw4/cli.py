@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 import typer
 
 from hw4 import __version__
-from hw4.errors import Hw4Error, SpecError
+from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS, alone, write_atomically
 from hw4.processes import one_thread, spare_garbage
 from hw4.specs import (
@@ -25,6 +25,7 @@ from hw4.specs import (
     SEEDS,
     STRIDES,
     TRIALS,
+    VARIANTS,
     ConvNetSpec,
     DataChoice,
     Dataset,
@@ -33,6 +34,7 @@ from hw4.specs import (
     exercise_specs,
     longer_specs,
     sweep_specs,
+    variant_specs,
 )
 from hw4.studies import (
     BISECTIONS,
@@ -86,6 +88,8 @@ EXAMPLES = {
 _NAMES = dict.fromkeys([*list(EXERCISES)[:1], "stride", *list(EXERCISES)[1:], "all"])
 ExerciseChoice = StrEnum("ExerciseChoice", {name.upper(): name for name in _NAMES})  # type: ignore[misc]
 """What ``--exercise`` takes; typer knows no list of literals."""
+VariantChoice = StrEnum("VariantChoice", {name.upper(): name for name in VARIANTS})  # type: ignore[misc]
+"""What ``--only`` takes."""
 
 
 Data = Annotated[
@@ -106,6 +110,18 @@ Controls = Annotated[
         help="Train text CNNs at each stride's own best rate, too, and with the vectors' numbers in other orders.  "
         "[default: with real data]",
     ),
+]
+SaveWeights = Annotated[
+    bool,
+    typer.Option(
+        "--save-weights",
+        help="Keep each trained network of the exercises (some 20 MB) for hw4.load_model; what the folder holds "
+        "without is trained again.",
+    ),
+]
+Only = Annotated[
+    list[VariantChoice] | None,
+    typer.Option(help="Train this network alone and no exercise; may be given several times."),
 ]
 Longer = Annotated[
     bool, typer.Option(help="Train the strided network for four times the passes too, to compare it at equal time.")
@@ -183,15 +199,31 @@ def _check_device(device: str) -> None:
 
 
 def _finish(
-    folder: Path, say: Say, as_json: bool, *, anyway: bool = False, whole: bool = True, **facts: object
+    folder: Path,
+    say: Say,
+    as_json: bool,
+    *,
+    anyway: bool = False,
+    whole: bool = True,
+    alone: bool = False,
+    **facts: object,
 ) -> dict[str, str]:
     """Write the page of all that the folder holds, say where it is, and return what could not be on it, and why.
 
-    A part that cannot be reported is an error, unless the page need not be ``whole``.
+    A part that cannot be reported is an error, unless the page need not be ``whole``. There need not be a page of
+    networks that were trained ``alone``: it compares.
     """
     from hw4.report.page import load_report
 
-    report = load_report(folder, anyway=anyway, whole=whole)
+    try:
+        report = load_report(folder, anyway=anyway, whole=whole)
+    except RecordError as error:
+        if not alone:
+            raise
+        say(f"No page: {error}. The runs are in {folder / RECORDS}.")
+        if as_json:
+            print(json.dumps({"page": None, **facts, "report": None}, indent=1))
+        return {}
     page = report.write(folder)
     say(f"Report: {page}")
     if as_json:
@@ -219,29 +251,37 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     rescue: Rescue = True,
     controls: Controls = None,
     device: Device = "cpu",
+    only: Only = None,
+    save_weights: SaveWeights = False,
     processes: Processes = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
     say, workers = _sayer(as_json), one_thread(processes)
+    if exercise and only:
+        raise typer.BadParameter("--only names networks and --exercise exercises; give one of them")
     chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
-    convnets, texts = [known for known in EXERCISES if chosen & {"all", known}], bool(chosen & {"all", "stride"})
+    convnets = [known for known in EXERCISES if chosen & {"all", known}]
+    texts = bool(chosen & {"all", "stride"}) and not only
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
-    nets = networks(convnets, data=images, seeds=seeds, subset=subset, noise_floor=noise_floor, **settings)
-    nets += longer_specs(convnets, nets) if longer else ()
+    settings |= {"noise_floor": noise_floor}
+    nets = _networks(convnets, only or [], data=images, seeds=seeds, subset=subset, **settings)
+    nets += longer_specs(convnets, nets) if longer and not only else ()
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
-    counts = [f"{len(group)} {name}" for group, name in ((nets, "ConvNets"), (trials, "text CNNs")) if group]
+    counts = [
+        f"{len(runs)} {kind}{'s' * (len(runs) > 1)}" for runs, kind in ((nets, "ConvNet"), (trials, "text CNN")) if runs
+    ]
     say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
     with alone(folder):
         studies, known = _sweep_studies(trials, folder, rescue=rescue, controls=controls)
-        how = {"processes": workers, "fresh": fresh, "device": device}
+        how = {"processes": workers, "fresh": fresh, "device": device, "weights": save_weights}
         studies = [(folder / RECORDS, grid(nets)), *studies]
         lost, failed, error = _train_what_can_be(studies, [*nets, *known], convnets, say, **how)
         _note(folder, notes, failed)
-        failed = _finish(folder, say, as_json, whole=False, diverged=lost)
+        failed = _finish(folder, say, as_json, whole=False, alone=bool(only), diverged=lost)
     if error and "--debug" in sys.argv:
         raise error
     _end(failed, lost, len(nets))
@@ -279,6 +319,13 @@ def _train_what_can_be(
             failed.setdefault(title, _explain(error)[1])
     lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
     return lost, dict(sorted(failed.items())), errors[0][1] if errors else None
+
+
+def _networks(exercises: list[str], only: Sequence[StrEnum], *, seeds: int, **settings: Any) -> tuple[ConvNetSpec, ...]:
+    """The ConvNets of some exercises, or those of ``only``."""
+    if only:
+        return variant_specs([*dict.fromkeys(map(str, only))], seeds=range(seeds), **settings)
+    return networks(exercises, seeds=seeds, **settings)
 
 
 def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:

@@ -66,6 +66,8 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     """Examples held in tensors, or in dicts, lists and tuples of tensors, that are equally long."""
     if chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
+    if any(each.is_nested for each in tensors((x, y))):
+        raise ObjectiveError("x or y is a nested tensor, which cannot be cut by example; give a Dataset of its parts")
     lengths = [(what, len(each) if each.ndim else 0) for what, value in (("x", x), ("y", y)) for each in tensors(value)]
     if not any(what == "x" for what, _ in lengths) or not any(what == "y" for what, _ in lengths):
         raise ObjectiveError(f"expected tensors, got x of {type(x).__name__} and y of {type(y).__name__}")

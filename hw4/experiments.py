@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -47,12 +48,14 @@ def check_fit(spec: ConvNetSpec, images: Images) -> None:
     spec.check_size(len(images.x_train))
 
 
-def train_convnet(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
+def train_convnet(
+    spec: ConvNetSpec, images: Images, *, keep: Callable[[ConvNetRecord, ConvNet], None] | None = None
+) -> ConvNetRecord:
     """Train one network as its spec says and record pass 0 to the last: loss, accuracy, smoothness, seconds.
 
     It is trained on the device that holds the images. A run whose loss stops being finite ends there. A run has
-    diverged when that happened, or when it ends with a higher train loss than it began with. Raises SpecError when
-    spec and data do not fit.
+    diverged when that happened, or when it ends with a higher train loss than it began with. ``keep`` is given the
+    record and the trained network of a run that did not. Raises SpecError when spec and data do not fit.
     """
     check_fit(spec, images)
     x, y = images.x_train, images.y_train
@@ -71,7 +74,7 @@ def train_convnet(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
             if rows[-1].train_loss is None:
                 break
     first, last = rows[0].train_loss, rows[-1].train_loss
-    return ConvNetRecord(
+    record = ConvNetRecord(
         key=spec.key,
         spec=spec,
         data=identity(images),
@@ -80,6 +83,9 @@ def train_convnet(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
         times=times,
         diverged=first is None or last is None or last > first,
     )
+    if keep is not None and not record.diverged:
+        keep(record, model)
+    return record
 
 
 def _rates(model: ConvNet, spec: ConvNetSpec, completed: int) -> float | list[float]:

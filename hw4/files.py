@@ -8,15 +8,17 @@ from pathlib import Path
 
 from hw4.errors import Hw4Error
 
-RECORDS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = (
+RECORDS, WEIGHTS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = (
     Path("records"),
+    Path("weights"),
     Path("controls"),
     Path("claim", "ladder"),
     Path("claim", "landscapes"),
     Path("claim", "controls"),
     Path("audit"),
 )
-"""Records of the exercises, of exercise 2's controls, of ``hw4 claim`` and of ``hw4 audit``, in a report's folder."""
+"""In a report's folder: records of the exercises, their networks, and records of exercise 2's controls, of
+``hw4 claim`` and of ``hw4 audit``."""
 
 PARTIAL = ".partial"
 """How the name of a file ends that is not written whole yet; it begins with a dot."""

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw4.errors import DataError
-from hw4.files import RECORDS, alone
+from hw4.files import RECORDS, WEIGHTS, alone, write_atomically
 from hw4.processes import one_thread, spread
 from hw4.progress import progress_bar
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
@@ -39,13 +39,15 @@ KINDS: Mapping[type[Spec], type[Record]] = {ConvNetSpec: ConvNetRecord, TextCNNS
 class Task:
     """What one process makes at a time: one run, or the trials that train together.
 
-    ``questions`` are given to machines that may not have them; other processes load them.
+    ``questions`` are given to machines that may not have them; other processes load them. With ``weights`` the trained
+    networks come back with their records.
     """
 
     specs: tuple[Spec, ...]
     folder: Path
     device: str
     questions: "tuple[QuestionVectors, QuestionIdentity] | None" = None
+    weights: bool = False
 
 
 @cache
@@ -66,23 +68,37 @@ def _questions(name: QuestionSet) -> "tuple[QuestionVectors, QuestionIdentity]":
     return questions, identity(questions)
 
 
-def make(task: Task) -> list[Record]:
-    """Make a task's runs in whatever process or machine this is."""
+def make(task: Task) -> list[tuple[Record, bytes | None]]:
+    """Make a task's runs in whatever process or machine this is: records, and networks as files where asked for."""
     from hw4.experiments import train_convnet
     from hw4.sweep import train_trials
 
     _one_thread()
-    first = task.specs[0]
+    first, files = task.specs[0], dict[str, bytes]()
+
+    def pack(record: Record, model: Any) -> None:
+        from hw4.weights import packed
+
+        files[record.key] = packed(record, model)
+
+    keep, made = pack if task.weights else None, list[Record]()
     if isinstance(first, TextCNNSpec):
         trials = [spec for spec in task.specs if isinstance(spec, TextCNNSpec)]
-        return list(train_trials(trials, *(task.questions or _questions(first.data))))
-    return [train_convnet(first, _images(first.data, first.subset, task.device))]
+        made += train_trials(trials, *(task.questions or _questions(first.data)), keep=keep)
+    else:
+        made.append(train_convnet(first, _images(first.data, first.subset, task.device), keep=keep))
+    return [(record, files.get(record.key)) for record in made]
 
 
-def _found(spec: Spec, folder: Path, device: str) -> Record | None:
-    """The record of a run, where the folder holds one that a run made now would repeat."""
+def _network(folder: Path, key: str) -> Path:
+    """Where the trained network of a run is kept, beside its folder of records."""
+    return folder.parent / WEIGHTS / f"{key}.safetensors"
+
+
+def _found(spec: Spec, folder: Path, device: str, *, weights: bool) -> Record | None:
+    """The record of a run, where the folder holds one that a run made now would repeat, with its ``weights`` or not."""
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
-    if record is None:
+    if record is None or (weights and not record.diverged and not _network(folder, spec.key).exists()):
         return None  # without asking for the data, which take longer than many a run
     from hw4 import experiments
     from hw4.sweep import serves
@@ -106,14 +122,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool) -> list[Task]:
-    """Runs to make as tasks, the longest first."""
+def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool, weights: bool) -> list[Task]:
+    """Runs to make as tasks, the longest first. The exercises' ``weights`` are kept, where any are."""
     tasks = [Task((spec,), folder, device) for folder, spec in missing if not isinstance(spec, TextCNNSpec)]
     for folder in dict.fromkeys(folder for folder, _ in missing):
         texts = [spec for where, spec in missing if where == folder and isinstance(spec, TextCNNSpec)]
         tasks += [
             Task(tuple(group), folder, device, _questions(group[0].data) if remote else None) for group in groups(texts)
         ]
+    tasks = [replace(task, weights=weights and task.folder.name == RECORDS.name) for task in tasks]
     return sorted(tasks, key=lambda task: -sum(map(cost, task.specs)))
 
 
@@ -124,6 +141,7 @@ def make_all(
     executor: Executor | None = None,
     fresh: bool = False,
     device: str = "cpu",
+    weights: bool = False,
     on_record: OnRecord = lambda _record, _on_disk: None,
     on_failure: OnFailure | None = None,
 ) -> list[Record]:
@@ -131,8 +149,10 @@ def make_all(
 
     Returns all records in the order in which they were wanted. Runs go, the longest first, to so many processes of one
     thread each, or to ``executor``. A stored record serves when a run made now would have its numbers, unless all is
-    to be made ``fresh``. Every run is saved as it ends: after whatever stops this, the same call goes on from there.
-    ``on_failure`` is told what cannot be made, and the rest goes on; without it the first such error is raised.
+    to be made ``fresh``. With ``weights`` the trained networks of the exercises are kept too, and a run without its
+    own is made again, unless it diverged. Every run is saved as it ends: after whatever stops this, the same call goes
+    on from there. ``on_failure`` is told what cannot be made, and the rest goes on; without it the first such error is
+    raised.
     """
     made: dict[Path, dict[Spec, Record | None]] = {folder: {} for folder, _ in studies}
     queue: list[Task] = []
@@ -148,16 +168,20 @@ def make_all(
             for folder, spec in new:
                 Store(folder, KINDS[type(spec)]).prepare()
                 made[folder][spec] = None
-                if not fresh and (record := _found(spec, folder, device)) is not None:
+                wanted = weights and folder.name == RECORDS.name
+                if not fresh and (record := _found(spec, folder, device, weights=wanted)) is not None:
                     take(folder, spec, record, on_disk=True)
                 else:
                     missing.append((folder, spec))
-            queue.extend(_tasks(missing, device, remote=executor is not None))
+            queue.extend(_tasks(missing, device, remote=executor is not None, weights=weights))
 
     ask()
     fail = on_failure and partial(_fail, on_failure)
     for task, results in spread(make, queue, processes=processes, executor=executor, on_failure=fail):
-        for spec, result in zip(task.specs, results, strict=True):
+        for spec, (result, network) in zip(task.specs, results, strict=True):
+            if network is not None:  # before its record: a record whose network is missing is not made again otherwise
+                _network(task.folder, spec.key).parent.mkdir(exist_ok=True)
+                write_atomically(_network(task.folder, spec.key), network)
             Store(task.folder, KINDS[type(spec)]).save(result)
             take(task.folder, spec, result, on_disk=False)
         ask()

@@ -1,7 +1,7 @@
 """Exercise 2: the sweep of text CNNs over strides, trials trained together."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -35,12 +35,17 @@ def identity(questions: QuestionVectors) -> QuestionIdentity:
 
 
 def train_trials(
-    specs: Sequence[TextCNNSpec], questions: QuestionVectors, data: QuestionIdentity
+    specs: Sequence[TextCNNSpec],
+    questions: QuestionVectors,
+    data: QuestionIdentity,
+    *,
+    keep: Callable[[TextCNNRecord, TextCNN], None] | None = None,
 ) -> list[TextCNNRecord]:
     """Train trials that differ in nothing else as one ensemble and record each.
 
     A trial has diverged when its parameters or losses are not finite, or when it ends with a higher train loss than
-    it began with. Raises SpecError when specs and data do not fit.
+    it began with. ``keep`` is given the record and the trained network of each trial that has not. Raises SpecError
+    when specs and data do not fit.
     """
     if len({spec.model_copy(update={"trial": 0}) for spec in specs}) != 1:
         raise SpecError("trials that are trained together must differ in the trial only")
@@ -63,10 +68,15 @@ def train_trials(
     last, _ = _evaluate(ensemble, questions.x_train, questions.y_train)
     test, correct = _evaluate(ensemble, questions.x_test, questions.y_test)
     where = _environment()
-    return [
+    records = [
         _record(each, data, where, diverged=not (end <= start and math.isfinite(tested)), train_loss=end, right=right)
         for each, start, end, tested, right in zip(specs, first, last, test, correct.tolist(), strict=True)
     ]
+    if keep is not None:
+        for record, model in zip(records, ensemble.to_models(), strict=True):
+            if not record.diverged:
+                keep(record, model)
+    return records
 
 
 def as_seen(questions: QuestionVectors, spec: TextCNNSpec) -> QuestionVectors:

@@ -32,6 +32,7 @@ import hw4.objective
 import hw4.records
 import hw4.smoothness
 import hw4.stats
+import hw4.studies
 import hw4.sweep
 import hw4.training
 from hw4 import gate
@@ -59,6 +60,7 @@ from tests import (
     test_smoothness,
     test_stats,
     test_strides,
+    test_studies,
     test_sweep,
     test_training,
     test_vectors,
@@ -646,6 +648,49 @@ def the_audit_repeats_the_right_way(patch: Patch) -> None:
         return found.model_copy(update={"smoothness": dict.fromkeys(found.smoothness, found.smoothness["right"])})
 
     around(test_audit, "audit_run", patch, agreeable)
+
+
+@fault(
+    "statistics",
+    lambda: test_sweep.test_what_is_held_out_is_every_fifth_training_question_and_no_test_question(
+        load_questions("grammar")
+    ),
+)
+def what_is_held_out_is_trained_on(patch: Patch) -> None:
+    def leaking(original: Any, questions: Any, spec: Any) -> Any:
+        return replace(original(questions, spec), x_train=questions.x_train, y_train=questions.y_train)
+
+    around(hw4.sweep, "as_seen", patch, leaking)
+    patch.setattr(test_sweep, "as_seen", hw4.sweep.as_seen)
+
+
+@fault(
+    "statistics",
+    lambda: test_sweep.test_a_permutation_is_one_order_for_all_questions_trials_and_strides(load_questions("grammar")),
+)
+def the_tests_questions_keep_their_order(patch: Patch) -> None:
+    def half(original: Any, questions: Any, spec: Any) -> Any:
+        return replace(original(questions, spec), x_test=questions.x_test)
+
+    around(hw4.sweep, "as_seen", patch, half)
+    patch.setattr(test_sweep, "as_seen", hw4.sweep.as_seen)
+
+
+@fault("statistics", test_studies.test_a_strides_own_rate_is_chosen_by_other_trials_on_held_out_questions)
+def the_rate_is_chosen_on_the_test_questions(patch: Patch) -> None:
+    def open_book(original: Any, trials: Any, made: Any) -> Any:
+        return [spec.model_copy(update={"held_out": False}) for spec in original(trials, made)]
+
+    around(hw4.studies, "_own_rate", patch, open_book)
+
+
+@fault("statistics", test_studies.test_the_best_rate_is_the_smaller_of_equals_at_which_every_trial_trains)
+def the_best_rate_may_lose_trials(patch: Patch) -> None:
+    def lucky(original: Any, tried: Any) -> Any:
+        return original([run for run in tried if run.correct is not None])
+
+    around(hw4.studies, "best_rate", patch, lucky)
+    patch.setattr(test_studies, "best_rate", hw4.studies.best_rate)
 
 
 # --- the gate ----------------------------------------------------------------------------------------------------

@@ -44,6 +44,24 @@ def hw4(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
+def test_a_network_alone_is_trained_and_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = ["run", "--data", "embedded", "--seeds", "1", "--passes", "1", "--subset", "0.1", "--processes", "1"]
+    assert hw4(monkeypatch, *small, "--only", "pool", "--only", "pool", "--save-weights", "--json") == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) == {"page": None, "diverged": [], "report": None}
+    assert "Training 1 ConvNet in 1 process." in err
+    assert "No page: nothing in reports/embedded can be reported" in err
+    assert len(list(Path("reports/embedded/weights").iterdir())) == 1
+    assert hw4(monkeypatch, *small, "--only", "pool-batchnorm") == 0
+    assert "Report: reports/embedded/index.html" in capsys.readouterr().out, "beside the other there is a comparison"
+    assert hw4(monkeypatch, *small, "--only", "stride", "--exercise", "pooling") == 2
+    assert "give one of them" in capsys.readouterr().err
+    assert hw4(monkeypatch, *small, "--only", "resnet") == 2
+    assert "pool-groupnorm" in capsys.readouterr().err
+
+
 def test_the_whole_homework_ends_with_one_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

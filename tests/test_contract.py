@@ -68,6 +68,13 @@ def net(*between: nn.Module) -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 12), nn.Tanh(), *between, nn.Linear(12, 3))
 
 
+def hooked_norm(runs: int = 1) -> nn.Module:
+    model = net(nn.utils.spectral_norm(nn.Linear(12, 12)))
+    for _ in range(runs):
+        model(X)
+    return model.eval()
+
+
 def entropy(model: nn.Module, batch: Tensor) -> Tensor:
     return F.cross_entropy(model(X.double()[batch]), Y[batch])
 
@@ -500,6 +507,24 @@ CASES = [
         model=lambda: net(nn.utils.parametrizations.spectral_norm(nn.Linear(12, 12))),
         given={"norm_mode": "running"},
         loss=lambda m, b: entropy(m.eval(), b),
+    ),
+    Case(
+        "spectral norm by hooks, evaluated",
+        model=hooked_norm,
+        given={"norm_mode": "running"},
+        loss=lambda m, b: entropy(m.eval(), b),
+    ),
+    *named_refusal(
+        "run the model once on a batch",
+        Case("spectral norm by hooks, before it has run", model=lambda: hooked_norm(runs=0)),
+    ),
+    *named_refusal(
+        "of torch.float8_e4m3fn",
+        Case("float8 parameters", model=lambda: net().to(torch.float8_e4m3fn)),
+    ),
+    *named_refusal(
+        "x or y is a nested tensor",
+        Case("nested tensors", data=lambda: (torch.nested.nested_tensor(list(X), layout=torch.jagged), Y)),
     ),
     *named_refusal(
         r"dropout is on in 2 \(p = 0.5\).*norm_mode='running'",
@@ -1407,7 +1432,8 @@ def test_right_or_refused(case: Case) -> None:
         assert torch.equal(model.state_dict()[name].to_dense(), kept.to_dense())
     assert torch.equal(torch.get_rng_state(), drawn)
     if inputs is not None:
-        assert torch.equal(data[0].to_dense().nan_to_num(), inputs.to_dense().nan_to_num())
+        now, then = (each.values() if each.is_nested else each.to_dense() for each in (data[0], inputs))
+        assert torch.equal(now.nan_to_num(), then.nan_to_num())
 
 
 def test_nothing_that_is_noted_beside_the_model_stays() -> None:

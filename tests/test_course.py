@@ -22,8 +22,8 @@ nbclient = pytest.importorskip("nbclient", reason="needs the extra 'notebook': p
 
 NOTEBOOK = Path(__file__).parents[1] / "notebooks" / "homework4.ipynb"
 SMALL = {"SEEDS": 2, "PASSES": 1, "TRIALS": 2, "EPOCHS": 1}
-LARGEST = 600_000
-"""Bytes that the kept notebook may have."""
+LARGEST, DPI = 600_000, 90
+"""Bytes that the kept notebook may have, and its figures' dots per inch."""
 
 
 def code_cells(notebook: Any) -> list[Any]:
@@ -39,8 +39,9 @@ def execute(folder: Path, **settings: object) -> Any:
     """The notebook as it shows itself after a run in a fresh kernel in this folder, with other settings put in."""
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (at,) = (at for at, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", ()))
-    put_in = "\n".join(f"{name} = {value!r}" for name, value in {"DATA": "embedded", **settings}.items())
-    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(put_in))
+    put_in = [f"{name} = {value!r}" for name, value in {"DATA": "embedded", **settings}.items()]
+    put_in += [f"%config InlineBackend.print_figure_kwargs = {{'bbox_inches': 'tight', 'dpi': {DPI}}}"]
+    notebook.cells.insert(at + 1, nbformat.v4.new_code_cell("\n".join(put_in)))
     resources = {"metadata": {"path": str(folder)}}
     client = nbclient.NotebookClient(
         notebook, kernel_name="python3", timeout=1800, record_timing=False, resources=resources, coalesce_streams=True

@@ -35,6 +35,7 @@ LAYERS = (
     "claim",
     "experiments",
     "sweep",
+    "weights",
     "runs",
     "audit",
     "gate",
