@@ -214,7 +214,7 @@ def test_exercises_asked_for_together_are_all_done(
     assert {path.name for path in Path("here").glob("*.png")} == {"smoothness.png", "pooling.png"}
 
 
-def fail(*_arguments: object) -> NoReturn:
+def fail(*_arguments: object, **_settings: object) -> NoReturn:
     raise RuntimeError("no luck\nand much more")
 
 
