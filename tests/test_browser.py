@@ -135,8 +135,8 @@ def test_a_tap_beside_a_mark_says_its_seed_and_value(browser: Any, page: Path) -
     show(browser, page, WIDTHS[0])
     tap = """
         const mark = [...document.querySelectorAll('use')].find(u => u.textContent.includes('seed'))
-        const box = mark.getBoundingClientRect(), [x, y] = [box.x + box.width / 2 + arguments[0], box.y + box.height / 2]
-        mark.dispatchEvent(new MouseEvent('click', {clientX: x, clientY: y, bubbles: true}))
+        const box = mark.getBoundingClientRect(), clientX = box.x + box.width / 2 + arguments[0]
+        mark.dispatchEvent(new MouseEvent('click', {clientX, clientY: box.y + box.height / 2, bubbles: true}))
         return document.querySelector('output').textContent"""
     assert re.search(r", seed \d+: [\d.e+-]+ at [\d.e+-]+$", browser.execute_script(tap, 1))
     assert browser.execute_script(tap, 5000) == "", "far from every mark"
