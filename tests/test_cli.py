@@ -247,7 +247,7 @@ def test_a_run_of_which_nothing_can_be_reported_names_the_cause(
 ) -> None:
     from hw4 import experiments
 
-    def no_strides(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
+    def no_strides(spec: ConvNetSpec, images: Images, **_settings: object) -> ConvNetRecord:
         return train(spec, images) if spec.downsample == "pool" else fail()
 
     train = experiments.train_convnet
