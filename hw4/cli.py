@@ -259,22 +259,14 @@ def run_command(  # noqa: PLR0917  typer makes options of them
 ) -> None:
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
     say, workers = _sayer(as_json), one_thread(processes)
-    if exercise and only:
-        raise typer.BadParameter("--only names networks and --exercise exercises; give one of them")
-    chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
-    convnets = [known for known in EXERCISES if chosen & {"all", known}]
-    texts = bool(chosen & {"all", "stride"}) and not only
+    convnets, texts = _exercises(exercise, only)
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
-    settings |= {"noise_floor": noise_floor}
-    nets = _networks(convnets, only or [], data=images, seeds=seeds, subset=subset, **settings)
+    nets = _networks(convnets, only or [], images, seeds, subset=subset, noise_floor=noise_floor, **settings)
     nets += longer_specs(convnets, nets) if longer and not only else ()
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
-    counts = [
-        f"{len(runs)} {kind}{'s' * (len(runs) > 1)}" for runs, kind in ((nets, "ConvNet"), (trials, "text CNN")) if runs
-    ]
-    say(f"Training {' and '.join(counts)} in {_in_processes(workers)}.")
+    say(f"Training {_counted(nets, trials)} in {_in_processes(workers)}.")
     with alone(folder):
         studies, known = _sweep_studies(trials, folder, rescue=rescue, controls=controls)
         how = {"processes": workers, "fresh": fresh, "device": device, "weights": save_weights}
@@ -285,6 +277,20 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     if error and "--debug" in sys.argv:
         raise error
     _end(failed, lost, len(nets))
+
+
+def _exercises(exercise: Sequence[StrEnum] | None, only: Sequence[StrEnum] | None) -> tuple[list[str], bool]:
+    """Which exercises with ConvNets were asked for, and whether the one with text CNNs was."""
+    if exercise and only:
+        raise typer.BadParameter("--only names networks and --exercise exercises; give one of them")
+    chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
+    return [known for known in EXERCISES if chosen & {"all", known}], bool(chosen & {"all", "stride"}) and not only
+
+
+def _counted(nets: "Sequence[Spec]", trials: "Sequence[Spec]") -> str:
+    """How many networks are trained, in words."""
+    kinds = ((nets, "ConvNet"), (trials, "text CNN"))
+    return " and ".join(f"{len(runs)} {kind}{'s' * (len(runs) > 1)}" for runs, kind in kinds if runs)
 
 
 def _sweep_studies(
@@ -321,11 +327,13 @@ def _train_what_can_be(
     return lost, dict(sorted(failed.items())), errors[0][1] if errors else None
 
 
-def _networks(exercises: list[str], only: Sequence[StrEnum], *, seeds: int, **settings: Any) -> tuple[ConvNetSpec, ...]:
+def _networks(
+    exercises: list[str], only: Sequence[StrEnum], data: Dataset, seeds: int, **settings: Any
+) -> tuple[ConvNetSpec, ...]:
     """The ConvNets of some exercises, or those of ``only``."""
     if only:
-        return variant_specs([*dict.fromkeys(map(str, only))], seeds=range(seeds), **settings)
-    return networks(exercises, seeds=seeds, **settings)
+        return variant_specs([*dict.fromkeys(map(str, only))], seeds=range(seeds), data=data, **settings)
+    return networks(exercises, data=data, seeds=seeds, **settings)
 
 
 def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:

@@ -215,7 +215,7 @@ def test_exercises_asked_for_together_are_all_done(
     assert {path.name for path in Path("here").glob("*.png")} == {"smoothness.png", "pooling.png"}
 
 
-def fail(*_arguments: object) -> NoReturn:
+def fail(*_arguments: object, **_settings: object) -> NoReturn:
     raise RuntimeError("no luck\nand much more")
 
 
@@ -248,7 +248,7 @@ def test_a_run_of_which_nothing_can_be_reported_names_the_cause(
 ) -> None:
     from hw4 import experiments
 
-    def no_strides(spec: ConvNetSpec, images: Images) -> ConvNetRecord:
+    def no_strides(spec: ConvNetSpec, images: Images, **_settings: object) -> ConvNetRecord:
         return train(spec, images) if spec.downsample == "pool" else fail()
 
     train = experiments.train_convnet

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
 from torch import nn
@@ -17,6 +18,7 @@ from hw4.gate import Finding, as_json
 from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, Store, environment
 from hw4.report import exercises
+from hw4.report.drawing import svg, told
 from hw4.report.entry import Entry
 from hw4.report.exercises import Section, answer, figure, label, panels, sections, settled_smoothness, table
 from hw4.report.page import Report, load_report
@@ -100,7 +102,7 @@ def test_the_page_holds_numbers_data_and_both_answers(tmp_path: Path) -> None:
         "A training pass of the strided network takes 0.40",
     ):
         assert needed in text, f"{needed!r} is not on the page"
-    assert text.count('src="data:image/png;base64,') == 2
+    assert text.count('class="panels"') == 2
     assert not re.search(r'(src|href)="(?!data:|#)', text), "the page asks for something outside itself"
 
 
@@ -464,11 +466,33 @@ def test_the_legend_covers_nothing(exercise: str) -> None:
     assert box.x1 <= canvas.bbox.x1
 
 
+def test_marks_tell_seed_and_value_and_the_figure_stays_as_it_was() -> None:
+    canvas = Figure(layout="constrained")
+    plain, named = canvas.subplots(1, 2)
+    (line,) = plain.plot([1, 2, 1000], [0.5, np.nan, 0.25], "o", gid=told("a net, seed", [4, 5, 7]))
+    plain.set(xscale="log", xlim=(0.5, 2000))
+    plain.plot([1, 2], [0.3, 0.4], label="<mean>")
+    plain.plot([1, 2], [0.3, 0.4], "o")
+    named.plot([0.1, 0.9], [1, 2], "o", label="dot")
+    named.set_xticks([0, 1], ["first\nof two", "second"])
+    before, panels = line.get_gid(), svg(canvas, "salt")
+    assert [re.findall("<title>(.*?)</title>", panel) for panel in panels] == [
+        ["a net, seed 4: 0.5 at 1", "a net, seed 7: 0.25 at 1000", "&lt;mean&gt;"],
+        ["dot: 1 at first, of two", "dot: 2 at second"],
+    ]
+    assert line.get_gid() == before
+    assert svg(canvas, "salt") == panels
+    ids = [set(re.findall(r' id="(\w+)"', "".join(svg(canvas, salt)))) for salt in ("salt", "other")]
+    assert not set.intersection(*ids), "two figures of a page would share names"
+    for used in re.findall(r'href="#(\w+)"|url\(#(\w+)\)', "".join(panels)):
+        assert "".join(used) in ids[0]
+
+
 def test_names_do_not_become_markup(tmp_path: Path) -> None:
     hostile = DATA.model_copy(update={"title": "<script>alert(1)</script>"})
     made = [make_record(record.spec, record.rows, data=hostile) for record in records()]
     text = Report(exercises.entries(made)).write(tmp_path).read_text()
-    assert "<script>" not in text
+    assert "<script>alert" not in text
     assert "&lt;script&gt;" in text
 
 

@@ -229,8 +229,8 @@ def _answer_passes(record: AuditRecord) -> Iterator[str]:
     )
 
 
-def figure(record: AuditRecord, caption: str) -> Figure:
-    """Draw curves, ratios flaw by flaw, and the sweep's means, with the caption below."""
+def figure(record: AuditRecord) -> Figure:
+    """Draw curves, ratios flaw by flaw, and the sweep's means."""
     canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
     curves, ratios, strides = canvas.subplots(1, 3)
     _draw_curves(curves, record)
@@ -239,7 +239,6 @@ def figure(record: AuditRecord, caption: str) -> Figure:
     for ax in (curves, strides):
         ax.grid(alpha=0.3)
         ax.legend(fontsize=8)
-    canvas.supxlabel("\n".join(textwrap.wrap(caption, 150)), fontsize=8, color="#444444")
     return canvas
 
 
@@ -334,7 +333,7 @@ def entries(record: AuditRecord) -> list[Entry]:
         answer=list(answers(record)),
         tables=[table],
         file_name="audit.png",
-        figure=figure(record, caption),
+        figure=figure(record),
         alt="Smoothness over passes by the notebook's way and done right, the ratio with BatchNorm over without for "
         "each flaw, and the sweep's means with and without lost runs. The table that follows gives the values.",
         caption=caption,

@@ -42,7 +42,7 @@ from hw4.claim import (
 from hw4.errors import RecordError
 from hw4.files import CLAIM_CONTROLS, LADDER, LANDSCAPES
 from hw4.records import ConvNetRecord, Store
-from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style
+from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style, told
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words, images_words, require_unmixed
 from hw4.report.landscapes import VARIANTS, WITH
 from hw4.report.landscapes import entries as landscapes_entries
@@ -486,13 +486,12 @@ def ladder_figure(claim: Claim) -> Figure:
             shares = [np.mean([works(run) for run in claim.of(variant, rate=rate)]) for rate in claim.rates]
             share.plot(claim.rates, shares, markersize=4, label=f"{label}, {name}", **{**line, **look})
         _draw_ends(loss, claim, variant)
-        levels = {rate: list(claim.smoothness_at(rate)[variant].values()) for rate in claim.rates}
-        known = {rate: rate * statistics.geometric_mean(each) for rate, each in levels.items() if each}
+        levels = {rate: claim.smoothness_at(rate)[variant] for rate in claim.rates}
+        known = {rate: rate * statistics.geometric_mean(each.values()) for rate, each in levels.items() if each}
         for rate, each in levels.items():
-            edge.plot(
-                [rate] * len(each), [rate * value for value in each], **{**line, "linestyle": "", "markersize": 2}
-            )
-        edge.plot(list(known), list(known.values()), markersize=4, **line)
+            dots = {**line, "linestyle": "", "markersize": 2, "gid": told(f"{label}, seed", each)}
+            edge.plot([rate] * len(each), [rate * value for value in each.values()], **dots)
+        edge.plot(list(known), list(known.values()), markersize=4, gid=f"{label}, mean", **line)
     edge.axhline(2, color="#444444", linestyle=":", label="2: bound of gradient descent on a quadratic")
     for ax, title, unit in (
         (share, "Runs that work", "share of seeds"),
@@ -514,10 +513,11 @@ def _draw_ends(ax: Axes, claim: Claim, variant: str) -> None:
     """Final train losses of one network's finite runs, lost or not, and a line through their means."""
     line, means = style(variant), {}
     for rate in claim.rates:
-        ends = [run.last.train_loss for run in claim.of(variant, rate=rate) if run.last.train_loss]
-        ax.plot([rate] * len(ends), ends, **{**line, "linestyle": "none", "markersize": 3, "alpha": 0.5})
+        ends = {r.spec.seed: loss for r in claim.of(variant, rate=rate) if (loss := r.last.train_loss)}
+        dots = {**line, "linestyle": "none", "markersize": 3, "alpha": 0.5}
+        ax.plot([rate] * len(ends), list(ends.values()), gid=told(f"{VARIANTS[variant]}, seed", ends), **dots)
         if ends:
-            means[rate] = math.fsum(ends) / len(ends)
+            means[rate] = math.fsum(ends.values()) / len(ends)
     ax.plot(list(means), list(means.values()), color=line["color"], linestyle=line["linestyle"])
 
 
@@ -529,7 +529,8 @@ def reason_figure(claim: Claim) -> Figure:
         line = {**style(variant), "markersize": 3, "alpha": 0.6, "linewidth": 0.8}
         for run in (run for run in claim.landscapes if run.spec.variant == variant):
             rows = [row for row in run.rows if row.completed and row.train_loss and row.smoothness]
-            matched.plot([row.train_loss for row in rows], [row.smoothness for row in rows], **line)
+            gid = f"{label}, seed {run.spec.seed}"
+            matched.plot([row.train_loss for row in rows], [row.smoothness for row in rows], gid=gid, **line)
         _draw_steps(steps, claim, variant)
         matched.plot([], [], label=label, **style(variant))
     for loss in MATCHED_LOSSES:
@@ -563,8 +564,9 @@ def _draw_steps(ax: Axes, claim: Claim, variant: str) -> None:
     for block, after in enumerate(LOOKED_AFTER["step_passes"]):
         for name, measure, over in BESIDE:
             place = names[f"{name}, pass {after}"] = len(names) + block
-            found = claim.values(variant, measure, just(after)).values()
-            values = [over / value if over else value for value in found]
+            found = claim.values(variant, measure, just(after))
+            values = [over / value if over else value for value in found.values()]
+            dots["gid"] = told(f"{VARIANTS[variant]}, seed", found)
             ax.plot([place + (0.15 if variant == NORMED else -0.15)] * len(values), values, **dots)
     ax.set_xticks(list(names.values()), list(names), rotation=40, ha="right", fontsize=8)
     ax.grid(axis="y", alpha=0.3)

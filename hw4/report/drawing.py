@@ -1,13 +1,20 @@
-"""Drawing that every part of the report uses: axes, legends, intervals as bars, and figures as bytes."""
+"""Drawing that every part of the report uses: axes, legends, intervals as bars, and figures as PNG and SVG."""
 
 import io
 import math
+import re
+import textwrap
+from collections.abc import Iterable
 from typing import Any
+from xml.etree import ElementTree
 
+import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
 from hw4.specs import VARIANTS
 from hw4.stats import Interval
@@ -35,7 +42,10 @@ def over_passes(ax: Axes, title: str, unit: str) -> None:
 
 
 def legend_below(canvas: Figure, note: str = "") -> None:
-    """One legend for all axes, below them where it covers nothing; the note says what lines, bands and bars are."""
+    """One legend for all axes, below them where it covers nothing; the note says what lines, bands and bars are.
+
+    It is no wider than a phone, for on the page it stands by itself.
+    """
     named: dict[str, Any] = {}
     for ax in canvas.axes:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
@@ -44,9 +54,9 @@ def legend_below(canvas: Figure, note: str = "") -> None:
         list(named.values()),
         list(named),
         loc="outside lower center",
-        ncols=len(named) or 1,
+        ncols=min(2, len(named)) or 1,
         frameon=False,
-        title=note,
+        title=textwrap.fill(note, 70),
         title_fontsize=9,
     )
 
@@ -65,8 +75,95 @@ def log_y(ax: Axes) -> None:
         plain_log(ax.yaxis)
 
 
-def png(drawn: Figure) -> bytes:
-    """A figure as a file; equal figures give equal bytes."""
-    buffer = io.BytesIO()
-    drawn.savefig(buffer, format="png", metadata={"Software": None})
+def told(what: str, seeds: Iterable[int]) -> str:
+    """What a line's points are, one for each seed in their order; the line carries it as ``gid`` for :func:`svg`."""
+    return "|".join(f"{what} {seed}" for seed in seeds)
+
+
+def png(drawn: Figure, title: str = "", caption: str = "") -> bytes:
+    """A figure as a file, with its title above and its caption as metadata; equal figures give equal bytes."""
+    buffer, words = io.BytesIO(), {"Software": None, "Title": title, "Description": caption}
+    above = drawn.text(0.5, 1, title, ha="center", va="bottom", fontsize=12)
+    drawn.savefig(buffer, format="png", bbox_inches="tight", metadata=words)
+    above.remove()
     return buffer.getvalue()
+
+
+def svg(drawn: Figure, salt: str) -> list[str]:
+    """A figure's axes and legends, each an SVG of its own for inside a page, which may break the line between them.
+
+    Hovering over a mark tells what it is, by a ``title``: the line's ``gid`` as of :func:`told`, or its label, and the
+    value. ``salt`` keeps names apart within a page; equal figures give equal text.
+    """
+    buffer, lines = io.StringIO(), [(ax, line) for ax in drawn.axes for line in ax.lines]
+    gids = [line.get_gid() for _, line in lines]
+    try:
+        for place, (_, line) in enumerate(lines):
+            line.set_gid(f"told-{place}")
+        with rc_context({"svg.fonttype": "none", "svg.hashsalt": salt, "font.sans-serif": ["DejaVu Sans"]}):
+            drawn.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    finally:
+        for (_, line), gid in zip(lines, gids, strict=True):
+            line.set_gid(gid)
+    # Inside a page names need no namespaces.
+    text = re.sub(r'^.*?(?=<svg)|xlink:| xmlns(:\w+)?="[^"]*"', "", buffer.getvalue(), flags=re.DOTALL)
+    root = ElementTree.fromstring(text)
+    for place, (ax, line) in enumerate(lines):
+        for group in root.iterfind(f".//g[@id='told-{place}']"):
+            _tell(group, ax, line)
+    groups = [group for group in root.iterfind("g/g") if re.match("axes|legend", group.get("id", ""))]
+    shared, panels, scale = root.findall("defs"), [], 72 / drawn.dpi
+    _shorten(root)
+    for group, artist in zip(groups, [*drawn.axes, *drawn.legends], strict=True):
+        box = artist.get_tightbbox()
+        assert box is not None
+        left, top, width, height = (
+            scale * length for length in (box.x0, drawn.bbox.height - box.y1, box.width, box.height)
+        )
+        look = {"style": f"--w:{width + 2:.1f}"}
+        panel = ElementTree.Element(
+            "svg", look, viewBox=f"{left - 1:.1f} {top - 1:.1f} {width + 2:.1f} {height + 2:.1f}"
+        )
+        panel.extend([*shared, group])
+        panels.append(ElementTree.tostring(panel, encoding="unicode"))
+        shared = []
+    return panels
+
+
+def _tell(group: ElementTree.Element, ax: Axes, line: Line2D) -> None:
+    """Put a title into each mark of a line, or into the line itself where it has none."""
+    gid, marks = line.get_gid(), group.findall(".//use")
+    names = gid.split("|") if gid else [str(line.get_label())]
+    if names[0].startswith("_"):  # how matplotlib calls what nobody named
+        return
+    if not marks:
+        ElementTree.SubElement(group, "title").text = names[0]
+    points, canvas = np.asarray(line.get_xydata()), ax.figure.bbox
+    ends = line.get_transform().transform(points)
+    for mark in marks:
+        x, y = (float(mark.get(name, 0)) * ax.figure.dpi / 72 for name in ("x", "y"))
+        nearest = int(np.nanargmin(np.hypot(*(ends - (x, canvas.height - y)).T)))
+        value, at = (_read(axis, points[nearest][place]) for place, axis in ((1, ax.yaxis), (0, ax.xaxis)))
+        if isinstance(ax.yaxis.get_major_locator(), FixedLocator):
+            value, at = at, value
+        name = names[nearest] if len(names) == len(points) else names[0]
+        ElementTree.SubElement(mark, "title").text = f"{name}: {value} at {at}"
+
+
+def _read(axis: Axis, value: float) -> str:
+    """A value as its axis says it: by the label nearest to it where places have names."""
+    places = axis.get_majorticklocs().tolist() if isinstance(axis.get_major_locator(), FixedLocator) else []
+    if not places:
+        return f"{value:.4g}"
+    nearest = min(range(len(places)), key=lambda n: abs(places[n] - value))
+    return axis.get_major_formatter().format_ticks(places)[nearest].replace("\n", ", ")
+
+
+def _shorten(root: ElementTree.Element) -> None:
+    """Leave out what a page has no use for: names of groups, line ends, and more than hundredths of a point."""
+    for node in root.iter():
+        node.tail, node.text = None, None if len(node) else node.text
+        if node.tag == "g":
+            node.attrib.pop("id", None)
+        for name in {"d", "x", "y"}.intersection(node.keys()):
+            node.set(name, re.sub(r"(\.\d\d)\d+|\n", r"\1", node.attrib[name]))

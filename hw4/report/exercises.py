@@ -635,7 +635,7 @@ def figure(section: Section) -> Figure:
     canvas = Figure(figsize=(4.2 * columns, 3.6 * rows + 0.6), dpi=DPI, layout="constrained")
     axes = canvas.subplots(rows, columns, squeeze=False).flatten().tolist()
     for spare in axes[len(drawn) + len(timed) :]:
-        spare.set_axis_off()
+        spare.remove()
     for ax, measure in zip(axes[len(drawn) :], timed, strict=False):
         _draw_over_time(ax, section, measure)
     for ax, (panel, curve) in zip(axes, drawn, strict=False):
@@ -672,7 +672,9 @@ def _draw(ax: Axes, arm: Arm, panel: Measure, curve: Curve) -> None:
         points = [(row.completed, value) for row in run.rows if (value := curve(row)) is not None]
         if run.diverged and points:
             ax.plot(*zip(*points, strict=True), color=line["color"], linewidth=0.8, alpha=0.7)
-            ax.plot(*points[-1], color=line["color"], marker="x", markersize=8)
+            ax.plot(
+                *points[-1], color=line["color"], marker="x", markersize=8, gid=f"{label(arm)}, seed {run.spec.seed}"
+            )
 
 
 def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
@@ -683,14 +685,16 @@ def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
         curves = [[(seconds_until(run, row.completed), measure.curve(row)) for row in run.rows[1:]] for run in runs]
         known = [[(x, y) for x, y in curve if y is not None] for curve in curves]
         line = style(runs[0].spec.variant)
-        for curve in known:
-            ax.plot(*zip(*curve, strict=True), color=line["color"], linewidth=0.8, alpha=0.4)
+        for run, curve in zip(runs, known, strict=True):
+            ax.plot(
+                *zip(*curve, strict=True), color=line["color"], linewidth=0.8, alpha=0.4, gid=f"seed {run.spec.seed}"
+            )
         if len({len(curve) for curve in known}) == 1:
             means = [
                 [statistics.fmean(values) for values in zip(*points, strict=True)]
                 for points in zip(*known, strict=True)
             ]
-            ax.plot(*zip(*means, strict=True), markersize=4, markevery=max(1, len(means) // 10), **line)
+            ax.plot(*zip(*means, strict=True), markersize=4, markevery=max(1, len(means) // 10), gid="mean", **line)
     over_passes(ax, measure.title, measure.unit)
     ax.set_xlabel(f"processor seconds of training\n({label(section.arms[1])}: {passes(_most(section))})")
     if measure.scale == "log":

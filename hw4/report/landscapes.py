@@ -170,7 +170,8 @@ def curvature_figure(claim: Claim) -> Figure:
                 (sharp, {row.completed: sharpest(row) for row in run.rows if row.sharpness is not None}),
                 (kinks, {row.completed: 100 * row.kinks.share for row in run.rows if row.kinks is not None}),
             ):
-                ax.plot(list(values), list(values.values()), markersize=4, alpha=0.8, label=shown, **line)
+                look = {**line, "markersize": 4, "alpha": 0.8, "gid": f"{label}, seed {run.spec.seed}"}
+                ax.plot(list(values), list(values.values()), label=shown, **look)
         for x, name in enumerate(LAYERS):
             level = _interval(list(claim.values(variant, layer(name)).values()))
             if level is not None:

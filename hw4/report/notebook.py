@@ -374,7 +374,7 @@ def figure(found: Reproduction) -> Figure:
     first.set_ylim(min(-1.6, first.get_ylim()[0]), max(1.6, first.get_ylim()[1]))
     first.set_ylabel("distance from the middle of our 95%\nprediction interval (1: its end)")
     _draw_strides(canvas.add_subplot(grid[1, :]), found)
-    legend_below(canvas, caption(found.audit))
+    legend_below(canvas)
     return canvas
 
 

@@ -1,6 +1,5 @@
 """The report: all that a folder holds, as one self-contained page, or as figures and words for a notebook."""
 
-import base64
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from hw4.errors import RecordError
 from hw4.files import write_atomically
 from hw4.records import RunNote, Store
 from hw4.report import audit, benchmarks, claim, exercises, gate, strides
-from hw4.report.drawing import png
+from hw4.report.drawing import png, svg
 from hw4.report.entry import Entry
 
 FILE_NAME = re.compile(r"File: <code>([\w.-]+\.png)</code>")
@@ -53,7 +52,8 @@ class Report:
 
         Figures of the page before that are on this one no more are removed.
         """
-        pngs = {entry.file_name: png(entry.figure) for entry in self.entries if entry.figure is not None}
+        drawn = [(entry, entry.figure) for entry in self.entries if entry.figure is not None]
+        pngs = {entry.file_name: png(figure, entry.title, entry.caption) for entry, figure in drawn}
         templates = jinja2.Environment(
             loader=jinja2.PackageLoader("hw4.report", "."),
             autoescape=True,
@@ -62,7 +62,7 @@ class Report:
             lstrip_blocks=True,
         )
         page = templates.get_template("index.html.jinja").render(
-            report=self, images={name: base64.b64encode(contents).decode() for name, contents in pngs.items()}
+            report=self, panels={entry.file_name: svg(figure, entry.anchor) for entry, figure in drawn}
         )
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "index.html"

@@ -1,6 +1,5 @@
 """Exercise 2's charts, tables and words."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -15,7 +14,7 @@ from hw4.errors import RecordError
 from hw4.files import CONTROLS, RECORDS
 from hw4.geometry import TEXT_LENGTH, input_coverage, text_function
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
-from hw4.report.drawing import DPI, error_bar
+from hw4.report.drawing import DPI, error_bar, legend_below, told
 from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, mixed
 from hw4.report.words import bounded, plural, show
 from hw4.specs import HELD_OUT_EVERY, HOMEWORK_VECTORS, STRIDES, TRIALS, TextCNNSpec
@@ -587,26 +586,24 @@ def _order_words(sweep: Sweep) -> Iterator[str]:
 def chart(sweep: Sweep) -> Figure:
     """Draw the bar chart: stride on x, accuracy on y, a dot for every trial, baselines as lines."""
     bars, data = sweep.bars, sweep.data
-    width = max(9, 1.5 * len(bars))
-    canvas = Figure(figsize=(width, 5.4), dpi=DPI, layout="constrained")
+    canvas = Figure(figsize=(max(6, 1.1 * len(bars)), 5), dpi=DPI, layout="constrained")
     ax = canvas.subplots()
     for x, bar in enumerate(bars):
         _draw(ax, x, bar)
     ax.axhline(data.logistic_accuracy, color="#D55E00", linestyle="--", label="logistic regression")
     ax.axhline(data.majority_accuracy, color="#444444", linestyle=":", label="majority class")
-    ax.set_xticks(range(len(bars)), [f"{bar.stride}\nreads {bar.reads} of {TEXT_LENGTH}" for bar in bars])
+    ax.set_xticks(range(len(bars)), [f"{bar.stride}\nreads\n{bar.reads} of {TEXT_LENGTH}" for bar in bars])
     ax.set(xlabel="stride of convolution and pooling", ylabel="test accuracy (share of questions)")
     # Above the highest there is room for a count of diverged trials.
     ax.set_ylim(0, 1.2 * max(data.logistic_accuracy, *(bar.top for bar in bars)))
     ax.set_xlim(-0.6, len(bars) - 0.4)
     ax.grid(axis="y", alpha=0.3)
-    canvas.legend(loc="outside upper right", ncols=3)
-    note = f"{caption(sweep)}; bar: mean of the trials that converged, dot: trial"
+    note = "bar: mean of the trials that converged, dot: trial"
     if any(len(bar.accuracies) > 1 for bar in bars):
         note += ", whisker: 95% t interval of the mean"
     if any(bar.accuracies and bar.diverged for bar in bars):
         note += ", hatched: others of the stride diverged"
-    canvas.supxlabel("\n".join(textwrap.wrap(note, int(14.4 * width))), fontsize=8, color="#444444")
+    legend_below(canvas, note)
     return canvas
 
 
@@ -618,7 +615,8 @@ def _draw(ax: Axes, x: int, bar: Bar) -> None:
         look: dict[str, Any] = {"ecolor": "#222222", "color": color, "hatch": hatch, "ec": "#56B4E9"}
         ax.bar(x, bar.mean.estimate, 0.6, yerr=error, capsize=5, **look)
         offsets = np.random.default_rng(x).uniform(-0.18, 0.18, len(bar.accuracies))
-        ax.plot(x + offsets, bar.accuracies, ".", color="#0072B2", markersize=6, zorder=3)
+        names = told("trial", (record.trial for record in bar.records if record.test_accuracy is not None))
+        ax.plot(x + offsets, bar.accuracies, ".", color="#0072B2", markersize=6, zorder=3, gid=names)
     if bar.diverged:
         ax.annotate(
             f"{bar.lost}\ndiverged",
