@@ -216,7 +216,8 @@ def placed(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
         moved = own.to(device, dtype if each.is_floating_point() else None)
         # What a model does to its inputs in place must not reach the user's own.
         found = moved.clone() if moved is own or moved.is_inference() else moved
-        return found.requires_grad_(each.requires_grad)  # where derivatives with respect to inputs are taken
+        # Derivatives with respect to inputs may be taken; a part of them is no leaf, so it may be changed in place.
+        return found.requires_grad_().clone() if each.requires_grad else found
 
     return mapped(value, place)
 

@@ -1396,6 +1396,7 @@ CASES += [
 
 def slopes(self: Any, x: Tensor) -> Tensor:
     """Scores that rest on a derivative with respect to inputs that came as tensors which require one."""
+    x += 1
     (slope,) = torch.autograd.grad(self.body(x).sum(), x, create_graph=True)
     return self.body(x) + slope[:, :3]
 
@@ -1434,7 +1435,7 @@ CASES += [
         "inputs that require a gradient",
         model=lambda: Own(slopes),
         data=lambda: (X.clone().requires_grad_(), Y),
-        loss=lambda m, b: F.cross_entropy(m(X.double()[b].requires_grad_()), Y[b]),
+        loss=lambda m, b: F.cross_entropy(m(X.double().requires_grad_()[b]), Y[b]),
     ),
     Case(
         "many things with slots, one by one",
