@@ -1,6 +1,7 @@
 """Words that every part of the report uses: how intervals, counts and verdicts are written."""
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 from scipy import stats
@@ -17,6 +18,12 @@ def plural(n: int, noun: str) -> str:
 def passes(n: int) -> str:
     """A number of passes in words."""
     return f"{n} pass{'' if n == 1 else 'es'}"
+
+
+def span(values: Collection[float], form: str = "g") -> str:
+    """Smallest to largest value, said once where they are written alike; a dash where there is none."""
+    ends = dict.fromkeys(f"{end:{form}}" for end in (min(values), max(values))) if values else ["-"]
+    return " to ".join(ends)
 
 
 def settled_span(last: int) -> str:
