@@ -436,9 +436,8 @@ def ladder_figure(claim: Claim) -> Figure:
         ax.grid(alpha=0.3)
     log_y(loss)
     log_y(edge)
-    legend_below(
-        canvas, f"learnt and accurate as in the table; dots: runs, lines: means; {plural(len(claim.seeds), 'seed')}"
-    )
+    seeds = plural(len(claim.seeds), "seed")
+    legend_below(canvas, f"learnt and accurate as in the table; dots: runs, lines: means; {seeds}")
     return canvas
 
 

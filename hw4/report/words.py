@@ -49,6 +49,22 @@ def compared(ratio: Interval, what: str, seeds: int) -> str:
     return f"{words} {show(ratio, digits=2)} times that without"
 
 
+def contrasted(
+    found: Interval, what: str, ours: str, other: str, seeds: int, *, ratio: bool = False, at: str = ""
+) -> str:
+    """Whether something of ours is lower or higher than of the other, ``at`` some condition, up to the value itself."""
+    noun, less = ("ratio", "over") if ratio else ("difference", "less")
+    the, some = (f"{at} the", f"{at} a") if at else ("The", "A")
+    return decide(
+        found,
+        value=float(ratio),
+        below=f"{the} {what} of {ours} is lower than that of {other}: {noun}",
+        above=f"{the} {what} of {ours} is higher than that of {other}: {noun}",
+        undecided=f"{some} {noun} in {what} between {ours} and {other} is not decided: it is",
+        one=f"{seen(seeds)}: {the.lower()} {what} of {ours} {less} that of {other} is",
+    )
+
+
 def seen(seeds: int) -> str:
     """How a sentence begins that rests on one seed, of so many that were run."""
     which = "the one seed that was run" if seeds == 1 else f"one seed, the only one of {seeds} that can be compared"
