@@ -30,7 +30,7 @@ from hw4.report.words import (
     show,
     tested,
 )
-from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec, Exercise
+from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
 OfRun = Callable[[ConvNetRecord], float | None]
@@ -174,7 +174,8 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
         for exercise, asked in EXERCISES.items():
             first, second = (_arm(group, variant) for variant in asked.variants)
             if first and second:
-                longer = _longer(records, setting, asked)
+                wanted = setting.model_copy(update={"passes": (asked.longer or 0) * setting.passes})
+                longer = _arm([record for record in records if record.spec.setting == wanted], asked.variants[1])
                 require_unmixed([*group, *longer.values()])
                 found.append(Section(exercise, setting, (first, second), longer))
     if not found:
@@ -187,14 +188,6 @@ def _arm(group: Sequence[ConvNetRecord], variant: str) -> Arm:
     # A run that was made twice, for more readings the second time, counts once, with those.
     runs = {r.spec.seed: r for r in sorted(mine, key=lambda r: (r.spec.directions, r.spec.noise_floor))}
     return dict(sorted(runs.items()))
-
-
-def _longer(records: Sequence[ConvNetRecord], setting: ConvNetSpec, asked: Exercise) -> Arm:
-    """The runs of an exercise's second variant that are longer than this setting's, as the exercise asks for."""
-    if asked.longer is None:
-        return {}
-    wanted = setting.model_copy(update={"passes": asked.longer * setting.passes})
-    return _arm([record for record in records if record.spec.setting == wanted], asked.variants[1])
 
 
 def values(arm: Arm, measure: OfRun) -> dict[int, float]:
