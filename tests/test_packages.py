@@ -158,3 +158,28 @@ def test_workflows_are_what_actionlint_takes() -> None:
     workflows = [ROOT / ".github" / "workflows" / "ci.yml", ROOT / "docs" / "example" / "gate.yml"]
     done = subprocess.run([program, *map(str, workflows)], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_tests_run_from_another_folder_without_plugins_and_where_no_cache_can_be_kept(tmp_path: Path) -> None:
+    """As in a read-only checkout; the superuser, who may write everywhere, cannot make a folder in a file either."""
+    (tmp_path / "file").touch()
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            f"{ROOT}/tests/test_house.py",
+            "-k",
+            "45",
+            "-o",
+            f"cache_dir={tmp_path}/file/no",
+        ],
+        cwd=tmp_path,
+        env=kept | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        capture_output=True,
+        text=True,
+        timeout=SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
