@@ -153,7 +153,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not any(SAVED.rglob(f"{wanted}.json")):
             if option.benchmark_compare is not True:
                 raise pytest.UsageError(f"no saved run begins with {option.benchmark_compare!r} in {SAVED}")
-            print(f"No saved run to compare with in {SAVED} yet; this one is saved for the next.")
+            print(f"No saved run to compare with in {SAVED} yet; this is an ordinary run.")
             option.benchmark_compare = None
     if not option.benchmark_save and _can_write(SAVED):
         option.benchmark_autosave = option.benchmark_autosave or _autosave_name()
