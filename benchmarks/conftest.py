@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -29,7 +30,7 @@ TIMER = time.process_time
 
 
 class Compare(Protocol):
-    """Time a workload's target as the benchmark, with its reference before and after every round."""
+    """Time a workload's target as the benchmark, with its reference before or after every round, in turn."""
 
     def __call__(self, workload: Workload, *, rounds: int) -> None: ...
 
@@ -69,26 +70,33 @@ def _seconds(work: Callable[[], object]) -> float:
 def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, peak: float) -> Compare:
     """Time two ways of doing the same in processor seconds of one thread.
 
-    A neighbour that slows one round down slows its own reference down as well, so ratios hold where times do not.
+    A neighbour that slows one round down slows its own reference down as well, so ratios hold where times do not. The
+    reference runs once a round, in turn before and after, so that a machine that slows down favours neither; rounds
+    share no reference, so that the interval, which takes their ratios to be independent, may do so.
     ``extra_info`` gets the median ratio of paired rounds with a 95% bootstrap interval, what was computed, and how
     fast: per second, and as a share of the peak of this machine's own matrix product.
     """
 
     def run(workload: Workload, *, rounds: int) -> None:
-        before: list[float] = []
-        after: list[float] = []
+        references: list[float] = []
+        turns = count()
+
+        def reference() -> None:
+            if next(turns) % 4 in (0, 3):  # before one round, after the next
+                references.append(_seconds(workload.reference))
+
         benchmark.group = workload.group
         benchmark.pedantic(  # type: ignore[no-untyped-call]
             workload.target,
             rounds=rounds,
             warmup_rounds=1,
-            setup=lambda: before.append(_seconds(workload.reference)),
-            teardown=lambda: after.append(_seconds(workload.reference)),
+            setup=reference,
+            teardown=reference,
         )
         if benchmark.stats is None or benchmark._timer is not TIMER:
             pytest.fail("nothing was timed, or not in processor time, so there is no benchmark")
         fast = np.array(benchmark.stats.stats.data)
-        plain = (np.array(before[-rounds:]) + np.array(after[-rounds:])) / 2
+        plain = np.array(references[1 : rounds + 1])  # the first is the warm-up's
         resampled = np.random.default_rng(0).choice(plain / fast, (2000, rounds))
         low, high = np.percentile(np.median(resampled, axis=1), (2.5, 97.5))
         ratio, seconds = float(np.median(plain / fast)), float(np.median(fast))
@@ -145,7 +153,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if not any(SAVED.rglob(f"{wanted}.json")):
             if option.benchmark_compare is not True:
                 raise pytest.UsageError(f"no saved run begins with {option.benchmark_compare!r} in {SAVED}")
-            print(f"No saved run to compare with in {SAVED} yet; this one is saved for the next.")
+            print(f"No saved run to compare with in {SAVED} yet; this is an ordinary run.")
             option.benchmark_compare = None
     if not option.benchmark_save and _can_write(SAVED):
         option.benchmark_autosave = option.benchmark_autosave or _autosave_name()

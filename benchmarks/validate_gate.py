@@ -41,7 +41,7 @@ SCRATCH = Path(os.environ.get("TMPDIR", "/tmp")) / "hw4-gate-validation"
 MEASUREMENTS = 2_000
 """Of accuracy, put together from replicates of single runs."""
 LEVELS = (0.03, 0.05, 0.10, 0.20)
-CONDITIONS = {"quiet": "nothing", "neighbour": "a busy process"}
+CONDITIONS = ("quiet", "neighbour")
 EXACT, BY_TESTS = Rules(diverged=2, sees=0.1, exact=True), Rules(diverged=2, sees=0.1)
 Share = dict[str, float]
 NEIGHBOUR = """
@@ -82,18 +82,9 @@ def judge(test: str, *options: str, **variables: str) -> dict[str, Any]:
     document = SCRATCH / "gate.json"
     document.unlink(missing_ok=True)
     where = path.parent if "example" in test else SCRATCH
+    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            str(path),
-            "-q",
-            "-p",
-            "no:cacheprovider",
-            f"--gate-json={document}",
-            *options,
-        ],
+        [*pytest, str(path), f"--gate-json={document}", *options],
         cwd=where,
         env={**os.environ, **ONE_THREAD, **variables},
         capture_output=True,
@@ -327,7 +318,7 @@ def main() -> None:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (("timing", "hw4's own timing gate"), ("example", "the example project's gate")):
         command = commands.add_parser(name, help=f"run {words} many times")
-        command.add_argument("--condition", choices=tuple(CONDITIONS), required=True)
+        command.add_argument("--condition", choices=CONDITIONS, required=True)
         command.add_argument("--runs", type=int, required=True)
         command.add_argument("--planted", action="store_true")
         command.add_argument("--new-baseline", action="store_true", help="make another baseline first")

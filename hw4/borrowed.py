@@ -77,7 +77,7 @@ class Borrowed:
         before = [fingerprint(leaf) for leaf in self.leaves]
         with self.inside():
             if norm_mode != "as is":
-                model.train(norm_mode == "batch")
+                _set_mode(model, training=norm_mode == "batch")
             self._start = self._buffers()
             self._first = {module: dict(vars(module)) for module in self.modules}
             holders = [*self.modules, *held]
@@ -235,6 +235,17 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
     _refuse_shared_memory(model)
 
 
+def _set_mode(model: nn.Module, *, training: bool) -> None:
+    """Put a model in training or evaluation mode; raises ObjectiveError when it has no way of that."""
+    try:
+        model.train(training)
+    except Exception as error:
+        raise ObjectiveError(
+            f"{type(model).__name__}.train({training}) failed ({error!r}); put the model in the mode that is meant and "
+            f"give norm_mode='as is'"
+        ) from error
+
+
 def _refuse_modes(model: nn.Module, norm_mode: NormMode) -> None:
     """Raise ObjectiveError for layers in another mode than the model, and for dropout that is on."""
     for name, module in model.named_modules():
@@ -307,28 +318,17 @@ def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return own
 
 
-class _Memo(dict[int, Any]):
-    """What deepcopy has copied so far, on top of what is settled: forgotten when the copy fails half-way."""
-
-    def __init__(self, settled: Mapping[int, Any]) -> None:
-        super().__init__()
-        self.settled = settled
-
-    def get(self, key: int, default: Any = None) -> Any:
-        return super().get(key, self.settled.get(key, default))
-
-
 def _copied(value: Any, memo: dict[int, Any]) -> Any:
     """A copy, or the value itself where it has none (a lock, an open file), which then everybody shares."""
     if isinstance(value, Generator | bool | int | float | str | type(None) | type):
         return value
-    attempt = _Memo(memo)
+    settled = len(memo)
     try:
-        found = copy.deepcopy(value, attempt)
+        return copy.deepcopy(value, memo)
     except Exception:
+        for key in list(memo)[settled:]:  # what was copied half-way
+            del memo[key]
         return _copied_in_parts(value, memo)
-    memo.update(attempt)
-    return found
 
 
 def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
@@ -541,7 +541,8 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
     if isinstance(value, property | functools.cached_property):
         return [value.fget if isinstance(value, property) else value.func]
     if isinstance(value, types.FunctionType):
-        names = [name for code in _codes(value.__code__) for name in code.co_names]
+        foreign = _foreign(str(value.__globals__.get("__name__")))  # what it names is not the user's
+        names = [] if foreign else [name for code in _codes(value.__code__) for name in code.co_names]
         found = [value.__globals__.get(name) for name in names]
         for module in [each for each in found if isinstance(each, types.ModuleType) and not _foreign(each.__name__)]:
             found += [vars(module).get(name) for name in names]

@@ -75,13 +75,8 @@ def under_way(completed: int, passes: int) -> bool:
     return completed >= min(SETTLED_PASS, passes)
 
 
-def at_start(completed: int, _passes: int) -> bool:
-    """Before training."""
-    return completed == 0
-
-
 def just(after: int) -> When:
-    """After so many passes."""
+    """After so many passes; 0 is before training."""
     return lambda completed, _passes: completed == after
 
 
@@ -93,10 +88,8 @@ def paired_counts(family: str, name: str, pairs: Sequence[tuple[bool, bool]]) ->
 
 def ratio_test(family: str, name: str, ratios: Sequence[float]) -> Decision:
     """Student's t test of the logarithms of ratios, one for each seed."""
-    effect = geometric_interval(ratios) if ratios else None
-    return Decision(
-        family=family, name=name, n=len(ratios), effect=effect, p_value=_t_test(list(map(math.log, ratios)))
-    )
+    logs = mean_test(family, name, list(map(math.log, ratios)))
+    return replace(logs, effect=geometric_interval(ratios) if ratios else None, null=1.0)
 
 
 def mean_test(family: str, name: str, values: Sequence[float]) -> Decision:
@@ -146,6 +139,11 @@ def seen_by(test: Decision, tests: Sequence[Decision]) -> str:
     return f"{least:.2g}"
 
 
+def accurate(run: ConvNetRecord) -> bool:
+    """Whether a run is accurate; one that diverged is not."""
+    return (run.last.test_accuracy or 0) >= ACCURATE
+
+
 class Claim(NamedTuple):
     """A ladder's runs, controls and landscapes, all of one data set."""
 
@@ -176,12 +174,11 @@ class Claim(NamedTuple):
 
     def best(self, variant: str) -> float:
         """The best mean test accuracy of a network at any rate at which all its runs are finite; 0 without any."""
-        means = []
-        for rate in self.rates:
-            scores = [run.last.test_accuracy for run in self.of(variant, rate=rate)]
-            if scores and None not in scores:
-                means.append(statistics.fmean(score for score in scores if score is not None))
-        return max(means, default=0.0)
+        runs = [self.of(variant, rate=rate) for rate in self.rates]
+        whole = [each for each in runs if None not in {run.last.test_accuracy for run in each}]
+        return max(
+            (statistics.fmean(run.last.test_accuracy or 0 for run in each) for each in whole if each), default=0.0
+        )
 
     def criteria(self, variant: str) -> dict[str, Callable[[ConvNetRecord], bool]]:
         """When a network's run works, by each criterion."""
@@ -189,7 +186,7 @@ class Claim(NamedTuple):
         return {
             "finite": lambda run: run.last.train_loss is not None,
             "learnt": lambda run: run.outcome == "trained",
-            "accurate": lambda run: (run.last.test_accuracy or 0) >= ACCURATE,
+            "accurate": accurate,
             "fitted": lambda run: run.last.train_loss is not None and run.last.train_loss <= FITTED,
             "own best": lambda run: (run.last.test_accuracy or 0) >= best - NEAR_BEST,
         }
@@ -210,7 +207,7 @@ class Claim(NamedTuple):
         """
         plain, normed = (self.working(variant, criterion) for variant in (PLAIN, NORMED))
         both = {seed: (plain[seed], normed[seed]) for seed in plain if seed in normed}
-        if not all(_bracketed(ends) for pair in both.values() for ends in pair):
+        if not all(low > 0 and high < math.inf for pair in both.values() for low, high in pair):
             return {}
         return {seed: (b[0] / a[1], b[1] / a[0]) for seed, (a, b) in both.items()}
 
@@ -253,15 +250,6 @@ class Claim(NamedTuple):
 def divided(first: Mapping[int, float], second: Mapping[int, float]) -> list[float]:
     """Ratios of what two networks have, by paired seed."""
     return [first[seed] / second[seed] for seed in first if seed in second]
-
-
-def _bracketed(ends: tuple[float, float]) -> bool:
-    return ends[0] > 0 and ends[1] < math.inf
-
-
-def middle(ends: tuple[float, float]) -> float:
-    """The geometric middle of a bracket."""
-    return math.sqrt(ends[0] * ends[1])
 
 
 def hull(brackets: Sequence[tuple[float, float]]) -> Interval | None:
@@ -349,7 +337,7 @@ LARGER, RATES, SMOOTH, REASON, EDGE, START, HEAD, GROUPS, MOMENTUM, STEPS = FAMI
 
 def decide(claim: Claim) -> list[Decision]:
     """Every test, family by family, adjusted within each."""
-    families = (_larger, _by_rate, _smoother, _reason, _edge, _start, _head, _groups, _momentum, _steps)
+    families = (_larger, _by_rate, _smoother, _reason, _edge, _causes, _steps)
     return adjust([test for family in families for test in family(claim)])
 
 
@@ -385,39 +373,33 @@ def _lost(claim: Claim, criterion: str, arms: Sequence[Mapping[int, ConvNetRecor
 def _smoother(claim: Claim) -> Iterator[Decision]:
     yield ratio_test(SMOOTH, "at equal passes", claim.ratios(smoothness))
     for loss in MATCHED_LOSSES:
-        levels: list[dict[int, float]] = [
-            {
-                run.spec.seed: value
-                for run in claim.landscapes
-                if run.spec.variant == name and (value := at_loss(run, loss))
-            }
-            for name in (NORMED, PLAIN)
-        ]
-        yield ratio_test(SMOOTH, f"at train loss {loss:g}", divided(*levels))
+        levels = {PLAIN: dict[int, float](), NORMED: dict[int, float]()}
+        for run in claim.landscapes:
+            if value := at_loss(run, loss):
+                levels[run.spec.variant][run.spec.seed] = value
+        yield ratio_test(SMOOTH, f"at train loss {loss:g}", divided(levels[NORMED], levels[PLAIN]))
 
 
 def predicted(claim: Claim) -> dict[int, float]:
     """By seed, the factor that smoothness at the homework's rate predicts: 1/L with over 1/L without BatchNorm."""
-    levels = claim.smoothness_at(HOMEWORK_RATE)
-    plain, normed = levels[PLAIN], levels[NORMED]
+    plain, normed = claim.smoothness_at(HOMEWORK_RATE).values()
     return {seed: plain[seed] / normed[seed] for seed in plain if seed in normed}
 
 
 def _reason(claim: Claim) -> Iterator[Decision]:
     expected = predicted(claim)
     for criterion in claim.criteria(PLAIN):
-        found = {seed: ends for seed, ends in claim.factors(criterion).items() if seed in expected}
-        test = ratio_test(REASON, criterion, [middle(ends) / expected[seed] for seed, ends in found.items()])
-        yield replace(test, effect=hull([(a / expected[seed], b / expected[seed]) for seed, (a, b) in found.items()]))
+        found = [(ends, expected[seed]) for seed, ends in claim.factors(criterion).items() if seed in expected]
+        test = ratio_test(REASON, criterion, [math.sqrt(low * high) / factor for (low, high), factor in found])
+        yield replace(test, effect=hull([(low / factor, high / factor) for (low, high), factor in found]))
 
 
 def slopes(claim: Claim, variant: str) -> dict[int, float]:
     """By seed, the slope of log L against log learning rate over the rates it has learnt at, at least three."""
-    found: dict[int, float] = {}
+    found = dict[int, float]()
+    levels = {rate: claim.smoothness_at(rate)[variant] for rate in claim.rates}
     for seed in claim.seeds:
-        points = [
-            (rate, levels[seed]) for rate in claim.rates if seed in (levels := claim.smoothness_at(rate)[variant])
-        ]
+        points = [(rate, level[seed]) for rate, level in levels.items() if seed in level]
         if len(points) > 2:
             x, y = np.log(np.array(points)).T
             found[seed] = float(np.polyfit(x, y, 1)[0])
@@ -434,46 +416,38 @@ def _edge(claim: Claim) -> Iterator[Decision]:
 
 def _moved(claim: Claim) -> list[float]:
     """By seed, L with over without BatchNorm at the largest rate that both have learnt at, over the same at 0.04."""
-    found = []
+    found, levels = [], [claim.smoothness_at(rate).values() for rate in claim.rates]
     for seed in claim.seeds:
-        both = [
-            levels[NORMED][seed] / levels[PLAIN][seed]
-            for levels in map(claim.smoothness_at, claim.rates)
-            if seed in levels[NORMED] and seed in levels[PLAIN]
-        ]
+        both = [normed[seed] / plain[seed] for plain, normed in levels if seed in normed and seed in plain]
         if len(both) > 1 and claim.rates[0] == HOMEWORK_RATE:
             found.append(both[-1] / both[0])
     return found
 
 
-def _start(claim: Claim) -> Iterator[Decision]:
-    for variant, words in ((PLAIN, "without BatchNorm"), (NORMED, "with BatchNorm")):
+def _causes(claim: Claim) -> Iterator[Decision]:
+    """What the controls change: runs lost in a control beside those of the ladder, or of another control."""
+
+    def pair(family: str, name: str, criterion: str, *arms: Mapping[int, ConvNetRecord]) -> Decision:
+        return paired_counts(family, name, _lost(claim, criterion, arms))
+
+    without, slow = {PLAIN: "without BatchNorm", NORMED: "with BatchNorm"}, CONTROLS["head"].rates
+    for variant, words in without.items():
         for rate in CONTROLS["warmup"].rates:
-            arms = [_by_seed(claim.of(variant, rate=rate)), claim.control("warmup", variant, rate)]
-            yield paired_counts(START, f"{words} at {rate:g}", _lost(claim, "learnt", arms))
-
-
-def _head(claim: Claim) -> Iterator[Decision]:
-    for rate in CONTROLS["head"].rates:
-        arms = [claim.control("head", variant, rate) for variant in (PLAIN, NORMED)]
-        yield paired_counts(HEAD, f"without against with BatchNorm at {rate:g}", _lost(claim, "accurate", arms))
-    rate = CONTROLS["head"].rates[0]
-    arms = [_by_seed(claim.of(NORMED, rate=rate)), claim.control("head", NORMED, rate)]
-    yield paired_counts(HEAD, f"BatchNorm at {rate:g} for all against a slow head", _lost(claim, "accurate", arms))
-
-
-def _groups(claim: Claim) -> Iterator[Decision]:
+            late = claim.control("warmup", variant, rate)
+            yield pair(START, f"{words} at {rate:g}", "learnt", _by_seed(claim.of(variant, rate=rate)), late)
+    for rate in slow:
+        arms = [claim.control("head", variant, rate) for variant in without]
+        yield pair(HEAD, f"without against with BatchNorm at {rate:g}", "accurate", *arms)
+    arms = [_by_seed(claim.of(NORMED, rate=slow[0])), claim.control("head", NORMED, slow[0])]
+    yield pair(HEAD, f"BatchNorm at {slow[0]:g} for all against a slow head", "accurate", *arms)
     for rate in CONTROLS["groupnorm"].rates:
         group = claim.control("groupnorm", CONTROLS["groupnorm"].variants[0], rate)
         for variant, words in ((PLAIN, "no normalisation"), (NORMED, "BatchNorm")):
-            arms = [_by_seed(claim.of(variant, rate=rate)), group]
-            yield paired_counts(GROUPS, f"{words} and GroupNorm at {rate:g}", _lost(claim, "accurate", arms))
-
-
-def _momentum(claim: Claim) -> Iterator[Decision]:
+            arm = _by_seed(claim.of(variant, rate=rate))
+            yield pair(GROUPS, f"{words} and GroupNorm at {rate:g}", "accurate", arm, group)
     for rate in CONTROLS["momentum"].rates:
-        arms = [claim.control("momentum", variant, rate) for variant in (PLAIN, NORMED)]
-        yield paired_counts(MOMENTUM, f"at {rate:g}", _lost(claim, "accurate", arms))
+        arms = [claim.control("momentum", variant, rate) for variant in without]
+        yield pair(MOMENTUM, f"at {rate:g}", "accurate", *arms)
 
 
 def _steps(claim: Claim) -> Iterator[Decision]:

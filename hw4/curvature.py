@@ -11,7 +11,7 @@ from torch import Tensor
 
 from hw4.objective import Objective, flatten
 from hw4.readings import KinkShare, LargestStep, RangeView, Sharpness
-from hw4.smoothness import SmoothnessUndefinedError, Update, norm
+from hw4.smoothness import SmoothnessUndefinedError, Update, norm, require_draws
 
 
 def sharpness(objective: Objective, *, tolerance: float = 1e-3, most_products: int = 300) -> Sharpness:
@@ -32,8 +32,8 @@ def largest_eigenvalues(
     """
     p, made = len(w := objective.w), 0
     objective.gradient()  # with its checks: a Hessian alone would not show that the loss is no fixed function
-    if not 1 <= k < max(p, 2):
-        raise ValueError(f"k must be at least 1 and below the number of parameters, {p}, got {k}")
+    if not isinstance(k, int) or not 1 <= k < max(p, 2):
+        raise ValueError(f"k must be at least 1, whole and below the number of parameters, {p}, got {k}")
 
     def product(v: np.ndarray) -> np.ndarray:
         nonlocal made
@@ -127,8 +127,8 @@ def kink_share(objective: Objective, u: Update, *, nodes: int = 8) -> KinkShare:
     is 2 ``nodes`` + 1 Hessian-vector products and two gradients. Raises SmoothnessUndefinedError when the gradient
     does not change or is not finite.
     """
-    if nodes < 1:
-        raise ValueError(f"the number of nodes must be at least 1, got {nodes}")
+    if not isinstance(nodes, int) or nodes < 1:
+        raise ValueError(f"the number of nodes must be at least 1 and whole, got {nodes}")
     w = objective.w
     step = _step(objective, _flat(objective, u), 1.0)
     moved = objective.loss_and_gradient_here()[1]
@@ -186,8 +186,9 @@ def range_view(objective: Objective, u: Update, *, factors: Sequence[float] = FA
 
     Raises SmoothnessUndefinedError for a zero update or when a loss or gradient on the way is not finite.
     """
-    if not factors or min(factors) <= 0:
-        raise ValueError(f"expected at least one factor, all above 0, got {list(factors)}")
+    factors = [float(each) for each in factors]
+    if not factors or not min(factors) > 0:
+        raise ValueError(f"expected at least one factor, all above 0, got {factors}")
     u = _flat(objective, u)
     _step(objective, u, min(factors))  # refuses what cannot be walked before anything is computed
     update_norm = norm(u)
@@ -222,6 +223,9 @@ def largest_steps(
     SGD's is down the gradient of ``batch_size`` examples drawn by ``generator``. The search starts at
     ``learning_rate``. One costs two gradients and about ten losses.
     """
+    require_draws(objective, learning_rate, batch_size, generator)
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be above 0, from where the search goes on, got {learning_rate}")
     here = objective.loss_and_gradient()
     drawn = objective.minibatch_gradient(None, batch_size, generator)
     steps = [

@@ -64,8 +64,6 @@ class Examples:
 
 def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     """Examples held in tensors, or in dicts, lists and tuples of tensors, that are equally long."""
-    if chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1, got {chunk_size}")
     if any(each.is_nested for each in tensors((x, y))):
         raise ObjectiveError("x or y is a nested tensor, which cannot be cut by example; give a Dataset of its parts")
     lengths = [(what, len(each) if each.ndim else 0) for what, value in (("x", x), ("y", y)) for each in tensors(value)]
@@ -179,9 +177,11 @@ def _refuse_loader(loader: Any) -> None:
 
 def of_anything(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     """Examples of whatever was given as x and y."""
+    if not hasattr(chunk_size, "__index__") or chunk_size < 1:
+        raise ValueError(f"chunk_size must be at least 1 and whole, got {chunk_size!r}")
     if isinstance(x, DataLoader) or not list(tensors(x)):
         if y is not None:
-            if isinstance(x, np.ndarray | list | tuple):
+            if not isinstance(x, DataLoader | Dataset):
                 _refuse_arrays(x, y)
             raise ValueError("a data loader holds the targets already: give x alone, or tensors x and y")
         if isinstance(x, Dataset) and not isinstance(x, IterableDataset):
@@ -190,7 +190,7 @@ def of_anything(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     if isinstance(x, list | tuple) and y is None:
         raise ObjectiveError(
             "x is a list of batches, from which no example can be drawn by its number; give tensors, a torch Dataset "
-            "or a torch DataLoader"
+            "or a torch DataLoader, which takes a list of examples too"
         )
     if y is None:
         raise ValueError("targets y are missing: give tensors x and y, or a data loader alone")
@@ -215,7 +215,9 @@ def placed(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
         own = each.detach()
         moved = own.to(device, dtype if each.is_floating_point() else None)
         # What a model does to its inputs in place must not reach the user's own.
-        return moved.clone() if moved is own or moved.is_inference() else moved
+        found = moved.clone() if moved is own or moved.is_inference() else moved
+        # Derivatives with respect to inputs may be taken; a part of them is no leaf, so it may be changed in place.
+        return found.requires_grad_().clone() if each.requires_grad else found
 
     return mapped(value, place)
 

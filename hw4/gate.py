@@ -75,6 +75,11 @@ class Finding:
     advice: str = ""
     numbers: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its row in a table, without the advice."""
+        return (f"{self.part}: {self.what}", self.before, self.now, self.change, self.verdict)
+
 
 def refusal(part: Part, what: str, sentence: str) -> Finding:
     """A finding that says why something cannot be measured."""
@@ -96,8 +101,8 @@ def overall(findings: Sequence[Finding]) -> Verdict:
 
 def table(findings: Sequence[Finding]) -> str:
     """The findings as lines of text, columns aligned, advice below the row it belongs to."""
-    rows = [("", "before", "now", "change", "verdict")]
-    rows += [(f"{f.part}: {f.what}", f.before, f.now, f.change, f.verdict) for f in findings]
+    rows: list[tuple[str, ...]] = [("", "before", "now", "change", "verdict")]
+    rows += [finding.cells for finding in findings]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row, advice in zip(rows, ["", *(f.advice for f in findings)], strict=True):

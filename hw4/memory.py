@@ -81,17 +81,25 @@ class Reads(_Mode):
 
 
 class Lowest(_Mode):
-    """While it is on, ``eps`` is that of the lowest precision which anything was computed in."""
+    """While it is on, ``eps`` is that of the lowest precision which anything was computed in.
+
+    ``rounded`` are the precisions that numbers of float64 which derivatives go through were rounded to.
+    """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.eps = 0.0
+        self.rounded: dict[torch.dtype, None] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Compute, and note what came out."""
         del types
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor) and each.requires_grad]
+        double = any(each.dtype in (torch.float64, torch.complex128) for each in given)
         found = func(*args, **(kwargs or {}))
         for each in tree_leaves(found):
             if isinstance(each, Tensor) and (each.is_floating_point() or each.is_complex()):
                 self.eps = max(self.eps, torch.finfo(each.dtype).eps)
+                if double and torch.finfo(each.dtype).eps > torch.finfo(torch.float64).eps:
+                    self.rounded[each.dtype] = None
         return found

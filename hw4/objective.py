@@ -64,7 +64,7 @@ class Objective:
         chunk_size: int = 100,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _refuse_settings(model, norm_mode, dtype)
+        _refuse_settings(model, norm_mode, dtype, loss)
         self.norm_mode: NormMode = norm_mode
         self.loss, self.forward = loss, forward
         self._given = (model, x, y, chunk_size)
@@ -86,6 +86,8 @@ class Objective:
             self._counts = counts(self._holders)
         self._require_no_identities(found)
         self._check_mean()
+        if dtype == torch.float64:
+            self.require_double()
 
     def _borrow(self, dtype: torch.dtype | None) -> None:
         """Begin with the model as it is, in this precision."""
@@ -217,7 +219,7 @@ class Objective:
         double, lowest = self, Lowest()
         try:
             if self.dtype != torch.float64:
-                if any(hasattr(module, "_orig_mod") for module in self._borrowed.modules):
+                if any(hasattr(each, "_orig_mod") or each._compiled_call_impl for each in self._borrowed.modules):
                     return False  # to compile it once more would take longer than everything else
                 double = self.in_double()
             with double._computing():
@@ -297,10 +299,7 @@ class Objective:
             value = self._batch_loss(self._examples.take(self._examples.plan[0]))[0]
             if borrowed is self._borrowed:
                 self._require_owned(value, self._examples.plan[0])
-            if not value.requires_grad:
-                return self._like
-            found = torch.autograd.grad(value, borrowed.leaves, materialize_grads=True)
-        return flatten([each.to_dense() for each in found])
+            return _slope(value, borrowed.leaves, None)
 
     @contextlib.contextmanager
     def _kept_values(self) -> Iterator[None]:
@@ -514,6 +513,13 @@ class Objective:
         double._borrow(torch.float64)
         return double
 
+    def require_double(self) -> None:
+        """Raise ObjectiveError when a few examples' loss is rounded to a lower precision than float64 on its way."""
+        lowest = Lowest()
+        with self._computing():
+            self._detached_loss(self._samples(min(self.n, FEW))[0], lowest)
+        _refuse_rounding(lowest)
+
     @property
     def dtype(self) -> torch.dtype:
         """The precision of flat vectors: the widest of the parameters'."""
@@ -522,12 +528,12 @@ class Objective:
     @property
     def w(self) -> Tensor:
         """The model's own parameters, flat (p,), in a copy of its own; ObjectiveError when they were trained since."""
-        self._require_untrained()
         with torch.inference_mode(False):
             return flatten(list(self._start()))
 
     def _start(self) -> Iterator[Tensor]:
-        """The model's own parameters, one by one, in the precision that is computed in."""
+        """The model's own parameters, one by one, in the precision that is computed in, if they are the same still."""
+        self._require_untrained()
         return (own.detach().to(p.dtype) for own, p in zip(self._borrowed.originals, self.parameters, strict=True))
 
     def _require_untrained(self) -> None:
@@ -622,8 +628,8 @@ class Objective:
     @torch.inference_mode(False)
     def loss_here(self) -> float:
         """The loss f where the parameters were moved to, without its gradient."""
-        with self._computing(), self._untouched(), torch.no_grad():
-            return float(functools.reduce(torch.add, [share for _, share in self._shares()]))
+        with self._computing(), self._untouched():  # a forward pass may take derivatives itself
+            return float(functools.reduce(torch.add, [share.detach() for _, share in self._shares()]))
 
     def _shares(self, *, reordered: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
         """Every batch's loss, and its part in the mean over all examples."""
@@ -740,7 +746,9 @@ class Objective:
         for factor in (-1, 1, 0):
             double.move_to(here + factor * direction)
             with double._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
-                value = double._batch_loss(double._examples.take(indices))[0]
+                with (lowest := Lowest()):
+                    value = double._batch_loss(double._examples.take(indices))[0]
+                _refuse_rounding(lowest)
                 ends.append(_slope(value, double.parameters, None))
                 if not factor:
                     slope = _slope(value, double.parameters, double.split(direction))
@@ -780,14 +788,18 @@ def flatten(vectors: Sequence[Tensor]) -> Tensor:
     return torch.cat([each.reshape(-1) for each in vectors])
 
 
-def _refuse_settings(model: nn.Module, norm_mode: NormMode, dtype: torch.dtype | None) -> None:
-    """Raise ValueError for what is no model, mode or precision, and inside a cache of weights."""
+def _refuse_settings(model: nn.Module, norm_mode: NormMode, dtype: torch.dtype | None, loss: Loss) -> None:
+    """Raise ValueError for what is no model, mode, precision or loss, and inside a cache of weights."""
     if norm_mode not in ("batch", "running", "as is"):
         raise ValueError(f"norm_mode must be 'batch', 'running' or 'as is', got {norm_mode!r}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         raise ValueError(f"dtype must be a floating-point torch.dtype, got {dtype!r}")
     if not isinstance(model, nn.Module):
         raise ObjectiveError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
+    if not callable(loss) or isinstance(loss, type):
+        raise ObjectiveError(
+            f"the loss must be a function of outputs and targets, such as torch.nn.CrossEntropyLoss(), got {loss!r}"
+        )
     if parametrize._cache_enabled:
         raise ObjectiveError(
             "torch.nn.utils.parametrize.cached() is on, which keeps weights as they were when the parameters move; "
@@ -798,7 +810,10 @@ def _refuse_settings(model: nn.Module, norm_mode: NormMode, dtype: torch.dtype |
 def _number(weight: Any) -> float:
     """A batch's weight; raises ObjectiveError when it is no number, or the parameters have a part in it."""
     if isinstance(weight, Tensor) and weight.requires_grad:
-        raise ObjectiveError("the weight of a batch must not depend on the parameters; detach it")
+        raise ObjectiveError(
+            "the second of the pair that the loss returns is taken for the batch's weight and must not depend on the "
+            "parameters; return the mean alone, or detach the weight"
+        )
     try:
         return float(weight)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -806,6 +821,16 @@ def _number(weight: Any) -> float:
             f"the second of the pair that the loss returns must be the batch's weight, one number, got a "
             f"{type(weight).__name__}; return the mean alone, or (sum, weight)"
         ) from error
+
+
+def _refuse_rounding(lowest: Lowest) -> None:
+    """Raise ObjectiveError when something was rounded to a lower precision than float64."""
+    if lowest.rounded:
+        raise ObjectiveError(
+            f"the model or the loss rounds to {next(iter(lowest.rounded))} on its way (.float(), .to(torch.float32)), "
+            f"so it does not compute in float64; let it keep the precision that it is given, or do without float64 "
+            f"(noise_floor='reordered')"
+        )
 
 
 def _slope(value: Tensor, parameters: Sequence[Tensor], direction: Sequence[Tensor] | None) -> Tensor:
@@ -942,7 +967,7 @@ def _named_refusals(dtype: torch.dtype | None = None) -> Iterator[None]:
     """Torch's own errors about derivatives and precisions, in a sentence with the way out."""
     try:
         yield
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, ObjectiveError) or (sentence := _sentence(str(error), dtype)) is None:
             raise
         raise ObjectiveError(sentence) from error
@@ -961,9 +986,19 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
         return f"the model or the loss cannot be differentiated so often: {first}"
     if "backward through the graph a second time" in text or "modified by an inplace operation" in text:
         return KEPT
-    if dtype is not None and ("dtype" in text or "scalar type" in text):
+    if "must be Tensor, not" in text:
+        return (
+            f"an operation was given no tensor ({first}): where the model takes or returns several things, say which "
+            f"are meant by forward=lambda model, batch: ..., which returns the batch's loss"
+        )
+    if "dtype" not in text and "scalar type" not in text:
+        return None
+    if dtype is not None:
         return (
             f"computing in {dtype} failed ({first}): tensors that a function keeps to itself stay as they are; hold "
             "them as buffers of a module, or as arguments of functools.partial"
         )
-    return None
+    return (
+        f"torch cannot compute with these types ({first}); convert the examples (x.float(), y.long()), or give dtype=, "
+        f"to which the model and floating-point examples are moved"
+    )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hw4.errors import Hw4Error
 from hw4.files import write_atomically
-from hw4.gate import Finding, overall, table
+from hw4.gate import Finding, table
 from hw4.machine import ONE_THREAD
 from hw4.records import environment
 
@@ -45,17 +45,15 @@ def judge_hw4(
     document, xml = _run_pytest([*chosen, *options])
     judged: dict[str, Any] = {**json.loads(document), "environment": where}
     findings = [Finding(**finding) for finding in judged["findings"]]
+    say(table(findings))
     if update:  # what changes is taken, unless it could not be measured
         judged["exit_code"] = 3 if any(each.verdict == "UNMEASURABLE" for each in findings) else 0
-        say(table(findings))
-        say(
-            "No baseline was written." if judged["exit_code"] else "Baseline: benchmarks/gate-baseline.json; commit it."
-        )
+        written = "Baseline: benchmarks/gate-baseline.json; commit it."
+        say("No baseline was written." if judged["exit_code"] else written)
         return judged
     write_atomically(out / "gate.json", json.dumps(judged, indent=1).encode() + b"\n")
     write_atomically(out / "gate.xml", xml)
-    say(table(findings))
-    say(f"Verdict: {overall(findings)}, compared with {judged['compared']}.")
+    say(f"Verdict: {judged['verdict']}, compared with {judged['compared']}.")
     say(f"Details: {out / 'gate.json'}, {out / 'gate.xml'}")
     return judged
 

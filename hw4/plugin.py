@@ -539,43 +539,25 @@ class Judging:
         now = team.train(chunks, fault=False, seconds=seconds)
         if not self.against:
             same_machine = self.update or {name: known[name] for name in where} == where
-        self._check_outcomes(call, team, chunks, now, rules, same_machine=same_machine, fault=fault, seconds=seconds)
+        train = partial(team.train, seconds=seconds)
+        if rules.exact:
+            _check_repeats(now, train(chunks[:1], fault=False))
+        if fault:
+            _check_fault(now, train(chunks, fault=True), rules, same_machine=same_machine)
         team.leave()
-        keeps = call.keep(outcomes={**where, "commit": self._commit(), "runs": _plain(now)}) if self.update else {}
+        keeps = (
+            call.keep(
+                outcomes={**where, "commit": self._commit(), "runs": {seed: asdict(run) for seed, run in now.items()}}
+            )
+            if self.update
+            else {}
+        )
         compared = f"{self.against}, trained here and now" if self.against else call.source(known)
         tests, take = max(1, len(self._tests)), call.take
         finding = judge_outcomes(call.name, before, now, rules=rules, same_machine=same_machine, tests=tests, take=take)
         if self.update and finding.verdict == "UNMEASURABLE":  # what was kept does not compare with what will be
             finding = Finding(part="accuracy", what=call.name, now=words(now), verdict="NEW")
         return Judged(finding, keeps, compared)
-
-    def _check_outcomes(
-        self,
-        call: "Call",
-        team: Team,
-        chunks: list[list[int]],
-        now: Runs,
-        rules: Rules,
-        *,
-        same_machine: bool,
-        fault: bool,
-        seconds: float,
-    ) -> None:
-        """Train again, and with a mistake; raises UnmeasurableError when the one differs or the other does not."""
-        if rules.exact:
-            again = team.train(chunks[:1], fault=False, seconds=seconds)
-            if any(again[seed].digest != now[seed].digest for seed in again):
-                raise UnmeasurableError(
-                    f"the same code gave other numbers the second time (seed {chunks[0][0]}); seed everything that "
-                    f"training draws from, or leave out exact=True"
-                )
-        if fault:
-            faulty = team.train(chunks, fault=True, seconds=seconds)
-            seen = judge_outcomes(call.name, now, faulty, rules=rules, same_machine=same_machine, take="")
-            if seen.verdict not in FAILING:
-                raise UnmeasurableError(
-                    f"the planted fault was judged {seen.verdict}; the outcomes mean nothing until that is understood"
-                )
 
 
 @dataclass(frozen=True)
@@ -666,8 +648,23 @@ def _write(path: Path, contents: bytes) -> None:
         write_atomically(path.resolve(), contents)
 
 
-def _plain(runs: Runs) -> dict[str, dict[str, Any]]:
-    return {seed: asdict(run) for seed, run in runs.items()}
+def _check_repeats(now: Runs, again: Runs) -> None:
+    """Raises UnmeasurableError where the same code gave other bits the second time."""
+    for seed in again:
+        if again[seed].digest != now[seed].digest:
+            raise UnmeasurableError(
+                f"the same code gave other numbers the second time (seed {seed}); seed everything that "
+                f"training draws from, or leave out exact=True"
+            )
+
+
+def _check_fault(now: Runs, faulty: Runs, rules: Rules, *, same_machine: bool) -> None:
+    """Raises UnmeasurableError where a planted mistake is not seen."""
+    seen = judge_outcomes("", now, faulty, rules=rules, same_machine=same_machine, take="").verdict
+    if seen not in FAILING:
+        raise UnmeasurableError(
+            f"the planted fault was judged {seen}; the outcomes mean nothing until that is understood"
+        )
 
 
 def read_baseline(path: Path) -> dict[str, dict[str, Any]]:

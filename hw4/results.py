@@ -81,14 +81,8 @@ def _rows(records: Iterable[ConvNetRecord | TextCNNRecord]) -> Iterator[dict[str
 
 
 def _passes(run: ConvNetRecord) -> Iterator[dict[str, Any]]:
-    same = {
-        "key": run.key,
-        "network": run.spec.label,
-        "data": run.spec.data,
-        "seed": run.spec.seed,
-        **run.spec.model_dump(include={"learning_rate", "momentum", "warmup_passes", "head_rate", "batch_size"}),
-        "diverged": run.diverged,
-    }
+    asked = {"data", "seed", "learning_rate", "momentum", "warmup_passes", "head_rate", "batch_size"}
+    same = {"key": run.key, "network": run.spec.label, "diverged": run.diverged, **run.spec.model_dump(include=asked)}
     for row in run.rows:
         time = run.times[row.completed - 1].model_dump() if row.completed else {}
         yield {**same, **time, **_measured(row)}
@@ -96,8 +90,9 @@ def _passes(run: ConvNetRecord) -> Iterator[dict[str, Any]]:
 
 def _measured(row: PassRow) -> dict[str, Any]:
     noise = [reading.noise_floor for reading in row.readings if reading.noise_floor is not None]
+    scores = {"completed", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}
     return {
-        **row.model_dump(include={"completed", "train_loss", "train_accuracy", "test_loss", "test_accuracy"}),
+        **row.model_dump(include=scores),
         "smoothness": row.smoothness,
         "update_norm": statistics.fmean(each.update_norm for each in row.readings) if row.readings else None,
         "noise_floor": max(noise, default=None),
@@ -107,10 +102,9 @@ def _measured(row: PassRow) -> dict[str, Any]:
 
 
 def _trial(trial: TextCNNRecord) -> dict[str, Any]:
+    asked = {"data", "stride", "learning_rate", "momentum", "batch_size", "held_out", "permutation"}
     return {
-        **trial.spec.model_dump(
-            include={"data", "stride", "learning_rate", "momentum", "batch_size", "held_out", "permutation"}
-        ),
+        **trial.spec.model_dump(include=asked),
         "key": trial.key,
         "network": "TextCNN",
         "vectors": trial.data.vectors,

@@ -8,6 +8,7 @@ import copy
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
 from typing import Any, Literal
 
 import torch
@@ -208,6 +209,11 @@ def _refuse_optimizer(optimizer: torch.optim.Optimizer) -> None:
     A learning rate's schedule wraps step() to count its calls, which does not matter.
     """
     kind = type(optimizer)
+    if "_optimizer_step_pre_hooks" not in getattr(optimizer, "__dict__", {}):
+        raise ObjectiveError(
+            f"a {kind.__name__} is no torch.optim.Optimizer, of which a copy could make the step; give the one inside "
+            f"it, or the difference that its step makes to the parameters as update="
+        )
     way_out = "measure the difference that its step makes to the parameters and give that as update="
     hooks = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
     if hooks:
@@ -249,17 +255,24 @@ def measure_directions(
 
     They share the full gradient at the point and a reordered one, so d directions cost d + 1 or d + 2 full gradients.
     """
-    if not isinstance(generator, torch.Generator):
-        raise ValueError(  # noqa: TRY004  as everything that is refused
-            f"generator must be a torch.Generator, which minibatches are drawn from, got {generator!r}"
-        )
-    if not hasattr(batch_size, "__index__"):
-        raise ValueError(f"batch_size must be a whole number of examples, got {batch_size!r}")
     if directions < 1:
         raise ValueError(f"the number of directions must be at least 1, got {directions}")
-    draw_batches(objective.n, batch_size=batch_size, generator=torch.Generator())  # refuses a batch_size at once
+    require_draws(objective, learning_rate, batch_size, generator)
+    assert generator is not None
     drawn = (objective.minibatch_gradient(None, batch_size, generator).mul_(-learning_rate) for _ in range(directions))
     return _readings(objective, drawn, directions, learning_rate, noise_floor)
+
+
+def require_draws(objective: Objective, learning_rate: Any, batch_size: Any, generator: Any) -> None:
+    """Raise ValueError for what no step of SGD can be drawn with, before anything is computed."""
+    for name, value, kind, what in (
+        ("generator", generator, torch.Generator, "a torch.Generator, which minibatches are drawn from"),
+        ("batch_size", batch_size, Integral, "a whole number of examples"),
+        ("learning_rate", learning_rate, Real, "a number"),
+    ):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} must be {what}, got {value!r}")  # noqa: TRY004  as everything that is refused
+    draw_batches(objective.n, batch_size=int(batch_size), generator=torch.Generator())  # refuses one out of range
 
 
 def _readings(
@@ -279,6 +292,8 @@ def _readings(
     if noise_floor == "float64" and objective.dtype == torch.float64:
         raise ValueError("a float64 reading has no more exact one beside it; use noise_floor='reordered'")
     double = objective.in_double() if noise_floor == "float64" else None
+    if double is not None:
+        double.require_double()
     weights = _norms(objective, objective.w)
     loss, before = objective.loss_and_gradient()
     # Two gradients of the same function at the same point, summed in different orders, differ by sqrt(2) times the

@@ -14,6 +14,7 @@ import threading
 from collections import UserDict, defaultdict, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from tempfile import NamedTemporaryFile
 from types import MappingProxyType
 from typing import Any
 
@@ -1393,6 +1394,82 @@ CASES += [
 ]
 
 
+def slopes(self: Any, x: Tensor) -> Tensor:
+    """Scores that rest on a derivative with respect to inputs that came as tensors which require one."""
+    x += 1
+    (slope,) = torch.autograd.grad(self.body(x).sum(), x, create_graph=True)
+    return self.body(x) + slope[:, :3]
+
+
+class Exported(Own):
+    """A model without a training mode, as exported ones are."""
+
+    def train(self, mode: bool = True) -> Any:
+        """Refuse."""
+        raise NotImplementedError(f"Calling train({mode})\nis not supported yet.")
+
+
+def noting_in_a_file(self: Any, x: Tensor) -> Tensor:
+    with NamedTemporaryFile():
+        return self.body(x)
+
+
+def knowing_constants() -> Case:
+    model = net()
+    kept = dict(model.named_parameters())
+    return Case(
+        "a functional call on constants",
+        lambda: model,
+        given={
+            "forward": lambda m, b: F.cross_entropy(
+                torch.func.functional_call(m, {name: p.detach() for name, p in kept.items()}, (b[0],)), b[1]
+            )
+        },
+        refusal="taken out of the model beforehand",
+    )
+
+
+ROUNDED = {"loss": lambda o, t: F.cross_entropy(o.float(), t)}
+CASES += [
+    Case(
+        "inputs that require a gradient",
+        model=lambda: Own(slopes),
+        data=lambda: (X.clone().requires_grad_(), Y),
+        loss=lambda m, b: F.cross_entropy(m(X.double().requires_grad_()[b]), Y[b]),
+    ),
+    Case(
+        "many things with slots, one by one",
+        model=lambda: Own(
+            lambda self, x: self.body(x) * (1 + sum(each.own for each in vars(self).values() if type(each) is State)),
+            **{f"state_{i}": State(i) for i in range(100)},
+        ),
+    ),
+    Case("a file with a random name", model=lambda: Own(noting_in_a_file), loss=lambda m, b: entropy(m.body, b)),
+    Case("outputs in float32", given=ROUNDED),
+    knowing_constants(),
+    *named_refusal(
+        r"rounds to torch\.float32",
+        Case("outputs in float32, float64", given={**ROUNDED, "dtype": torch.float64}),
+        Case("outputs in float32, beside float64", given={**ROUNDED, "noise_floor": "float64"}),
+    ),
+    *named_refusal("norm_mode='as is'", Case("a model without a mode", model=lambda: Exported(None))),
+    *named_refusal("cannot compute with these types", Case("inputs in float64", data=lambda: (X.double(), Y))),
+    *named_refusal(
+        "was given no tensor.*forward=",
+        Case("a model that returns two", model=lambda: Own(lambda self, x: self.body(x).chunk(2))),
+    ),
+    *named_refusal(
+        "return the mean alone",
+        Case("loss and logits", given={"forward": lambda m, b: (F.cross_entropy(m(b[0]), b[1]), m(b[0]))}),
+    ),
+    *named_refusal("such as torch.nn.CrossEntropyLoss", Case("a class of losses", given={"loss": nn.CrossEntropyLoss})),
+    *named_refusal("holds no tensor", Case("a table", data=lambda: (State(1), Y))),
+    *named_refusal("must be at least 1 and whole", Case("no chunk", given={"chunk_size": None})),
+    *named_refusal("must be a whole number", Case("a tensor as batch_size", given={"batch_size": torch.tensor(16)})),
+    *named_refusal("must be a number", Case("a text as learning_rate", given={"learning_rate": "0.1"})),
+]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_right_or_refused(case: Case) -> None:
@@ -1485,6 +1562,8 @@ def test_an_optimiser_whose_copy_would_step_elsewhere_is_refused(make: Any, mess
     F.cross_entropy(model(X), Y).backward()
     with pytest.raises(ObjectiveError, match=message):
         optimizer_update(model, make(model.parameters()))
+    with pytest.raises(ObjectiveError, match=r"is no torch\.optim\.Optimizer"):
+        optimizer_update(model, Wrapper(torch.optim.SGD(model.parameters())))
     scheduled = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.optim.lr_scheduler.StepLR(scheduled, 1)
     assert optimizer_update(model, scheduled)["0.bias"] == pytest.approx(-0.1 * model[0].bias.grad, abs=1e-7)
@@ -1634,14 +1713,20 @@ def normed(self: Any, x: Tensor) -> Tensor:
         (fused_late, "own derivative is wrong"),
         (normed, "torch's weight_norm"),
         (energetic, RANDOM),
+        (lambda self, x: Fused.apply(self.body(x)).float(), r"rounds to torch\.float32"),
     ],
-    ids=["once differentiable", "fused", "fused in one chunk", "weight_norm", "random in one chunk"],
+    ids=["once differentiable", "fused", "fused in one chunk", "weight_norm", "random in one chunk", "fused, rounded"],
 )
 def test_what_has_no_hessian_is_refused(function: Any, message: str, dtype: torch.dtype | None) -> None:
     model = Own(function, normed=nn.utils.parametrizations.weight_norm(nn.Linear(6, 6)))
-    objective = Objective(model, X, Y, chunk_size=6, dtype=dtype)
     with pytest.raises(ObjectiveError, match=message):
-        sharpness(objective)
+        sharpness(Objective(model, X, Y, chunk_size=6, dtype=dtype))
+
+
+def test_outputs_in_float32_have_the_same_hessian() -> None:
+    """As large language models have them: a difference of gradients in float64 cannot tell there."""
+    rounded = sharpness(Objective(net(), X, Y, loss=ROUNDED["loss"]), tolerance=1e-6)
+    assert rounded.value == pytest.approx(sharpness(Objective(net(), X, Y), tolerance=1e-6).value, rel=1e-5)
 
 
 def test_attention_has_the_hessian_of_its_plain_form() -> None:

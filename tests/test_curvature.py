@@ -256,6 +256,24 @@ def test_what_has_no_value_says_so() -> None:
         range_view(line, torch.ones_like(w), factors=(1.0, 0.0))
     with pytest.raises(ValueError, match="nodes must be at least 1"):
         kink_share(line, torch.ones_like(w), nodes=0)
+    with pytest.raises(ValueError, match="at least 1, whole and below"):
+        largest_eigenvalues(line, 1.5)  # type: ignore[arg-type]
+    for draws in ((0.0, 1, torch.Generator()), (0.1, 1.0, torch.Generator()), (0.1, 1, None)):
+        with pytest.raises(ValueError, match=r"^(learning_rate|batch_size|generator) must be"):
+            largest_steps(line, *draws)
+
+
+def test_a_walk_that_takes_derivatives_itself_and_one_over_a_model_that_was_trained_since() -> None:
+    def slope(v: Tensor) -> Tensor:
+        point = torch.ones((), dtype=v.dtype, requires_grad=True)
+        return (torch.autograd.grad((point * v**2).sum(), point, create_graph=True)[0]).sum()
+
+    objective = function(slope, torch.ones(2, dtype=torch.float64))  # |v|**2: at rate 1 the walk is as far beyond 0
+    (down, _) = largest_steps(objective, 0.1, 1, torch.Generator().manual_seed(0))
+    assert down.stable <= 1 <= (down.raised or 0)
+    objective._borrowed.originals[0].data.add_(1)
+    with pytest.raises(ValueError, match="build one anew"):
+        range_view(objective, torch.ones(2, dtype=torch.float64))
 
 
 class Recurrent(nn.Module):

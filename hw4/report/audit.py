@@ -16,7 +16,7 @@ from hw4.report import notebook
 from hw4.report.drawing import DPI, error_bar, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words
 from hw4.report.words import plural, show
-from hw4.specs import AUDIT_SEEDS, EXERCISES, NOTEBOOK_SEEDS
+from hw4.specs import AUDIT_SEEDS, NOTEBOOK_SEEDS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
 WAYS = {
@@ -34,6 +34,8 @@ EXPLODED = 100_000
 and 255 sqrt(n) stays below it for any set here. If none does, a single grey level in a test image makes 1,000,000."""
 
 HEADER = ("what", "the notebook's way", "done right", "what the flaw changes")
+Row = tuple[str, str, str, str]
+"""A flaw, as in ``HEADER``."""
 
 
 def level(run: AuditedRun, way: str) -> float:
@@ -46,10 +48,6 @@ def ratio(record: AuditRecord, way: str) -> Interval:
     """Smoothness with BatchNorm over that without, in one way, paired by seed."""
     pairs = zip(*_arms(record), strict=True)
     return paired_ratio([(level(normed, way), level(plain, way)) for plain, normed in pairs])
-
-
-Row = tuple[str, str, str, str]
-"""A flaw: what, the notebook's value, the right one, what the flaw changes; as in ``HEADER``."""
 
 
 def rows(record: AuditRecord) -> list[Row]:
@@ -67,10 +65,8 @@ def _arms(record: AuditRecord) -> tuple[list[AuditedRun], list[AuditedRun]]:
 def _smoothness_rows(record: AuditRecord) -> Iterator[Row]:
     right = show(ratio(record, "right"), digits=2)
     for way, label in list(WAYS.items())[1:]:
-        inflation = " and ".join(
-            f"{paired_ratio([(level(run, way), level(run, 'right')) for run in runs]).estimate:.2g}"
-            for runs in _arms(record)
-        )
+        pairs = [[(level(run, way), level(run, "right")) for run in runs] for runs in _arms(record)]
+        inflation = " and ".join(f"{paired_ratio(each).estimate:.2g}" for each in pairs)
         what = f"Smoothness with BatchNorm over that without: {label}"
         yield what, show(ratio(record, way), digits=2), right, f"values times {inflation} (without, with)"
 
@@ -162,20 +158,24 @@ def _question_rows(record: AuditRecord) -> Iterator[Row]:
 def answers(record: AuditRecord) -> Iterator[str]:
     """What the audit says."""
     sides = {"below": "smoother", "above": "rougher", "not decided": "not decidedly smoother or rougher"}
-    (right, side), (notebook, their_side) = (
-        (show(found, digits=2), sides[found.compared_with(1)])
-        for found in (ratio(record, "right"), ratio(record, "notebook"))
-    )
+    right, theirs = ratio(record, "right"), ratio(record, "notebook")
+    side, their_side = (sides[found.compared_with(1)] for found in (right, theirs))
     (plain, plain_right), (normed, normed_right) = (
         [statistics.fmean(level(run, way) for run in runs) for way in ("notebook", "right")] for runs in _arms(record)
     )
     yield (
         f"The notebook's smoothness without BatchNorm is {plain:.3g} where the definition gives {plain_right:.3g}, "
         f"with it {normed:.3g} where it gives {normed_right:.3g}. By the notebook's way the network with BatchNorm is "
-        f"{their_side} ({notebook}), measured right it is {side} ({right}); "
+        f"{their_side} ({show(theirs, digits=2)}), measured right it is {side} ({show(right, digits=2)}); "
         f"{'the order is the same, the numbers are not' if side == their_side else 'the flaws change the answer'}."
     )
-    yield from (*_answer_drawn(record), *_answer_passes(record))
+    if drawn := record.drawn:
+        yield (
+            f"The notebook's largest standardised test pixel depends on which training images are drawn: from "
+            f"{min(drawn):,.0f} to {max(drawn):,.0f} over {plural(len(drawn), 'random subset')}, above {EXPLODED:,} in "
+            f"{_exploded(record)} of them. One number for this flaw is that of one subset."
+        )
+    yield from _answer_passes(record)
     lost = [stride for stride in record.strides if stride.diverged]
     if lost:
         yield (
@@ -190,42 +190,22 @@ def answers(record: AuditRecord) -> Iterator[str]:
         )
 
 
-def _answer_drawn(record: AuditRecord) -> Iterator[str]:
-    """How far the size of the exploding pixel depends on the images drawn."""
-    if drawn := record.drawn:
-        yield (
-            f"The notebook's largest standardised test pixel depends on which training images are drawn: from "
-            f"{min(drawn):,.0f} to {max(drawn):,.0f} over {plural(len(drawn), 'random subset')}, above {EXPLODED:,} in "
-            f"{_exploded(record)} of them. One number for this flaw is that of one subset."
-        )
-
-
-def pass_seconds(record: AuditRecord, layers: Layers, variant: str) -> list[float]:
-    """Processor seconds of a training pass alone, round by round."""
-    (timed,) = (each for each in record.passes if (each.layers, each.variant) == (layers, variant))
-    return [time.cpu_seconds for time in timed.times]
-
-
 def _answer_passes(record: AuditRecord) -> Iterator[str]:
     """What a strided pass takes of a pooled one, in plain PyTorch and in hw4."""
     if not record.passes:
         return
-    plain, ours = (
-        {variant: pass_seconds(record, layers, variant) for variant in EXERCISES["pooling"].variants}
-        for layers in get_args(Layers)
-    )
-    strided, gained = (
-        [show(paired_ratio(list(zip(first, second, strict=True))), digits=2) for first, second in each]
-        for each in (
-            ((plain["stride"], plain["pool"]), (ours["stride"], ours["pool"])),
-            ((plain["pool"], ours["pool"]), (plain["stride"], ours["stride"])),
-        )
-    )
+    plain, ours = get_args(Layers)
+    seconds = {(each.layers, each.variant): [time.cpu_seconds for time in each.times] for each in record.passes}
+
+    def times(first: tuple[Layers, str], second: tuple[Layers, str]) -> str:
+        return f"{show(paired_ratio(list(zip(seconds[first], seconds[second], strict=True))), digits=2)} times"
+
     yield (
-        f"A training pass of the strided network takes {strided[0]} times the processor time of the pooled one's in "
-        f"plain PyTorch and {strided[1]} times with hw4's networks; with pooling plain PyTorch takes {gained[0]} times "
-        f"hw4's time, with stride {gained[1]} times ({plural(len(plain['pool']), 'round')} in turn on one machine, the "
-        f"intervals are of rounds, not seeds)."
+        f"A training pass of the strided network takes {times((plain, 'stride'), (plain, 'pool'))} the processor time "
+        f"of the pooled one's in plain PyTorch and {times((ours, 'stride'), (ours, 'pool'))} with hw4's networks; with "
+        f"pooling plain PyTorch takes {times((plain, 'pool'), (ours, 'pool'))} hw4's time, with stride "
+        f"{times((plain, 'stride'), (ours, 'stride'))} ({plural(len(seconds[plain, 'pool']), 'round')} in turn on one "
+        f"machine, the intervals are of rounds, not seeds)."
     )
 
 

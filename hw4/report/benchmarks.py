@@ -1,6 +1,7 @@
 """The benchmarks' table and picture, from a run that pytest-benchmark saved."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -96,16 +97,8 @@ EXPLANATION = (
     "1024 x 1024"
 )
 
-HEADER = (
-    "workload",
-    "parameters",
-    "multiply-adds",
-    "plain, s",
-    "hw4, s",
-    "times faster",
-    "per second",
-    "of matrix peak",
-)
+TIMES = ("plain, s", "hw4, s", "times faster", "per second")
+HEADER = ("workload", "parameters", "multiply-adds", *TIMES, "of matrix peak")
 
 
 def ratio_chart(run: SavedRun) -> Figure:
@@ -129,20 +122,21 @@ def ratio_chart(run: SavedRun) -> Figure:
     return canvas
 
 
-def answers(run: SavedRun) -> list[str]:
+def answers(run: SavedRun) -> Iterator[str]:
     """What the run says, workload by workload that is decided."""
     slower = [row.name for row in run.rows if row.high < 1]
     undecided = [row.name for row in run.rows if row.low <= 1 <= row.high]
     faster = sorted((row for row in run.rows if row.low > 1), key=lambda row: row.ratio)
-    sentences = []
     if faster:
         low, high = faster[0], faster[-1]
-        sentences.append(
+        yield (
             f"{len(faster)} of {len(run.rows)} workloads are faster than plain PyTorch, from {low.ratio:.2f} times "
             f"({low.name}) to {high.ratio:.2f} times ({high.name})."
         )
-    sentences += [f"Not decided: {', '.join(undecided)}."] if undecided else []
-    return [*sentences, *([f"Slower than plain PyTorch: {', '.join(slower)}."] if slower else [])]
+    if undecided:
+        yield f"Not decided: {', '.join(undecided)}."
+    if slower:
+        yield f"Slower than plain PyTorch: {', '.join(slower)}."
 
 
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:
@@ -156,7 +150,7 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
         Entry(
             title="Benchmarks: hw4 beside plain PyTorch",
             question="How fast is hw4, beside the same work written plainly, and beside what this machine can do?",
-            answer=answers(run),
+            answer=list(answers(run)),
             tables=[("", HEADER, [row.cells for row in run.rows])],
             file_name="benchmarks.png",
             figure=ratio_chart(run),

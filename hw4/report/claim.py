@@ -10,58 +10,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hw4.claim import (
-    ACCURATE,
-    AGREES,
-    EDGE,
-    FITTED,
-    GROUPS,
-    HEAD,
-    LARGER,
-    MATCHED_LOSSES,
-    MOMENTUM,
-    NEAR_BEST,
-    NORMED,
-    RATES,
-    REASON,
-    SMOOTH,
-    START,
-    STEPS,
-    Claim,
-    Decision,
-    Measure,
-    decide,
-    hull,
-    just,
-    predicted,
-    seen_by,
-    sharpest,
-    smoothness,
-    step,
-)
+from hw4 import claim as judge
+from hw4 import studies
+from hw4.claim import ACCURATE, AGREES, FITTED, NEAR_BEST, NORMED, Claim, Decision, Measure
 from hw4.errors import RecordError
 from hw4.files import CLAIM_CONTROLS, LADDER, LANDSCAPES
 from hw4.records import ConvNetRecord, Store
 from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style, told
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words, images_words, require_unmixed
-from hw4.report.landscapes import VARIANTS, WITH
+from hw4.report.landscapes import VARIANTS, WITH, of
 from hw4.report.landscapes import entries as landscapes_entries
-from hw4.report.words import passes, plural, show
+from hw4.report.words import passes, plural, show, span
 from hw4.specs import HOMEWORK_RATE
 from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import geometric_interval
-from hw4.studies import (
-    BISECTIONS,
-    CLAIM_SEEDS,
-    CONTROLS,
-    FIRST_SEED,
-    LADDER_PASSES,
-    LADDER_RATES,
-    LANDSCAPE_PASSES,
-    LOOKED_AFTER,
-    VIEWS,
-    WARMUP,
-)
 
 CRITERIA = {
     "finite": "train loss is finite",
@@ -122,29 +84,23 @@ def _p(test: Decision) -> str:
     return f"{pairs}, p {p}"
 
 
-def _cited(test: Decision) -> str:
-    """The same with its family, in brackets."""
-    return f"({_p(test)}) [family: {test.family}]"
-
-
-def _in(tests: Sequence[Decision], family: str) -> dict[str, Decision]:
-    return {test.name: test for test in tests if test.family == family}
+def _in(tests: Sequence[Decision], family: str, *, sized: bool = False) -> dict[str, Decision]:
+    """The tests of a family by name, all or those that have an effect."""
+    return {test.name: test for test in tests if test.family == family and (test.effect or not sized)}
 
 
 def _grouped(tests: Mapping[str, Decision], words: Mapping[str, str], tell: Callable[[str, Decision], str]) -> str:
-    """Tests of one kind by their verdict: the words for it, then each with what is told of it, if it is decided."""
+    """Tests of one kind by their verdict: the words for it, then each with what is told of it, if it is decided.
+
+    Of those that are not decided the names do where all that there is to tell are counts of pairs, as in the table.
+    """
     parts = []
     for verdict, opening in words.items():
         chosen = {name: test for name, test in tests.items() if test.verdict == verdict}
-        brief = verdict == "not decided" and _are_counts(chosen)
+        brief = verdict == "not decided" and all(test.counts and not test.effect for test in chosen.values())
         if chosen:
             parts.append(f"{opening} {'; '.join(name if brief else tell(name, test) for name, test in chosen.items())}")
     return f"{'. '.join(parts)} [family: {next(iter(tests.values())).family}]."
-
-
-def _are_counts(tests: Mapping[str, Decision]) -> bool:
-    """Whether all there is to say of some tests are counts of pairs, which the table holds."""
-    return all(test.effect is None and test.counts is not None for test in tests.values())
 
 
 def answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
@@ -164,59 +120,47 @@ def summary(claim: Claim, tests: Sequence[Decision]) -> str:
     seeds = len(claim.seeds)
     if seeds < 2:
         return "One seed was run, which decides nothing; the tables show what it did."
-    parts = [_in_short(_in(tests, LARGER)), *_smoothness_in_short(claim, tests)]
-    rates = CONTROLS["head"].rates
-    apart = [rate for rate, test in zip(rates, _in(tests, HEAD).values(), strict=False) if test.verdict == "above"]
+    parts = [_in_short(_in(tests, judge.LARGER)), *_smoothness_in_short(claim, tests)]
+    rates = studies.CONTROLS["head"].rates
+    apart = [
+        rate for rate, test in zip(rates, _in(tests, judge.HEAD).values(), strict=False) if test.verdict == "above"
+    ]
     if apart:
-        plain, normed = (_accurate(claim.control("head", variant, apart[-1]).values()) for variant in VARIANTS)
+        runs = [claim.control("head", variant, apart[-1]).values() for variant in VARIANTS]
+        plain, normed = (f"{sum(map(judge.accurate, each))} of {len(each)} runs" for each in runs)
         parts.append(
             f"With the head and the last affine kept at {HOMEWORK_RATE:g}, the layers before them train at rates up to "
             f"{apart[-1]:g} in {normed} with BatchNorm and in {plain} without: these layers are what BatchNorm frees"
         )
-    groups = [test for name, test in _in(tests, GROUPS).items() if name.startswith("BatchNorm") and test.n]
+    groups = [test for name, test in _in(tests, judge.GROUPS).items() if name.startswith("BatchNorm") and test.n]
     if any(test.verdict == "below" for test in groups):
         parts.append("GroupNorm, which normalises without the batch, does not do the same")
     return f"{'. '.join(parts)} (paired seeds, n = {seeds}; tests and p-values in the table of all tests)."
 
 
-def _accurate(runs: Collection[ConvNetRecord]) -> str:
-    """How many of some runs are accurate, in words."""
-    return f"{sum((run.last.test_accuracy or 0) >= ACCURATE for run in runs)} of {len(runs)} runs"
-
-
 def _in_short(larger: Mapping[str, Decision]) -> str:
     """The verdicts on the largest working rates, by name alone."""
-    by = {verdict: [name for name, test in larger.items() if test.verdict == verdict] for verdict in VERDICTS}
-    factors = [test.effect for name, test in larger.items() if name in by["above"] and test.effect is not None]
-    sizes = sorted({f"{factor.estimate:.1f}" for factor in factors}, key=float)
-    size = f", by a factor of {' to '.join(dict.fromkeys((sizes[0], sizes[-1])))}" if sizes else ""
-    words = [
-        f"{VERDICTS[verdict]} {', '.join(names)}{size if verdict == 'above' else ''}"
-        for verdict, names in by.items()
-        if names
-    ]
+    words = []
+    for verdict, found in (("above", "it does"), ("below", "it needs smaller ones"), ("not decided", "not decided")):
+        tests = {name: test for name, test in larger.items() if test.verdict == verdict}
+        factors = {test.effect.estimate for test in tests.values() if test.effect and verdict == "above"}
+        size = f", by a factor of {span(factors, '.1f')}" if factors else ""
+        words += [f"{found} by the criteria {', '.join(tests)}{size}"] if tests else []
     return f"Whether BatchNorm allows larger learning rates depends on what 'works' means: {'; '.join(words)}"
-
-
-VERDICTS = {
-    "above": "it does by the criteria",
-    "below": "it needs smaller ones by the criteria",
-    "not decided": "not decided by the criteria",
-}
-"""How the verdicts on the largest working rates are summed up."""
 
 
 def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
     """Whether the loss is smoother, and whether that gives the factor measured."""
-    passed, *matched = _in(tests, SMOOTH).values()
+    passed, *matched = _in(tests, judge.SMOOTH).values()
     if passed.effect is not None and passed.verdict != "not decided":
-        same = [test for test in matched if test.effect is not None]
-        at = ", ".join(f"{test.effect.estimate:.2f} {test.name}{NOT[test.verdict]}" for test in same if test.effect)
+        open_ = {"not decided": " (not decided)"}
+        same = [f"{t.effect.estimate:.2f} {t.name}{open_.get(t.verdict, '')}" for t in matched if t.effect]
+        at = ", ".join(same)
         yield (
             f"Along the steps the gradient changes {passed.effect.estimate:.2f} times as fast with BatchNorm at equal "
             f"passes{' and ' + at if at else ''}"
         )
-    expected, reason = predicted(claim), _in(tests, REASON)
+    expected, reason = judge.predicted(claim), _in(tests, judge.REASON)
     if len(expected) > 1:
         factor = geometric_interval(list(expected.values())).estimate
         told = {
@@ -228,9 +172,6 @@ def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[st
         yield f"Smoothness predicts a factor of {factor:.1f}, which {held}"
 
 
-NOT = {"above": "", "below": "", "not decided": " (not decided)"}
-
-
 def _limits(claim: Claim, tests: Sequence[Decision]) -> str:
     """Under which criteria BatchNorm allows larger learning rates."""
 
@@ -240,7 +181,7 @@ def _limits(claim: Claim, tests: Sequence[Decision]) -> str:
         return f"'{name}' ({CRITERIA[name]}): {ends[0]} without and {ends[1]} with it{factor} ({_p(test)})"
 
     return _grouped(
-        _in(tests, LARGER),
+        _in(tests, judge.LARGER),
         {
             "above": "BatchNorm allows larger learning rates by the criterion",
             "below": "It needs smaller ones by the criterion",
@@ -260,7 +201,7 @@ def _typical(brackets: Collection[tuple[float, float]]) -> str:
 
 def _smoother(tests: Sequence[Decision]) -> Iterator[str]:
     """How much smoother the loss is with BatchNorm, at equal passes and at equal train loss."""
-    known = {name: test for name, test in _in(tests, SMOOTH).items() if test.effect is not None}
+    known = _in(tests, judge.SMOOTH, sized=True)
     if known:
         yield _grouped(
             known,
@@ -275,11 +216,11 @@ def _smoother(tests: Sequence[Decision]) -> Iterator[str]:
 
 def _predicts(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
     """Whether the factor that smoothness predicts is the one measured, criterion by criterion."""
-    expected = predicted(claim)
+    expected = judge.predicted(claim)
     if len(expected) < 2:
         return
     factor = geometric_interval(list(expected.values()))
-    known = {name: test for name, test in _in(tests, REASON).items() if test.effect is not None}
+    known = _in(tests, judge.REASON, sized=True)
 
     def tell(name: str, test: Decision) -> str:
         near = " and agrees" if test.agrees else ""
@@ -304,44 +245,50 @@ def _predicts(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
 
 def _edge(tests: Sequence[Decision]) -> Iterator[str]:
     """How smoothness moves with the learning rate."""
-    plain, normed, less, moved = _in(tests, EDGE).values()
+
+    def cited(test: Decision) -> str:
+        return f"({_p(test)}) [family: {test.family}]"
+
+    plain, normed, less, moved = _in(tests, judge.EDGE).values()
     falls = {"below": "falls as the learning rate rises", "above": "rises with the learning rate"}
     for test, words in ((plain, "Without"), (normed, "With")):
         if test.effect is not None:
             yield (
                 f"{words} BatchNorm L {falls.get(test.verdict, 'has no decided slope against the rate')}: slope "
-                f"{show(test.effect, digits=2, sign=True)} on logarithmic scales {_cited(test)}; -1 would be the edge "
+                f"{show(test.effect, digits=2, sign=True)} on logarithmic scales {cited(test)}; -1 would be the edge "
                 f"of stability, where training moves to smoothness that suits its rate."
             )
     if less.effect is not None:
         known = "not told apart from" if less.verdict == "not decided" else less.verdict
         by = show(less.effect, digits=2, sign=True)
-        yield f"With BatchNorm the slope is {known} that without: difference {by} {_cited(less)}."
+        yield f"With BatchNorm the slope is {known} that without: difference {by} {cited(less)}."
     if moved.effect is not None:
-        where = "At the largest rate that both networks have learnt at, L with over without BatchNorm is"
         room = "room by one factor at every rate is not what is seen"
         if moved.verdict == "not decided":
             room = "that the room is one factor at every rate is neither shown nor excluded"
-        yield f"{where} {show(moved.effect, digits=2)} times that at {HOMEWORK_RATE:g} {_cited(moved)}; {room}."
+        yield (
+            f"At the largest rate that both networks have learnt at, L with over without BatchNorm is "
+            f"{show(moved.effect, digits=2)} times that at {HOMEWORK_RATE:g} {cited(moved)}; {room}."
+        )
 
 
 CAUSES: dict[str, dict[str, str]] = {
-    START: {
-        "above": f"The start decides: after {WARMUP} passes at 0.04 fewer runs are lost at the high rate,",
-        "below": f"After {WARMUP} passes at 0.04 more runs are lost at the high rate,",
+    judge.START: {
+        "above": f"The start decides: after {studies.WARMUP} passes at 0.04 fewer runs are lost at the high rate,",
+        "below": f"After {studies.WARMUP} passes at 0.04 more runs are lost at the high rate,",
         "not decided": "Whether a warm-up changes how many are lost is not decided",
     },
-    HEAD: {
+    judge.HEAD: {
         "above": "With head and last affine kept at 0.04, the first of these loses more runs than the second:",
         "below": "With head and last affine kept at 0.04, the first of these loses fewer runs than the second:",
         "not decided": "Not decided:",
     },
-    GROUPS: {
+    judge.GROUPS: {
         "above": "Of these two GroupNorm loses fewer runs:",
         "below": "Of these two GroupNorm loses more runs:",
         "not decided": "Not told apart:",
     },
-    MOMENTUM: {
+    judge.MOMENTUM: {
         "above": "With momentum 0.9 BatchNorm loses fewer runs",
         "below": "With momentum 0.9 BatchNorm loses more runs",
         "not decided": "With momentum 0.9 it is not decided",
@@ -360,10 +307,13 @@ def _controls(tests: Sequence[Decision]) -> Iterator[str]:
 
 def step_answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
     """What the largest steps say."""
-    found = {name: test for name, test in _in(tests, STEPS).items() if test.effect is not None}
+    found = _in(tests, judge.STEPS, sized=True)
     if not found:
         return []
-    lost = [f"{_nowhere(claim, variant)} {words}" for variant, words in WITH.items()]
+    lost = []
+    for variant, words in WITH.items():
+        steps = [step for run in of(claim, variant) for row in run.rows for step in row.steps]
+        lost.append(f"{sum(each.stable == 0 for each in steps if each.direction == 'minibatch')} {words}")
     told = _grouped(
         found,
         {
@@ -377,19 +327,13 @@ def step_answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
     return [told, nowhere, *_beside(claim)]
 
 
-def _nowhere(claim: Claim, variant: str) -> int:
-    """How many minibatch steps of a network raise the loss at every rate tried."""
-    rows = (row for run in claim.landscapes if run.spec.variant == variant for row in run.rows)
-    return sum(each.stable == 0 for row in rows for each in row.steps if each.direction == "minibatch")
-
-
 def _beside(claim: Claim) -> Iterator[str]:
     """The largest steps down the gradient beside 1/L and 2/sharpness of the same points."""
-    for after in LOOKED_AFTER["step_passes"]:
+    for after in studies.LOOKED_AFTER["step_passes"]:
         parts = []
         for variant, words in WITH.items():
-            measures = (step("gradient"), smoothness, sharpest)
-            down, here, sharp = (claim.values(variant, measure, just(after)) for measure in measures)
+            measures = (judge.step("gradient"), judge.smoothness, judge.sharpest)
+            down, here, sharp = (claim.values(variant, measure, judge.just(after)) for measure in measures)
             if down and here and sharp:
                 typical = [statistics.geometric_mean(each.values()) for each in (down, here, sharp)]
                 bounds = f"1/L {1 / typical[1]:.3f}, 2/sharpness {2 / typical[2]:.3f} in {plural(len(sharp), 'seed')}"
@@ -414,62 +358,51 @@ LITERATURE = (
 
 def criteria_table(claim: Claim, tests: Sequence[Decision]) -> Table:
     """Largest working rates by criterion, and the factor against the one that smoothness predicts."""
-    larger, reason = _in(tests, LARGER), _in(tests, REASON)
+    larger, reason = _in(tests, judge.LARGER), _in(tests, judge.REASON)
     rows = []
     for name, words in CRITERIA.items():
         brackets = [claim.working(variant, name).values() for variant in VARIANTS]
         ratios = [show(family[name].effect, digits=2) for family in (larger, reason)]
         rows.append((f"{name}: {words}", *map(_level, brackets), ratios[0], _p(larger[name]), ratios[1]))
-    header = ("works when", *(f"{label} (censored)" for label in VARIANTS.values()), "factor", "larger: with, without")
-    return "Largest working learning rates, by criterion", (*header, "factor over that of 1/L"), rows
+    limits = (f"{label} (censored)" for label in VARIANTS.values())
+    header = ("works when", *limits, "factor", "larger: with, without", "factor over that of 1/L")
+    return "Largest working learning rates, by criterion", header, rows
 
 
 def _level(brackets: Collection[tuple[float, float]]) -> str:
     """The mean largest working rate; where any seed is censored the median's bracket, and how many are."""
     below, above = sum(not low for low, _ in brackets), sum(high == math.inf for _, high in brackets)
     cut = [f"{n} of {len(brackets)} {where} the ladder" for n, where in ((below, "below"), (above, "above")) if n]
-    return f"{_typical(brackets)} ({', '.join(cut)})" if cut else show(hull(list(brackets)), digits=2)
+    return f"{_typical(brackets)} ({', '.join(cut)})" if cut else show(judge.hull(list(brackets)), digits=2)
 
 
 def lost_table(claim: Claim, tests: Sequence[Decision]) -> Table:
     """Runs lost rate by rate, by criterion, with McNemar's adjusted p-value."""
-    found = _in(tests, RATES)
+    found = _in(tests, judge.RATES)
     rows = []
     for rate in claim.rates:
         cells = [f"{rate:g}"]
         for name in CRITERIA:
             lost = [sum(not claim.criteria(v)[name](run) for run in claim.of(v, rate=rate)) for v in VARIANTS]
             test = found[f"{name}, at {rate:g}"]
-            cells.append(
-                f"{lost[0]} / {lost[1]}" + (f" (p {test.adjusted:.2g})" if test.verdict != "not decided" else "")
-            )
-        rows.append(tuple(cells))
+            p = f" (p {test.adjusted:.2g})" if test.verdict != "not decided" else ""
+            cells.append(f"{lost[0]} / {lost[1]}{p}")
+        rows.append(cells)
     title = f"Runs lost of {len(claim.seeds)}, without / with BatchNorm; p where McNemar's test decides (Holm over all)"
     return title, ("learning rate", *CRITERIA), rows
 
 
 def tests_table(tests: Sequence[Decision]) -> Table:
     """Every test with its p-value and verdict."""
-    rows = []
+    header, rows = ("family", "what is compared", "test", "n", "effect or pairs", "p", "p (Holm)", "decided"), []
     for test in tests:
-        effect = show(test.effect, digits=2) if test.effect is not None and not test.counts else ""
-        counts = f"{test.counts[0]} : {test.counts[1]}" if test.counts else ""
+        found = show(test.effect, digits=2) if test.effect else ""
+        found = f"{test.counts[0]} : {test.counts[1]}" if test.counts else found
         values = ["-" if p is None else f"{p:.2g}" for p in (test.p_value, test.adjusted)]
-        unseen = seen_by(test, tests) if test.verdict == "not decided" else ""
-        by = "t" if not test.counts else "sign" if test.family == LARGER else "McNemar's"
-        rows.append((test.family, test.name, by, str(test.n), effect or counts, *values, test.verdict, unseen))
-    header = (
-        "family",
-        "what is compared",
-        "test",
-        "n",
-        "effect or pairs",
-        "p",
-        "p (Holm)",
-        "decided",
-        "would have been seen",
-    )
-    return "All tests", header, rows
+        unseen = judge.seen_by(test, tests) if test.verdict == "not decided" else ""
+        by = "t" if not test.counts else "sign" if test.family == judge.LARGER else "McNemar's"
+        rows.append((test.family, test.name, by, str(test.n), found, *values, test.verdict, unseen))
+    return "All tests", (*header, "would have been seen"), rows
 
 
 # Figures --------------------------------------------------------------------------------------------------------------
@@ -503,9 +436,8 @@ def ladder_figure(claim: Claim) -> Figure:
         ax.grid(alpha=0.3)
     log_y(loss)
     log_y(edge)
-    legend_below(
-        canvas, f"learnt and accurate as in the table; dots: runs, lines: means; {plural(len(claim.seeds), 'seed')}"
-    )
+    seeds = plural(len(claim.seeds), "seed")
+    legend_below(canvas, f"learnt and accurate as in the table; dots: runs, lines: means; {seeds}")
     return canvas
 
 
@@ -527,13 +459,13 @@ def reason_figure(claim: Claim) -> Figure:
     matched, steps, controls = canvas.subplots(1, 3)
     for variant, label in VARIANTS.items():
         line = {**style(variant), "markersize": 3, "alpha": 0.6, "linewidth": 0.8}
-        for run in (run for run in claim.landscapes if run.spec.variant == variant):
+        for run in of(claim, variant):
             rows = [row for row in run.rows if row.completed and row.train_loss and row.smoothness]
             gid = f"{label}, seed {run.spec.seed}"
             matched.plot([row.train_loss for row in rows], [row.smoothness for row in rows], gid=gid, **line)
         _draw_steps(steps, claim, variant)
         matched.plot([], [], label=label, **style(variant))
-    for loss in MATCHED_LOSSES:
+    for loss in judge.MATCHED_LOSSES:
         matched.axvline(loss, color="#888888", linewidth=0.8)
     matched.invert_xaxis()
     matched.set(
@@ -549,10 +481,10 @@ def reason_figure(claim: Claim) -> Figure:
 
 
 BESIDE: tuple[tuple[str, Measure, float], ...] = (
-    ("down the gradient", step("gradient"), 0),
-    ("along a minibatch", step("minibatch"), 0),
-    ("1/L", smoothness, 1),
-    ("2/sharpness", sharpest, 2),
+    ("down the gradient", judge.step("gradient"), 0),
+    ("along a minibatch", judge.step("minibatch"), 0),
+    ("1/L", judge.smoothness, 1),
+    ("2/sharpness", judge.sharpest, 2),
 )
 """What is drawn of the steps: a name, the measure, and the share over it where it is a bound."""
 
@@ -561,10 +493,10 @@ def _draw_steps(ax: Axes, claim: Claim, variant: str) -> None:
     """One network's largest steps and bounds, a column for each and each time."""
     names: dict[str, int] = {}
     dots = {**style(variant), "linestyle": "", "markersize": 4, "alpha": 0.6}
-    for block, after in enumerate(LOOKED_AFTER["step_passes"]):
+    for block, after in enumerate(studies.LOOKED_AFTER["step_passes"]):
         for name, measure, over in BESIDE:
             place = names[f"{name}, pass {after}"] = len(names) + block
-            found = claim.values(variant, measure, just(after))
+            found = claim.values(variant, measure, judge.just(after))
             values = [over / value if over else value for value in found.values()]
             dots["gid"] = told(f"{VARIANTS[variant]}, seed", found)
             ax.plot([place + (0.15 if variant == NORMED else -0.15)] * len(values), values, **dots)
@@ -575,13 +507,11 @@ def _draw_steps(ax: Axes, claim: Claim, variant: str) -> None:
 def _draw_controls(ax: Axes, claim: Claim) -> None:
     """Share of accurate runs in every control, arm by arm and rate by rate."""
     names: dict[str, int] = {}
-    for block, (name, control) in enumerate(CONTROLS.items()):
+    for block, (name, control) in enumerate(studies.CONTROLS.items()):
         for rate in control.rates:
             place = names[f"{control.label}: {rate:g}"] = -len(names) - block
             for variant in control.variants:
-                good = [
-                    (run.last.test_accuracy or 0) >= ACCURATE for run in claim.control(name, variant, rate).values()
-                ]
+                good = list(map(judge.accurate, claim.control(name, variant, rate).values()))
                 dot = {**style(variant), "linestyle": "", "label": ALL_VARIANTS[variant].label}
                 if good:
                     ax.plot([np.mean(good)], [place + (0.12 if variant == NORMED else -0.12)], **dot)
@@ -603,7 +533,7 @@ def entries(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> list[Entry]:
     if not ladder and not landscapes:
         return []
     found = assemble(ladder, landscapes, controls)
-    tests = decide(found)
+    tests = judge.decide(found)
     about: dict[str, Any] = {"caption": caption(found), "rerun": _again(found)}
     made = (*ladder, *landscapes, *controls)
     claim_part = Entry(
@@ -641,13 +571,13 @@ def _again(found: Claim) -> str:
     return again(
         "claim",
         data=(CHOICE[spec.data], None),
-        seeds=(len(found.seeds), CLAIM_SEEDS),
-        first_seed=(found.seeds[0], FIRST_SEED),
-        landscapes=(len(found.views), VIEWS),
-        passes=(spec.passes, LADDER_PASSES),
-        landscape_passes=(found.landscapes[0].spec.passes, LANDSCAPE_PASSES),
-        rate=(found.rates, list(LADDER_RATES)),
-        bisections=(tried - len(found.rates), BISECTIONS),
+        seeds=(len(found.seeds), studies.CLAIM_SEEDS),
+        first_seed=(found.seeds[0], studies.FIRST_SEED),
+        landscapes=(len(found.views), studies.VIEWS),
+        passes=(spec.passes, studies.LADDER_PASSES),
+        landscape_passes=(found.landscapes[0].spec.passes, studies.LANDSCAPE_PASSES),
+        rate=(found.rates, list(studies.LADDER_RATES)),
+        bisections=(tried - len(found.rates), studies.BISECTIONS),
         no_controls=(not found.controls, False),
         fresh=(True, False),
     )

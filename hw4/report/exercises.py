@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -20,6 +21,7 @@ from hw4.report.words import (
     basis,
     bounded,
     compared,
+    contrasted,
     decide,
     passes,
     plural,
@@ -28,7 +30,7 @@ from hw4.report.words import (
     show,
     tested,
 )
-from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec, Exercise
+from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
 OfRun = Callable[[ConvNetRecord], float | None]
@@ -172,7 +174,8 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
         for exercise, asked in EXERCISES.items():
             first, second = (_arm(group, variant) for variant in asked.variants)
             if first and second:
-                longer = _longer(records, setting, asked)
+                wanted = setting.model_copy(update={"passes": (asked.longer or 0) * setting.passes})
+                longer = _arm([record for record in records if record.spec.setting == wanted], asked.variants[1])
                 require_unmixed([*group, *longer.values()])
                 found.append(Section(exercise, setting, (first, second), longer))
     if not found:
@@ -185,14 +188,6 @@ def _arm(group: Sequence[ConvNetRecord], variant: str) -> Arm:
     # A run that was made twice, for more readings the second time, counts once, with those.
     runs = {r.spec.seed: r for r in sorted(mine, key=lambda r: (r.spec.directions, r.spec.noise_floor))}
     return dict(sorted(runs.items()))
-
-
-def _longer(records: Sequence[ConvNetRecord], setting: ConvNetSpec, asked: Exercise) -> Arm:
-    """The runs of an exercise's second variant that are longer than this setting's, as the exercise asks for."""
-    if asked.longer is None:
-        return {}
-    wanted = setting.model_copy(update={"passes": asked.longer * setting.passes})
-    return _arm([record for record in records if record.spec.setting == wanted], asked.variants[1])
 
 
 def values(arm: Arm, measure: OfRun) -> dict[int, float]:
@@ -355,8 +350,7 @@ def answer(section: Section) -> list[str]:
 
 def _of_smoothness(section: Section) -> Iterator[str]:
     """Exercise 1 in words."""
-    found = pairs(section, settled_smoothness)
-    if found:
+    if found := pairs(section, settled_smoothness):
         yield _smoother(section, paired_ratio(found))
         yield (
             "Effective smoothness is how much the gradient over all training images changes along one training step, "
@@ -406,6 +400,7 @@ def _room(found: Sequence[tuple[float, float]], rate: float) -> str:
     """What the smoothness with and without BatchNorm would mean for learning rates."""
     ratio = paired_ratio(found)
     normed, plain = (statistics.fmean(each) for each in zip(*found, strict=True))
+    used = [f"{rate * L:.0%}" if rate * L >= 0.01 else "less than 1%" for L in (plain, normed)]
     conclusion = decide(
         ratio,
         below=f"If L were the same at every rate, the smoother objective would leave room for learning rates larger by "
@@ -418,14 +413,9 @@ def _room(found: Sequence[tuple[float, float]], rate: float) -> str:
     return (
         f"Gradient descent on an L-smooth function may use learning rates up to 1/L, and is stable below 2/L. With "
         f"the measured values in the place of L, 1/L is {1 / plain:.3g} without BatchNorm and {1 / normed:.3g} with "
-        f"it; the learning rate used, {rate:g}, is {_percent(rate * plain)} of 1/L without BatchNorm and "
-        f"{_percent(rate * normed)} with it. {conclusion} The measured value is local, along one minibatch update, "
-        f"not a bound on the whole function."
+        f"it; the learning rate used, {rate:g}, is {used[0]} of 1/L without BatchNorm and {used[1]} with it. "
+        f"{conclusion} The measured value is local, along one minibatch update, not a bound on the whole function."
     )
-
-
-def _percent(share: float) -> str:
-    return f"{share:.0%}" if share >= 0.01 else "less than 1%"
 
 
 def _quality(section: Section) -> Iterator[str]:
@@ -494,14 +484,7 @@ def _at_equal_time(section: Section) -> Iterator[str]:
         return
     early = [each for each in found if each.early]
     time = f"At {'less' if early else 'equal'} processor time"
-    words = decide(
-        gap,
-        value=0,
-        below=f"{time} the test accuracy of {ours} is lower than that of {other}: difference",
-        above=f"{time} the test accuracy of {ours} is higher than that of {other}: difference",
-        undecided=f"{time} a difference in test accuracy between {ours} and {other} is not decided: it is",
-        one=f"{seen(seeds)}: {time.lower()} the test accuracy of {ours} less that of {other} is",
-    )
+    words = contrasted(gap, "test accuracy", ours, other, seeds, at=time)
     yield (
         f"{words} {show(gap, digits=4, sign=True)}{tested(gap, seeds)}, after {_span(found)} of {ours} and "
         f"{passes(section.setting.passes)} of {other}."
@@ -516,25 +499,22 @@ def _at_equal_time(section: Section) -> Iterator[str]:
 
 def _price(section: Section) -> Iterator[str]:
     """What striding costs in accuracy, where the runs say anything about it, and which reasons fit."""
-    sides = {
-        name: found.compared_with(0) for name in ("train loss", "test accuracy") if (found := _many(section, name))
-    }
-    if sides.get("test accuracy") == "below":
-        slower = sides.get("train loss") == "above"
+    loss, accuracy = _side(section, "train loss"), _side(section, "test accuracy")
+    if accuracy == "below":
         yield (
             "A reason that fits the accuracy lost to striding: max-pooling looks at all four positions of a 2x2 "
             "neighbourhood and passes on the strongest response wherever it lies, while a stride looks at one of the "
             "four; with equally many weights the strided network sees fewer places and forgives small shifts less."
             + " Another fits as well: after equal passes it has fitted even its training images less."
-            * slower
+            * (loss == "above")
         )
-        yield from _at_equal_fit(section) if sides.get("train loss") != "below" else []
+        yield from _at_equal_fit(section) if loss != "below" else []
         yield (
             "Springenberg et al. (2015, Striving for Simplicity) found no loss of accuracy when a convolution of "
             "stride 2 is added in the place of pooling. Here the stride is put in the convolution that was there, "
             "without more weights, so their finding and this one are of different networks."
         )
-    elif sides.get("test accuracy") == "not decided":
+    elif accuracy == "not decided":
         yield "So these runs leave open what striding costs in test accuracy."
 
 
@@ -543,10 +523,10 @@ def _most(section: Section) -> int:
     return next(run.spec.passes for run in section.longer.values())
 
 
-def _many(section: Section, name: str) -> Interval | None:
-    """A measure's gap when it rests on more than one seed."""
+def _side(section: Section, name: str) -> str:
+    """On which side of the first arm's a loss or accuracy of the second lies, where more than one seed says."""
     found = gap(section, MEASURES[name])
-    return found if found is not None and found.n > 1 else None
+    return found.compared_with(0) if found is not None and found.n > 1 else ""
 
 
 def _at_equal_fit(section: Section) -> Iterator[str]:
@@ -561,22 +541,21 @@ def _at_equal_fit(section: Section) -> Iterator[str]:
             f"{passes(_most(section))} either, so these runs do not tell the lost positions from slower fitting."
         )
         return
-    where = f"Where its train loss is down to pooling's, after {_span(found)},"
+    open_ = "these runs do not tell the lost positions from slower fitting"
     words, conclusion = {
-        "below": (f"{where} its test accuracy is lower: difference", "slower fitting is not the whole reason"),
-        "above": (f"{where} its test accuracy is higher: difference", "no reason but slower fitting is needed"),
-        "not decided": (
-            f"{where} a difference in test accuracy is not decided: it is",
-            "these runs do not tell the lost positions from slower fitting",
-        ),
+        "below": ("its test accuracy is lower: difference", "slower fitting is not the whole reason"),
+        "above": ("its test accuracy is higher: difference", "no reason but slower fitting is needed"),
+        "not decided": ("a difference in test accuracy is not decided: it is", open_),
     }[gap.compared_with(0)]
-    yield f"{words} {show(gap, digits=4, sign=True)}{tested(gap, seeds)}; {conclusion}."
+    yield (
+        f"Where its train loss is down to pooling's, after {_span(found)}, {words} "
+        f"{show(gap, digits=4, sign=True)}{tested(gap, seeds)}; {conclusion}."
+    )
 
 
 def _overconfident(section: Section) -> Iterator[str]:
     """A possible reason for a worse test loss beside a better test accuracy."""
-    loss, accuracy = (_many(section, name) for name in ("test loss", "test accuracy"))
-    if loss and accuracy and (loss.compared_with(0), accuracy.compared_with(0)) == ("above", "above"):
+    if _side(section, "test loss") == _side(section, "test accuracy") == "above":
         yield (
             "A worse test loss beside a better test accuracy: a possible reason, not measured here, is overconfidence. "
             "Accuracy only counts which class comes first, while the loss grows with the certainty of a mistake."
@@ -587,20 +566,10 @@ def _compare(section: Section, name: str) -> Iterator[str]:
     """A sentence on one measure of the second arm against the first."""
     other, ours = map(label, section.arms)
     measure, seeds = MEASURES[name], len(section.seeds)
-    found = gap(section, measure)
-    if found is None:
-        return
-    noun, null = ("ratio", 1) if measure.ratio else ("difference", 0)
-    words = decide(
-        found,
-        value=null,
-        below=f"The {name} of {ours} is lower than that of {other}: {noun}",
-        above=f"The {name} of {ours} is higher than that of {other}: {noun}",
-        undecided=f"A {noun} in {name} between {ours} and {other} is not decided: it is",
-        one=f"{seen(seeds)}: the {name} of {ours} {'over' if measure.ratio else 'less'} that of {other} is",
-    )
-    value = show(found, digits=measure.gap_digits, sign=not measure.ratio)
-    yield f"{words} {value}{basis(found.n, seeds, brackets=True)}."
+    if (found := gap(section, measure)) is not None:
+        words = contrasted(found, name, ours, other, seeds, ratio=measure.ratio)
+        value = show(found, digits=measure.gap_digits, sign=not measure.ratio)
+        yield f"{words} {value}{basis(found.n, seeds, brackets=True)}."
 
 
 def _diverged(section: Section) -> list[str]:
@@ -690,11 +659,8 @@ def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
                 *zip(*curve, strict=True), color=line["color"], linewidth=0.8, alpha=0.4, gid=f"seed {run.spec.seed}"
             )
         if len({len(curve) for curve in known}) == 1:
-            means = [
-                [statistics.fmean(values) for values in zip(*points, strict=True)]
-                for points in zip(*known, strict=True)
-            ]
-            ax.plot(*zip(*means, strict=True), markersize=4, markevery=max(1, len(means) // 10), gid="mean", **line)
+            means = np.mean(known, axis=0)
+            ax.plot(*means.T, markersize=4, markevery=max(1, len(means) // 10), gid="mean", **line)
     over_passes(ax, measure.title, measure.unit)
     ax.set_xlabel(f"processor seconds of training\n({label(section.arms[1])}: {passes(_most(section))})")
     if measure.scale == "log":
@@ -738,10 +704,8 @@ def entries(records: Sequence[ConvNetRecord]) -> list[Entry]:
 def _entry(section: Section, *, alone: bool) -> Entry:
     exercise, setting, runs = EXERCISES[section.exercise], section.setting, [*section.runs, *section.longer.values()]
     words, key = ("", "") if alone else (setting_words(setting), setting_key(setting))
-    names, titles = (
-        " and ".join(map(label, section.arms)),
-        ", ".join(panel.title.lower() for panel, _ in panels(section)),
-    )
+    names = " and ".join(map(label, section.arms))
+    titles = ", ".join(panel.title.lower() for panel, _ in panels(section))
     return Entry(
         title=f"{exercise.title} ({words})" if words else exercise.title,
         question=exercise.question,

@@ -33,20 +33,6 @@ def read_gate(path: Path) -> JudgedCode:
         ) from error
 
 
-def rows(judged: JudgedCode) -> list[tuple[str, ...]]:
-    """One row for each finding."""
-    return [(f"{f.part}: {f.what}", f.before, f.now, f.change, f.verdict) for f in judged.findings]
-
-
-def answers(judged: JudgedCode) -> list[str]:
-    """The verdict, and what to do about every finding that asks for it."""
-    counted = f"{len(judged.findings)} finding{'s' if len(judged.findings) != 1 else ''}"
-    return [
-        f"{judged.verdict}, compared with {judged.compared}, from {counted}.",
-        *(f"{f.part}, {f.what}: {f.advice}." for f in judged.findings if f.advice),
-    ]
-
-
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:
     """The report's part on the last gate, whose JSON lies below the folder or beside it."""
     places = (place / "gate" / "gate.json" for place in (folder, folder.parent))
@@ -56,12 +42,14 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
 
 def _entry(path: Path) -> Entry:
     judged = read_gate(path)
+    counted = f"{len(judged.findings)} finding{'s' if len(judged.findings) != 1 else ''}"
+    verdict = f"{judged.verdict}, compared with {judged.compared}, from {counted}."
     return Entry(
         title="The gate's last word",
         question="Did the last change make training slower or worse?",
-        answer=answers(judged),
+        answer=[verdict, *(f"{f.part}, {f.what}: {f.advice}." for f in judged.findings if f.advice)],
         caption="",
-        tables=[("", HEADER, rows(judged))],
+        tables=[("", HEADER, [finding.cells for finding in judged.findings])],
         rerun="hw4 gate",
         environments=[judged.environment],
     )

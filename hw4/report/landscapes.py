@@ -5,19 +5,9 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from hw4.claim import (
-    NORMED,
-    PLAIN,
-    Claim,
-    at_start,
-    largest,
-    layer,
-    sharpest,
-    smoothness,
-)
+from hw4.claim import NORMED, PLAIN, Claim, just, largest, layer, sharpest, smoothness
 from hw4.readings import RangeView
 from hw4.records import ConvNetRecord
 from hw4.report.drawing import DPI, error_bar, legend_below, log_y, over_passes, style
@@ -67,7 +57,7 @@ def failures(claim: Claim) -> list[str]:
 
 def _at_the_start(claim: Claim) -> Iterator[str]:
     """The order before training, and whether it is that under way."""
-    start, settled = _interval(claim.ratios(smoothness, at_start)), _interval(claim.ratios(smoothness))
+    start, settled = _interval(claim.ratios(smoothness, just(0))), _interval(claim.ratios(smoothness))
     if start is not None:
         turned = settled and {start.compared_with(1), settled.compared_with(1)} == {"below", "above"}
         moral = " Under way the order is the other: smoothness at the start does not tell what training will meet."
@@ -102,9 +92,9 @@ def _kinks(claim: Claim) -> Iterator[str]:
     for variant, words in WITH.items():
         found = [row.kinks for run in of(claim, variant) for row in run.rows if row.kinks is not None]
         if found:
-            typical, error = np.median([kinks.share for kinks in found]), max(kinks.quadrature_error for kinks in found)
-            beyond |= bool(typical > error)
-            most = max(kinks.share for kinks in found)
+            shares, error = [kinks.share for kinks in found], max(kinks.quadrature_error for kinks in found)
+            typical, most = statistics.median(shares), max(shares)
+            beyond |= typical > error
             parts.append(f"{typical:.0%} {words} (at most {most:.0%}; error of the integral at most {error:.1%})")
     moral = ", so sharpness alone cannot tell the whole story of these networks" if beyond else ""
     if parts:
@@ -117,39 +107,34 @@ def _kinks(claim: Claim) -> Iterator[str]:
 def range_figure(claim: Claim) -> Figure:
     """Loss, gradient change and largest smoothness over the range of steps, after every pass, both models in each."""
     canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
-    for ax, quantity, title, unit in zip(
-        canvas.subplots(1, 3),
-        ("losses", "gradient_changes", "smoothness"),
-        ("Loss along the update", "Gradient change along the update", "Effective smoothness over the range"),
-        ("mean logistic loss (nats)", "||change of gradient||", "||change of gradient|| / ||step||"),
-        strict=True,
-    ):
+    drawn = (
+        ("losses", "Loss along the update", "mean logistic loss (nats)"),
+        ("gradient_changes", "Gradient change along the update", "||change of gradient||"),
+        ("smoothness", "Effective smoothness over the range", "||change of gradient|| / ||step||"),
+    )
+    for ax, (quantity, title, unit) in zip(canvas.subplots(1, 3), drawn, strict=True):
         for variant, label in VARIANTS.items():
             line, runs = style(variant), of(claim, variant, views=True)
             views = _views(runs)
-            lows, highs = (
-                [_drawn_mean([end(getattr(view, quantity)) for view in each]) for each in views.values()]
-                for end in (min, max)
-            )
+            ranges = [[getattr(view, quantity) for view in each] for each in views.values()]
+            lows, highs = ([_drawn_mean(list(map(end, each))) for each in ranges] for end in (min, max))
             ax.fill_between(list(views), lows, highs, color=line["color"], alpha=0.25, linewidth=0)
             ax.plot(list(views), highs, label=label, markersize=4, **line)
         over_passes(ax, title, unit)
         log_y(ax)
     factors = next(iter(views.values()))[0].factors
-    legend_below(
-        canvas,
-        f"bands: smallest to largest over steps of {factors[0]:g} to {factors[-1]:g} times the update, line: the "
-        f"largest{'; geometric means over seeds' if len(runs) > 1 else ''}",
-    )
+    means = "; geometric means over seeds" if len(runs) > 1 else ""
+    steps = f"{factors[0]:g} to {factors[-1]:g} times the update"
+    legend_below(canvas, f"bands: smallest to largest over steps of {steps}, line: the largest{means}")
     return canvas
 
 
 def _views(runs: Sequence[ConvNetRecord]) -> dict[int, list[RangeView]]:
     """The range views of some runs, by the passes completed."""
     found: dict[int, list[RangeView]] = {}
-    for row in (row for run in runs for row in run.rows if row.view is not None):
-        assert row.view is not None
-        found.setdefault(row.completed, []).append(row.view)
+    for row in (row for run in runs for row in run.rows):
+        if row.view is not None:
+            found.setdefault(row.completed, []).append(row.view)
     return dict(sorted(found.items()))
 
 
@@ -163,15 +148,13 @@ def curvature_figure(claim: Claim) -> Figure:
     canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
     sharp, kinks, layers = canvas.subplots(1, 3)
     for offset, (variant, label) in enumerate(VARIANTS.items()):
-        line, runs = style(variant), of(claim, variant, views=True)
-        for run in runs:
-            shown = label if run is runs[0] else None
-            for ax, values in (
-                (sharp, {row.completed: sharpest(row) for row in run.rows if row.sharpness is not None}),
-                (kinks, {row.completed: 100 * row.kinks.share for row in run.rows if row.kinks is not None}),
-            ):
-                look = {**line, "markersize": 4, "alpha": 0.8, "gid": f"{label}, seed {run.spec.seed}"}
-                ax.plot(list(values), list(values.values()), label=shown, **look)
+        line = style(variant)
+        for run in of(claim, variant, views=True):
+            top = {row.completed: sharpest(row) for row in run.rows if row.sharpness is not None}
+            share = {row.completed: 100 * row.kinks.share for row in run.rows if row.kinks is not None}
+            look = {**line, "markersize": 4, "alpha": 0.8, "gid": f"{label}, seed {run.spec.seed}"}
+            for ax, values in ((sharp, top), (kinks, share)):
+                ax.plot(list(values), list(values.values()), label=label, **look)
         for x, name in enumerate(LAYERS):
             level = _interval(list(claim.values(variant, layer(name)).values()))
             if level is not None:
@@ -187,26 +170,19 @@ def curvature_figure(claim: Claim) -> Figure:
     layers.grid(alpha=0.3)
     log_y(sharp)
     log_y(layers)
-    legend_below(
-        canvas, "one line for each seed; bars: 95% t intervals over seeds" if len(claim.views) > 1 else "one seed"
-    )
+    several = "one line for each seed; bars: 95% t intervals over seeds"
+    legend_below(canvas, several if len(claim.views) > 1 else "one seed")
     return canvas
-
-
-RANGE_ALT = "Bands of loss, gradient change and effective smoothness over steps of half to four times the update."
-CURVATURE_ALT = (
-    "Largest Hessian eigenvalue and kink share after some passes, and smoothness of each layer. The answer gives the "
-    "values."
-)
 
 
 def entries(claim: Claim, about: dict[str, Any]) -> list[Entry]:
     """The two parts of the report on the landscapes; ``about`` is what they share with the claim's others."""
     along = range_answers(claim)
+    bands = "Bands of loss, gradient change and effective smoothness over steps of half to four times the update."
     along_update = Entry(
         title="The claim: along the update, over a range of steps",
         question="How do loss, gradient and smoothness change over steps shorter and longer than the one taken?",
-        alt=" ".join([RANGE_ALT, *along]),
+        alt=" ".join([bands, *along]),
         answer=along,
         file_name="range.png",
         figure=range_figure(claim),
@@ -215,7 +191,8 @@ def entries(claim: Claim, about: dict[str, Any]) -> list[Entry]:
     around = Entry(
         title="The claim: sharpness, kinks and layers",
         question="Where does the simple story fail?",
-        alt=CURVATURE_ALT,
+        alt="Largest Hessian eigenvalue and kink share after some passes, and smoothness of each layer. The answer "
+        "gives the values.",
         answer=failures(claim),
         file_name="curvature.png",
         figure=curvature_figure(claim),

@@ -196,14 +196,13 @@ def _judge_strides(audit: NotebookAudit) -> list[RepeatedStride]:
     """
     ours = {stride.stride: stride for stride in audit.strides}
     found = []
-    for each in audit.printed.strides:
-        if (mine := ours.get(each.stride)) is not None:
-            left = [value for value in each.accuracies if abs(value - audit.class_0_share) > HALF_DIGIT]
-            gone, n = len(each.accuracies) - len(left), len(left) + len(mine.trained)
-            trained = permutation_test(left, mine.trained) if min(len(left), len(mine.trained)) >= 2 else None
-            lost = float(fisher_exact(np.array([[gone, len(left)], [mine.diverged, len(mine.trained)]])).pvalue)
-            smallest = 2 / math.comb(n, len(left))
-            found.append(RepeatedStride(each.stride, left, gone, mine, trained, lost, smallest))
+    for each in (each for each in audit.printed.strides if each.stride in ours):
+        mine, left = ours[each.stride], [a for a in each.accuracies if abs(a - audit.class_0_share) > HALF_DIGIT]
+        gone, n = len(each.accuracies) - len(left), len(left) + len(mine.trained)
+        trained = permutation_test(left, mine.trained) if min(len(left), len(mine.trained)) >= 2 else None
+        lost = float(fisher_exact(np.array([[gone, len(left)], [mine.diverged, len(mine.trained)]])).pvalue)
+        smallest = 2 / math.comb(n, len(left))
+        found.append(RepeatedStride(each.stride, left, gone, mine, trained, lost, smallest))
     tested = [each.trained_p for each in found if each.trained_p is not None]
     adjusted = iter(holm([*tested, *(each.lost_p for each in found)]))
     found = [each if each.trained_p is None else each._replace(trained_p=next(adjusted)) for each in found]
@@ -219,7 +218,7 @@ def time_ratio(times: Sequence[TimedIteration], layers: str) -> Interval:
 
 def run_rows(found: Reproduction) -> list[tuple[str, ...]]:
     """The table's first part: a row for each printed run and metric."""
-    rows: list[tuple[str, ...]] = []
+    rows = list[tuple[str, ...]]()
     for (run, metric), group in groupby(found.numbers, key=lambda each: (each.run, each.metric)):
         judged = list(group)
         outside = [f"{n.iteration}: {n.printed:.3f}, ours {show(n.ours)}" for n in judged if not n.inside]
@@ -274,12 +273,9 @@ def _answer_curves(found: Reproduction) -> Iterator[str]:
     if not total:
         yield "Fewer than two of our sessions trained, so the printed curves have nothing to stand beside."
         return
-    seeds, by_chance = max(each.ours.n for each in found.numbers), (1 - CONFIDENCE) * total
-    others = (
-        f"; of our own sessions, each held against the others, {min(found.sessions)} to {max(found.sessions)}"
-        if found.sessions
-        else ""
-    )
+    seeds, by_chance, others = max(each.ours.n for each in found.numbers), (1 - CONFIDENCE) * total, ""
+    if found.sessions:
+        others = f"; of our own sessions, each held against the others, {min(found.sessions)} to {max(found.sessions)}"
     few = total - kept <= by_chance
     verdict = " That is no more than chance leaves, so none of them asks for a cause of its own." if few else ""
     if kept / total < SHARE_INSIDE:
@@ -307,15 +303,12 @@ def _answer_exploded(found: Reproduction) -> Iterator[str]:
     losses = [each for each in found.numbers if each.metric == "test_loss"]
     mute = sum(each.ours.high > TELLING * each.ours.low for each in losses)
     worst = max(value for run in found.audit.repeated if run.seed in found.exploded for value in run.test_loss)
-    others = (
-        f"; held against the other sessions, a look taken after seeing this, {inside(found.without)} of "
-        f"{len(found.without)} numbers are inside"
-    )
+    others = f"{inside(found.without)} of {len(found.without)} numbers are inside"
     yield (
         f"In {len(found.exploded)} of our sessions (seed {', '.join(map(str, found.exploded))}) test pixels exploded "
         f"under its standardisation, to a test loss of {worst:.3g}. Being inside therefore says nothing for {mute} of "
         f"{len(losses)} test losses, whose intervals span more than a factor of {TELLING}"
-        f"{others if found.without else ''}."
+        f"{f'; held against the other sessions, a look taken after seeing this, {others}' if found.without else ''}."
     )
 
 
@@ -328,8 +321,8 @@ def _answer_strides(found: Reproduction) -> Iterator[str]:
     differ += [f"{each.stride} (lost trials)" for each in found.strides if each.lost_p < low]
     tests = len(found.strides) + sum(each.trained_p is not None for each in found.strides)
     trials = sum(len(each.printed) + each.printed_lost for each in found.strides)
-    none = "none shows a difference between its and ours"
-    text = f"its strides {', '.join(differ)} differ from ours" if differ else none
+    text = "none shows a difference between its and ours"
+    text = f"its strides {', '.join(differ)} differ from ours" if differ else text
     theirs = [f"{each.printed_lost} at stride {each.stride}" for each in found.strides if each.printed_lost]
     ours = [f"{each.ours.diverged} at stride {each.stride}" for each in found.strides if each.ours.diverged]
     yield (
@@ -385,17 +378,14 @@ def _draw_run(ax: Axes, numbers: Sequence[Number]) -> None:
         judged = [each for each in numbers if each.metric == metric]
         points = ([each.iteration for each in judged], [each.deviation for each in judged])
         ax.plot(*points, color=color, marker=marker, markersize=5, linewidth=0.8, label=name)
-        outside = [(each.iteration, each.deviation) for each in judged if not each.inside]
-        if outside:
-            ax.plot(
-                *zip(*outside, strict=True),
-                marker="o",
-                markersize=12,
-                linestyle="",
-                markerfacecolor="none",
-                markeredgecolor="black",
-                label="outside",
-            )
+        if outside := [(each.iteration, each.deviation) for each in judged if not each.inside]:
+            ring: dict[str, Any] = {
+                "linestyle": "",
+                "markerfacecolor": "none",
+                "markeredgecolor": "black",
+                "label": "outside",
+            }
+            ax.plot(*zip(*outside, strict=True), marker="o", markersize=12, **ring)
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
 

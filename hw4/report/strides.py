@@ -16,24 +16,14 @@ from hw4.geometry import TEXT_LENGTH, input_coverage, text_function
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
 from hw4.report.drawing import DPI, error_bar, legend_below, told
 from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, mixed
-from hw4.report.words import bounded, plural, show
+from hw4.report.words import bounded, plural, show, span
 from hw4.specs import HELD_OUT_EVERY, HOMEWORK_VECTORS, STRIDES, TRIALS, TextCNNSpec
 from hw4.stats import Interval, compare_crossed, holm, mean_interval
 from hw4.studies import RATES, RESCUE_RATES, Spec, best_rate, controls
 
 LEVEL = 0.05
 NOT_THE_HOMEWORKS = "not the homework's vectors; 'hw4 fetch' brings those"
-BARS_HEADER = (
-    "stride",
-    "learning rate",
-    "inputs read",
-    "mean of the converged",
-    "mean of all, a diverged trial as 0",
-    "lowest to highest",
-    "diverged",
-)
-OWN_HEADER = ("stride", "its best rate", "held-out accuracy", "test accuracy", "diverged")
-PERMUTED_HEADER = ("stride", "inputs read", "permuted less not (95% interval of this one alone)", "Holm p", "verdict")
+
 PAIRS_HEADER = ("strides", "difference in accuracy (95% interval of this pair alone)", "Holm p", "verdict")
 
 
@@ -154,16 +144,13 @@ class Sweep(NamedTuple):
         for stride in dict.fromkeys(record.stride for record in self.beside):
             here = [record for record in self.beside if record.stride == stride]
             rate = best_rate([record for record in here if record.spec.held_out])
-            kinds: dict[tuple[bool, bool], list[TextCNNRecord]] = {
-                (True, False): [],
-                (False, False): [],
-                (False, True): [],
-            }
-            for record in here:
-                if record.spec.learning_rate == rate:
-                    kinds[record.spec.held_out, record.spec.permutation is not None].append(record)
-            if rate is not None and all(kinds.values()):
-                found.append(Own(*(Bar(stride, rate, tuple(records)) for records in kinds.values())))
+            at = [record for record in here if record.spec.learning_rate == rate]
+            kinds = [
+                [r for r in at if (r.spec.held_out, r.spec.permutation is not None) == kind]
+                for kind in ((True, False), (False, False), (False, True))
+            ]
+            if rate is not None and all(kinds):
+                found.append(Own(*(Bar(stride, rate, tuple(records)) for records in kinds)))
         return found
 
     def named(self, stride: int) -> str:
@@ -262,14 +249,8 @@ def caption(sweep: Sweep) -> str:
         f"{data.title}, {data.n_train:,} training and {data.n_test:,} test questions, vectors: {data.vectors}"
         f"{f' ({NOT_THE_HOMEWORKS})' if _other_vectors(data) else ''}, data sha256 {data.checksum[:12]}; SGD, learning "
         f"rate {spec.learning_rate:g}, momentum {spec.momentum:g}, batch {spec.batch_size}, "
-        f"{plural(spec.epochs, 'epoch')}; {_span(counts)} trial{'s' if max(counts) > 1 else ''} per stride"
+        f"{plural(spec.epochs, 'epoch')}; {span(counts)} trial{'s' if max(counts) > 1 else ''} per stride"
     )
-
-
-def _span(values: Sequence[float], form: str = "") -> str:
-    """Smallest to largest value, said once where they are equal; a dash where there is none."""
-    ends = dict.fromkeys(f"{end:{form}}" for end in (min(values), max(values))) if values else ["-"]
-    return " to ".join(ends)
 
 
 def _other_vectors(data: QuestionIdentity) -> bool:
@@ -285,13 +266,15 @@ def tables(sweep: Sweep, pairs: Sequence[Pair]) -> list[Table]:
             f"{bar.reads} of {TEXT_LENGTH}",
             show(bar.mean),
             f"{sum(bar.accuracies) / len(bar.records):.3f}",
-            _span(bar.accuracies, ".3f"),
+            span(bar.accuracies, ".3f"),
             bar.lost,
         )
         for bar in (*sweep.bars, *sweep.slower)
     ]
+    means = ("mean of the converged", "mean of all, a diverged trial as 0")
+    header = ("stride", "learning rate", "inputs read", *means, "lowest to highest", "diverged")
     of_pairs: Table = ("Pairs of strides", PAIRS_HEADER, [pair.row for pair in pairs])
-    return [("", BARS_HEADER, rows), *([of_pairs] if pairs else []), *_own_tables(sweep)]
+    return [("", header, rows), *([of_pairs] if pairs else []), *_own_tables(sweep)]
 
 
 def _own_tables(sweep: Sweep) -> Iterator[Table]:
@@ -308,7 +291,8 @@ def _own_tables(sweep: Sweep) -> Iterator[Table]:
         )
         for own in sweep.own
     ]
-    yield "Each stride at its own best learning rate", OWN_HEADER, rows
+    header = ("stride", "its best rate", "held-out accuracy", "test accuracy", "diverged")
+    yield "Each stride at its own best learning rate", header, rows
     if pairs := _compare([own.bar for own in sweep.own]):
         yield "Pairs of strides at their own best rates", PAIRS_HEADER, [pair.row for pair in pairs]
     if permuted := _permuted(sweep.own):
@@ -316,7 +300,9 @@ def _own_tables(sweep: Sweep) -> Iterator[Table]:
             (sweep.named(own.bar.stride), f"{own.bar.reads} of {TEXT_LENGTH}", *pair.row[1:])
             for own, pair in zip(sweep.own, permuted, strict=True)
         ]
-        yield "The vector's numbers in other orders, at the same rates", PERMUTED_HEADER, cells
+        gap = "permuted less not (95% interval of this one alone)"
+        header = ("stride", "inputs read", gap, "Holm p", "verdict")
+        yield "The vector's numbers in other orders, at the same rates", header, cells
 
 
 def _matrices(first: Bar, second: Bar, *, independent: bool = False) -> tuple[np.ndarray, np.ndarray] | None:
@@ -618,17 +604,9 @@ def _draw(ax: Axes, x: int, bar: Bar) -> None:
         names = told("trial", (record.trial for record in bar.records if record.test_accuracy is not None))
         ax.plot(x + offsets, bar.accuracies, ".", color="#0072B2", markersize=6, zorder=3, gid=names)
     if bar.diverged:
-        ax.annotate(
-            f"{bar.lost}\ndiverged",
-            (x, bar.top),
-            xytext=(0, 8),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            color="#A03000",
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},  # no line behind crosses the words
-            zorder=5,
-        )
+        white = {"facecolor": "white", "edgecolor": "none", "pad": 2}  # no line behind crosses the words
+        look = {"ha": "center", "va": "bottom", "color": "#A03000", "bbox": white, "zorder": 5}
+        ax.annotate(f"{bar.lost}\ndiverged", (x, bar.top), xytext=(0, 8), textcoords="offset points", **look)
 
 
 def chart_alt_text(sweep: Sweep) -> str:

@@ -1,6 +1,7 @@
 """Words that every part of the report uses: how intervals, counts and verdicts are written."""
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 from scipy import stats
@@ -17,6 +18,12 @@ def plural(n: int, noun: str) -> str:
 def passes(n: int) -> str:
     """A number of passes in words."""
     return f"{n} pass{'' if n == 1 else 'es'}"
+
+
+def span(values: Collection[float], form: str = "g") -> str:
+    """Smallest to largest value, said once where they are written alike; a dash where there is none."""
+    ends = dict.fromkeys(f"{end:{form}}" for end in (min(values), max(values))) if values else ["-"]
+    return " to ".join(ends)
 
 
 def settled_span(last: int) -> str:
@@ -40,6 +47,22 @@ def compared(ratio: Interval, what: str, seeds: int) -> str:
         one=f"{seen(seeds)}: with BatchNorm the {what} is",
     )
     return f"{words} {show(ratio, digits=2)} times that without"
+
+
+def contrasted(
+    found: Interval, what: str, ours: str, other: str, seeds: int, *, ratio: bool = False, at: str = ""
+) -> str:
+    """Whether something of ours is lower or higher than of the other, ``at`` some condition, up to the value itself."""
+    noun, less = ("ratio", "over") if ratio else ("difference", "less")
+    the, some = (f"{at} the", f"{at} a") if at else ("The", "A")
+    return decide(
+        found,
+        value=float(ratio),
+        below=f"{the} {what} of {ours} is lower than that of {other}: {noun}",
+        above=f"{the} {what} of {ours} is higher than that of {other}: {noun}",
+        undecided=f"{some} {noun} in {what} between {ours} and {other} is not decided: it is",
+        one=f"{seen(seeds)}: {the.lower()} {what} of {ours} {less} that of {other} is",
+    )
 
 
 def seen(seeds: int) -> str:
