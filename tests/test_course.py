@@ -120,7 +120,8 @@ def test_the_notebook_is_kept_as_it_ran() -> None:
     assert len(shown(notebook, "image/png")) == 3
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
-    assert not re.search(r"/home/|/root/|/tmp/|/work/|\\\\Users|Warning", kept)
+    told = re.sub(r'"image/png": "[^"]*"', "", kept)  # a picture's letters say what they like
+    assert not re.search(r"/home/|/root/|/tmp/|/work/|\\\\Users|Warning", told)
     assert len(kept.encode()) < LARGEST
 
 
