@@ -30,6 +30,7 @@ LAYERS = (
     "results",
     "stats",
     "processes",
+    "cluster",
     "studies",
     "claim",
     "experiments",
