@@ -6,6 +6,7 @@ import logging
 import multiprocessing
 import os
 import pickle
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
@@ -83,7 +84,8 @@ def open_cluster(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
         from distributed import Client
     except ImportError as error:
         raise Hw4Error("--scheduler needs Dask; install it with 'pip install hw4[dask]'") from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what goes wrong is said below, in one sentence
+    for name in filter(re.compile("distributed|tornado").match, logging.root.manager.loggerDict):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what goes wrong is said below, in one sentence
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError) as error:
