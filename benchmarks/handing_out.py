@@ -9,32 +9,18 @@ from hw4.specs import TextCNNSpec
 from tests.test_cluster import dask
 
 TASKS = 600
-CORES = (10, 100, 1_000)
-
-
-def nothing(task: object) -> object:
-    """Give the task back: what is timed is its way there and back."""
-    return task
 
 
 def overhead() -> tuple[float, float]:
-    """Elapsed and the caller's processor seconds for each task that does nothing, once the workers have begun."""
+    """Elapsed and the caller's processor seconds of a task of next to nothing, once the workers have begun."""
     specs = [TextCNNSpec(data="grammar", stride=500, trial=trial) for trial in range(TASKS)]
     with dask() as (address, _), open_cluster(address, print) as cluster:
-        for _ in spread(nothing, specs[:20], processes=1, executor=cluster):
+        for _ in spread(str, specs[:20], processes=1, executor=cluster):
             pass
         wall, cpu = time.perf_counter(), time.process_time()
-        for _ in spread(nothing, list(specs), processes=1, executor=cluster):
+        for _ in spread(str, list(specs), processes=1, executor=cluster):
             pass
         return (time.perf_counter() - wall) / TASKS, (time.process_time() - cpu) / TASKS
-
-
-def table(seconds: float, tasks: int, cost: float) -> None:
-    """Print what so many tasks of so many seconds take on so many cores, with this cost to hand each out."""
-    for cores in CORES:
-        whole = max(-(-tasks // cores) * seconds, tasks * cost)
-        print(f"{cores:5} cores: {whole:8.1f} s, {tasks * seconds / whole:6.1f} times as fast as one core")
-    print(f"no faster beyond {seconds / cost:,.0f} cores")
 
 
 if __name__ == "__main__":
