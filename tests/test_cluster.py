@@ -147,7 +147,7 @@ def test_a_kill_loses_nothing_finished(victim: str, tmp_path: Path) -> None:
     with dask() as (address, processes):
         command = [*LONG_SWEEP, "--scheduler", address]
         with subprocess.Popen(command, stdout=-1, stderr=-1, text=True, cwd=tmp_path) as process:
-            wait_for(lambda: list(records.glob("*.json")))
+            wait_for(lambda: list(records.glob("*.json")), seconds=150)  # workers import torch first
             processes[1 if victim == "worker" else 0].kill()
             out, err = process.communicate(timeout=120)
     kept = {path: path.read_bytes() for path in records.glob("*.json")}
