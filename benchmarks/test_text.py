@@ -13,7 +13,7 @@ from benchmarks.conftest import report_ratio
 from benchmarks.plain_text import plain_trial
 from hw4.data.choose import choose_data
 from hw4.data.vectors import QuestionVectors, load_questions
-from hw4.records import Store, TextCNNRecord
+from hw4.records import QuestionIdentity, Store, TextCNNRecord
 from hw4.runs import Task, make
 from hw4.specs import STRIDES, TRIALS, TextCNNSpec, groups, sweep_specs
 from hw4.sweep import identity
@@ -21,15 +21,17 @@ from hw4.sweep import identity
 PROCESSES, EPOCHS, LEARNING_RATE = 2, 50, 0.05
 
 
-def task(specs: Sequence[TextCNNSpec], questions: QuestionVectors) -> Task:
-    """Trials that train together, with their questions."""
-    return Task(tuple(specs), Path(), "cpu", (questions, identity(questions)))
+def task(
+    specs: Sequence[TextCNNSpec], questions: QuestionVectors
+) -> tuple[Task, tuple[QuestionVectors, QuestionIdentity]]:
+    """Trials that train together, and their questions."""
+    return Task(tuple(specs), Path(), "cpu"), (questions, identity(questions))
 
 
 def warm(pool: Executor, questions: QuestionVectors) -> None:
     """Have every process import torch and train a little before the clock starts."""
     specs = sweep_specs(questions.name, strides=[500], trials=1, epochs=1)
-    for future in [pool.submit(make, task(specs, questions)) for _ in range(8 * PROCESSES)]:
+    for future in [pool.submit(make, *task(specs, questions)) for _ in range(8 * PROCESSES)]:
         future.result()
 
 
@@ -42,7 +44,7 @@ def test_sweep_of_60_models(tmp_path: Path, request: pytest.FixtureRequest) -> N
     with ProcessPoolExecutor(PROCESSES, mp_context=multiprocessing.get_context("spawn")) as pool:
         warm(pool, questions)
         start = time.perf_counter()
-        for future in as_completed([pool.submit(make, each) for each in tasks]):
+        for future in as_completed([pool.submit(make, *each) for each in tasks]):
             for record, _ in future.result():
                 assert isinstance(record, TextCNNRecord)
                 store.save(record)

@@ -15,6 +15,7 @@ import pytest
 from hw4.records import ConvNetRecord, Environment, PassTime, Store, TextCNNRecord
 from hw4.report import exercises, strides
 from hw4.report.page import Report
+from tests.test_cluster import dask, worker
 
 HOMEWORK = ["run", "--data", "embedded", "--seeds", "3", "--passes", "2", "--directions", "1"]
 SWEEP = ["sweep", "--data", "embedded", "--stride", "1", "--stride", "5", "--stride", "500", "--epochs", "30"]
@@ -108,3 +109,35 @@ def test_kills_lose_nothing_and_change_nothing(name: str, tmp_path: Path, reques
     assert {path.name for path in out.iterdir()} <= {*expected, "records", ".lock"}
     assert not [path.name for path in (out / "records").iterdir() if path.suffix != ".json"], "litter is left"
     print(f"{name}: {survived} kills survived, {rounds + 1} reports identical")
+
+
+def test_killed_workers_of_a_cluster_lose_nothing_and_change_nothing(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Another worker begins as one is killed; a task whose workers died one after another ends the command, once."""
+    rng, survived, rounds, out = random.Random("dask"), 0, 0, tmp_path / "out"
+    start = time.monotonic()
+    subprocess.run(hw4(SWEEP, tmp_path / "undisturbed"), check=True, capture_output=True, timeout=300)
+    whole = time.monotonic() - start
+    expected = report(tmp_path / "undisturbed", tmp_path / "expected")
+    with dask() as (address, processes):
+        command = [sys.executable, "-m", "hw4", *SWEEP, "--scheduler", address, "--out", str(out)]
+        while survived < request.config.getoption("--kills"):
+            kept = {path: path.read_bytes() for path in (out / "records").glob("*.json")}
+            with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+                while process.poll() is None:
+                    time.sleep(rng.uniform(0, whole))
+                    doomed = processes.pop(rng.choice([1, 2]))
+                    doomed.kill()
+                    doomed.wait()
+                    processes.append(worker(address))
+                    survived += process.poll() is None
+                said = process.stderr.read() if process.stderr else ""
+            assert process.returncode == 0 or "one worker after another died" in said, said
+            records(out)  # every file is a whole, valid record
+            assert all(path.read_bytes() == contents for path, contents in kept.items()), "a finished record changed"
+            if process.returncode == 0:
+                rounds += 1
+                assert report(out, tmp_path / f"after{rounds}") == expected
+                shutil.rmtree(out)
+    print(f"dask: {survived} kills survived, {rounds} reports identical")

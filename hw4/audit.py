@@ -11,13 +11,15 @@ import time
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hw4.cluster import Cluster
 from hw4.data.images import Images, load_images, standardise
 from hw4.data.locate import QUESTIONS, read_verified
 from hw4.data.questions import find_trec, load_trec
@@ -199,20 +201,24 @@ def audit_pixels(spec: ConvNetSpec) -> dict[str, float]:
     return values
 
 
+@cache
+def as_it_is(data: Dataset) -> Images:
+    """A whole data set, its pixels the grey levels, uint8; once for each process."""
+    return load_images(data, subset=1, rule=lambda train, test: (train.byte(), test.byte()))
+
+
+def drawn_images(whole: Images, share: float, seed: int) -> Images:
+    """A share of the training images as :func:`hw4.data.images.load_images` draws it, by the notebook's rule."""
+    n = len(whole.x_train)
+    chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: round(share * n)]
+    x_train, x_test = notebook_standardise(whole.x_train[chosen].float(), whole.x_test.float())
+    return replace(whole, x_train=x_train, y_train=whole.y_train[chosen], x_test=x_test)
+
+
 def largest_pixels(data: Dataset) -> list[float]:
     """The largest standardised test pixel by the notebook's rule, for the subsets that seeds 0, 1, ... draw."""
-
-    def as_they_are(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-        return train, test
-
-    images = load_images(data, subset=1, rule=as_they_are)
-    n = len(images.x_train)
-    found = []
-    for seed in range(SUBSETS):  # as load_images draws them
-        chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: round(SUBSET_SHARE * n)]
-        _, test = notebook_standardise(images.x_train[chosen], images.x_test)
-        found.append(float(test.abs().max()))
-    return found
+    drawn = (drawn_images(as_it_is(data), SUBSET_SHARE, seed) for seed in range(SUBSETS))
+    return [float(images.x_test.abs().max()) for images in drawn]
 
 
 def _seconds(work: Callable[[], object]) -> PassTime:
@@ -358,11 +364,14 @@ def repeat_run(spec: ConvNetSpec, images: Images) -> RepeatedRun | str:
     )
 
 
-def repeat_session(specs: Sequence[ConvNetSpec]) -> list[RepeatedRun | str]:
-    """Every network of one seed on one drawn subset, as in one session of the notebook."""
+def repeat_session(specs: Sequence[ConvNetSpec], whole: Images | None = None) -> list[RepeatedRun | str]:
+    """Every network of one seed on one drawn subset, as in one session of the notebook.
+
+    ``whole`` is the data set as it is (:func:`as_it_is`); without it the data is loaded.
+    """
     torch.set_num_threads(1)
     first = specs[0]
-    images = load_images(first.data, subset=first.subset, rule=notebook_standardise, seed=first.seed)
+    images = drawn_images(whole or as_it_is(first.data), first.subset, first.seed)
     return [repeat_run(spec, images) for spec in specs]
 
 
@@ -375,12 +384,10 @@ def sessions(data: Dataset, n_train: int, *, seeds: int, passes: int) -> list[tu
     return [tuple(spec for spec in each if spec.seed == seed) for each in specs for seed in range(seeds)]
 
 
-def repeat_trials(
-    specs: Sequence[TextCNNSpec], *, questions: QuestionVectors, data: QuestionIdentity
-) -> list[TextCNNRecord]:
+def repeat_trials(specs: Sequence[TextCNNSpec], about: tuple[QuestionVectors, QuestionIdentity]) -> list[TextCNNRecord]:
     """Trials that train together, in whatever process this is."""
     torch.set_num_threads(1)
-    return train_trials(specs, questions, data)
+    return train_trials(specs, *about)
 
 
 def trials(name: QuestionSet, strides: Sequence[int], *, seeds: int) -> list[list[TextCNNSpec]]:
@@ -395,7 +402,14 @@ def trials(name: QuestionSet, strides: Sequence[int], *, seeds: int) -> list[lis
 
 
 def audit_notebook(
-    data: Dataset, cut: QuestionVectors, *, seeds: int, passes: int, processes: int, on_audit: OnAudit
+    data: Dataset,
+    cut: QuestionVectors,
+    *,
+    seeds: int,
+    passes: int,
+    processes: int,
+    executor: Cluster | None,
+    on_audit: OnAudit,
 ) -> NotebookAudit:
     """What the notebook printed and the same by its own protocol, ``seeds`` times; ``cut`` are questions as it reads.
 
@@ -410,14 +424,16 @@ def audit_notebook(
     seconds = time_iterations([spec for spec in first if spec.norm is None], images)
     on_audit("seconds of an iteration")
     runs: list[RepeatedRun | str] = []
-    for specs, found in spread(repeat_session, list(tasks), processes=processes):
+    how: dict[str, Any] = {"processes": processes, "executor": executor}
+    for specs, found in spread(repeat_session, list(tasks), share=lambda _: as_it_is(data), **how):
         runs += found
         on_audit(f"the notebook's networks, seed {specs[0].seed}")
     records: list[TextCNNRecord] = []
     if cut.vectors == HOMEWORK_VECTORS:
-        train = partial(repeat_trials, questions=cut, data=question_identity(cut))
+        about = cut, question_identity(cut)
+        train = repeat_trials if executor else partial(repeat_trials, about=about)
         together = trials(cut.name, [stride.stride for stride in printed.strides], seeds=seeds)
-        records = [record for _, found in spread(train, together, processes=processes) for record in found]
+        records = [record for _, found in spread(train, together, share=lambda _: about, **how) for record in found]
     on_audit("the notebook's text CNNs")
     share = class_0_share(cut)
     return NotebookAudit(
@@ -432,14 +448,14 @@ def audit_notebook(
     )
 
 
-def _audited(spec: ConvNetSpec) -> AuditedRun:
+def _audited(spec: ConvNetSpec, images: Images | None = None) -> AuditedRun:
     torch.set_num_threads(1)
-    return audit_run(spec, load_images(spec.data, subset=spec.subset))
+    return audit_run(spec, images or load_images(spec.data, subset=spec.subset))
 
 
-def _audit_runs(specs: Sequence[ConvNetSpec], processes: int, on_audit: OnAudit) -> list[AuditedRun]:
+def _audit_runs(specs: Sequence[ConvNetSpec], images: Images, on_audit: OnAudit, **how: Any) -> list[AuditedRun]:
     runs = []
-    for _, run in spread(_audited, list(specs), processes=processes):
+    for _, run in spread(_audited, list(specs), share=lambda _: images, **how):
         runs.append(run)
         on_audit(f"smoothness of {run.label}, seed {run.seed}")
     return sorted(runs, key=lambda run: (run.seed, run.variant))
@@ -451,9 +467,20 @@ def parts(specs: Sequence[ConvNetSpec], repeats: int) -> int:
 
 
 def run_audit(
-    specs: Sequence[ConvNetSpec], texts: QuestionSet, folder: Path, *, repeats: int, processes: int, on_audit: OnAudit
+    specs: Sequence[ConvNetSpec],
+    texts: QuestionSet,
+    folder: Path,
+    *,
+    repeats: int,
+    on_audit: OnAudit,
+    processes: int,
+    executor: Cluster | None = None,
 ) -> AuditRecord:
-    """Audit these runs and all else and keep the record; what the notebook printed is repeated on its own data only."""
+    """Audit these runs and all else and keep the record; what the notebook printed is repeated on its own data only.
+
+    A cluster trains; what is timed is timed by this process, and so are other small parts.
+    """
+    how: dict[str, Any] = {"processes": processes, "executor": executor}
     torch.set_num_threads(1)
     store, data = Store(folder, AuditRecord), specs[0].data
     store.prepare()
@@ -462,10 +489,10 @@ def run_audit(
     on_audit("what evaluation costs")
     passes = time_passes(images)
     on_audit("seconds of a pass")
-    runs = _audit_runs(specs, processes, on_audit)
+    runs = _audit_runs(specs, images, on_audit, **how)
     pixels, drawn = audit_pixels(specs[0]), largest_pixels(data)
     on_audit("exploding pixels")
-    sweep = make_all([(folder / "sweep", grid(sweep_specs(texts)))], processes=processes)
+    sweep = make_all([(folder / "sweep", grid(sweep_specs(texts)))], **how)
     strides = audit_strides(sweep, class_0_share(questions))
     on_audit("the sweep's means")
     root = find_trec() if texts == "trec" else None
@@ -475,8 +502,7 @@ def run_audit(
         found = audit_questions(questions, cut, root)
         on_audit("misread questions")
         if data == "fashion-mnist":
-            how = {"passes": specs[0].passes, "processes": processes}
-            notebook = audit_notebook(data, cut, seeds=repeats, on_audit=on_audit, **how)
+            notebook = audit_notebook(data, cut, seeds=repeats, passes=specs[0].passes, on_audit=on_audit, **how)
     record = AuditRecord(
         key="audit",
         data=identity(images),

@@ -5,8 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -53,11 +52,10 @@ from hw4.studies import (
 )
 
 if TYPE_CHECKING:
+    from hw4.cluster import Cluster
     from hw4.studies import Spec, Study
 
 FAILED, USAGE, UNMEASURABLE, DIVERGED, UNFINISHED, INTERRUPTED = 1, 2, 3, 4, 5, 130
-
-CONNECT_SECONDS = 10
 
 app = typer.Typer(
     name="hw4",
@@ -100,6 +98,13 @@ Out = Annotated[
     Path | None, typer.Option(help="Folder for records, figures and the page.  [default: reports/real or /embedded]")
 ]
 Processes = Annotated[int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Train on the workers of the Dask scheduler at tcp://HOST:PORT in place of --processes (needs hw4[dask]).",
+    ),
+]
 Rescue = Annotated[
     bool, typer.Option(help="Show at which smaller learning rate a stride trains whose trials mostly diverge.")
 ]
@@ -167,8 +172,24 @@ def _print(file: TextIO, sentence: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
-def _in_processes(workers: int) -> str:
-    return f"{workers} process{'es' if workers > 1 else ''}"
+def _one_thread(processes: int | None, scheduler: str | None) -> int:
+    """How many processes to use here, each of one thread; raises SpecError where others are to work."""
+    if processes is not None and scheduler is not None:
+        raise SpecError(
+            f"--processes {processes} is of this machine and --scheduler trains on others; give one of them"
+        )
+    return one_thread(processes)
+
+
+def _where(workers: int, scheduler: str | None) -> str:
+    return f"on {scheduler}" if scheduler else f"in {workers} process{'es' if workers > 1 else ''}"
+
+
+def _cluster(scheduler: str | None, say: Say) -> "contextlib.AbstractContextManager[Cluster | None]":
+    """The cluster to train on, if any: looked at before anything is trained."""
+    from hw4.cluster import open_cluster
+
+    return open_cluster(scheduler, say) if scheduler else contextlib.nullcontext()
 
 
 def _choose(
@@ -254,11 +275,12 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     only: Only = None,
     save_weights: SaveWeights = False,
     processes: Processes = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
-    say, workers = _sayer(as_json), one_thread(processes)
+    say, workers = _sayer(as_json), _one_thread(processes, scheduler)
     convnets, texts = _exercises(exercise, only)
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
@@ -266,17 +288,15 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     nets += longer_specs(convnets, nets) if longer and not only else ()
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
-    say(f"Training {_counted(nets, trials)} in {_in_processes(workers)}.")
-    with alone(folder):
+    say(f"Training {_counted(nets, trials)} {_where(workers, scheduler)}.")
+    with alone(folder), _cluster(scheduler, say) as executor:
         studies, known = _sweep_studies(trials, folder, rescue=rescue, controls=controls)
-        how = {"processes": workers, "fresh": fresh, "device": device, "weights": save_weights}
+        how = {"processes": workers, "executor": executor, "fresh": fresh, "device": device, "weights": save_weights}
         studies = [(folder / RECORDS, grid(nets)), *studies]
         lost, failed, error = _train_what_can_be(studies, [*nets, *known], convnets, say, **how)
         _note(folder, notes, failed)
         failed = _finish(folder, say, as_json, whole=False, alone=bool(only), diverged=lost)
-    if error and "--debug" in sys.argv:
-        raise error
-    _end(failed, lost, len(nets))
+    _end(failed, lost, len(nets), error)
 
 
 def _exercises(exercise: Sequence[StrEnum] | None, only: Sequence[StrEnum] | None) -> tuple[list[str], bool]:
@@ -355,8 +375,10 @@ def _exercises_of(spec: "Spec", asked: list[str]) -> list[str]:
     return [EXERCISES[name].title.partition(":")[0] for name in asked if spec.variant in EXERCISES[name].variants]
 
 
-def _end(failed: Mapping[str, str], lost: list[str], n_nets: int) -> None:
+def _end(failed: Mapping[str, str], lost: list[str], n_nets: int, error: Exception | None) -> None:
     """Say what is not on the page and what diverged, and end with the exit code of the worse."""
+    if error and "--debug" in sys.argv:
+        raise error
     if failed:
         reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
         raise Hw4Error(f"the page is written without what could not be done ({reasons})")
@@ -384,14 +406,12 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     rescue: Rescue = True,
     controls: Controls = None,
     processes: Processes = None,
-    scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to train there (needs hw4[dask]).")
-    ] = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
     """Train the text CNNs of exercise 2 over strides and draw the bar chart."""
-    say, workers = _sayer(as_json), one_thread(processes)
+    say, workers = _sayer(as_json), _one_thread(processes, scheduler)
     _, name, folder, _ = _choose(data, out, say, questions=True)
     specs = sweep_specs(
         name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
@@ -401,41 +421,17 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     from hw4.runs import carry_out
     from hw4.studies import require_equal_trials
 
-    say(f"Training {len(specs)} text CNNs in {scheduler or _in_processes(workers)}.")
-    cluster = _cluster(scheduler, say) if scheduler else contextlib.nullcontext()
+    say(f"Training {len(specs)} text CNNs {_where(workers, scheduler)}.")
     with alone(folder):
         store, again = Store(folder / RECORDS, TextCNNRecord), {spec.key for spec in specs if fresh}
         require_equal_trials(specs, store.load_all("*_textcnn-*.json", but=again))
         studies, known = _sweep_studies(specs, folder, rescue=rescue, controls=controls)
-        with cluster as executor:
+        with _cluster(scheduler, say) as executor:
             carry_out(studies, known, say, processes=workers, executor=executor, fresh=fresh)
         note = Store(folder, RunNote).load("run")
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
             _note(folder, note.notes, note.failed)
         _finish(folder, say, as_json)
-
-
-@contextlib.contextmanager
-def _cluster(address: str, say: Say) -> Iterator[Executor]:
-    """The executor of a Dask cluster; what its workers cannot give back is said in one sentence."""
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise Hw4Error("--scheduler needs Dask; install it with 'pip install hw4[dask]'") from error
-    try:
-        client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
-        raise Hw4Error(
-            f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds; start one with 'dask scheduler' "
-            f"or check the address"
-        ) from error
-    try:
-        if not client.scheduler_info()["workers"]:
-            say(f"The scheduler at {address} has no workers yet; waiting for them.")
-        with client.get_executor(pure=False, retries=3) as executor:
-            yield executor
-    finally:
-        client.close()
 
 
 @app.command("claim", epilog=EXAMPLES["claim"])
@@ -458,11 +454,12 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
         int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.")
     ] = BISECTIONS,
     processes: Processes = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
     """Test the claim that BatchNorm allows larger learning rates: a ladder of rates, sharpness, kinks, range views."""
-    say, workers = _sayer(as_json), one_thread(processes)
+    say, workers = _sayer(as_json), _one_thread(processes, scheduler)
     name, _, folder, _ = _choose(data, out, say, images=True)
     which: dict[str, Any] = {"seeds": seeds, "data": name, "first_seed": first_seed}
     rungs = ladder_specs(rates=rate or LADDER_RATES, passes=passes, **which)
@@ -473,14 +470,15 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
 
     _check_device(device)
     say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
-    with alone(folder):
+    with alone(folder), _cluster(scheduler, say) as executor:
         old = list((folder / LANDSCAPES).glob("*_landscape*.json"))  # of records' version 1, which were no runs
         if old and not fresh:
             raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
         narrowed = ladder(rungs, bisections=bisections)
         arms = {LADDER: narrowed, CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
         studies = [(folder / part, study) for part, study in arms.items()]
-        carry_out(studies, [*rungs, *beside, *views], say, processes=workers, fresh=fresh, device=device)
+        how = {"processes": workers, "executor": executor, "fresh": fresh, "device": device}
+        carry_out(studies, [*rungs, *beside, *views], say, **how)
         for path in old:
             path.unlink()
         _finish(folder, say, as_json)
@@ -496,11 +494,15 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     ] = NOTEBOOK_SEEDS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
     processes: Processes = None,
+    scheduler: Scheduler = None,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
-    """Rerun the solved notebook's way of measuring beside the right one, and show what each flaw changes."""
-    say, workers = _sayer(as_json), one_thread(processes)
+    """Rerun the solved notebook's way of measuring beside the right one, and show what each flaw changes.
+
+    With --scheduler the networks train there, and what is timed is timed here, side by side.
+    """
+    say, workers = _sayer(as_json), _one_thread(processes, scheduler)
     name, texts, folder, _ = _choose(data, out, say, images=True, questions=True)
 
     from hw4.audit import parts, run_audit
@@ -509,7 +511,10 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
 
     specs = exercise_specs(["smoothness"], seeds=seeds, data=name, passes=passes)
     with alone(folder):
-        with progress_bar(total=parts(specs, notebook_seeds), unit="part") as bar:
+        with (
+            _cluster(scheduler, say) as executor,
+            progress_bar(total=parts(specs, notebook_seeds), unit="part") as bar,
+        ):
 
             def on_audit(part: str) -> None:
                 bar.set_description(part, refresh=False)
@@ -517,9 +522,8 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
                 if bar.disable:  # no terminal: a line for each part that ends
                     say(f"  {part}")
 
-            record = run_audit(
-                specs, texts, folder / AUDIT, repeats=notebook_seeds, processes=workers, on_audit=on_audit
-            )
+            how: dict[str, Any] = {"processes": workers, "executor": executor, "on_audit": on_audit}
+            record = run_audit(specs, texts, folder / AUDIT, repeats=notebook_seeds, **how)
         say(as_text(record))
         _finish(folder, say, as_json)
 

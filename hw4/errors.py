@@ -19,6 +19,10 @@ class SpecError(Hw4Error, ValueError):
     """A run was described with values that cannot be run."""
 
 
+class WorkersError(Hw4Error):
+    """Other machines cannot be given work, or are gone: nothing more can be made there."""
+
+
 class ObjectiveError(Hw4Error, ValueError):
     """The loss is no fixed function of the parameters, no mean over the examples, or cannot be measured; says why."""
 

@@ -6,11 +6,11 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from typing import Any, Protocol, TypeVar
 
-from hw4.errors import Hw4Error, SpecError
+from hw4.errors import Hw4Error, SpecError, WorkersError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD
 
 Task = TypeVar("Task")
@@ -53,6 +53,20 @@ def _begin() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def one_thread_pool(processes: int) -> ProcessPoolExecutor:
+    """So many processes, each with a torch of its own on every platform, which end with this one."""
+    spawn = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin)
+
+
+class Machines(Protocol):
+    """Other machines to spread work over, see :class:`hw4.cluster.Cluster`."""
+
+    def submit(self, make: Callable[..., Any], task: object, *shared: object) -> "Future[Any]": ...  # noqa: D102
+    def share(self, value: object) -> object: ...  # noqa: D102
+    def explained(self, error: BaseException) -> BaseException: ...  # noqa: D102
+
+
 def _here(
     make: Callable[[Task], Result], tasks: list[Task], on_failure: Callable[[Task, Exception], None] | None
 ) -> Iterator[tuple[Task, Result]]:
@@ -70,37 +84,41 @@ def _here(
 
 
 def spread(
-    make: Callable[[Task], Result],
+    make: Callable[..., Result],
     tasks: list[Task],
     *,
     processes: int,
-    executor: Executor | None = None,
+    executor: Machines | None = None,
+    share: Callable[[Task], object] | None = None,
     on_failure: Callable[[Task, Exception], None] | None = None,
 ) -> Iterator[tuple[Task, Result]]:
-    """Yield (task, result) as tasks finish, made by so many processes, by this one, or by an executor.
+    """Yield (task, result) as tasks finish, made by so many processes, by this one, or by a cluster.
 
     Tasks start in order, so put the longest first; tasks added to the list while results are taken are made too.
     ``make`` and tasks must be picklable. What ``make`` raises goes to ``on_failure``, and the other tasks go on.
     Without it, after a failure, running tasks are still yielded, then the error is raised. Raises Hw4Error when a
-    process dies.
+    process dies. Workers of a cluster, which may lack a task's data, are given what ``share`` says beside the task.
     """
     if executor is None and (processes == 1 or len(tasks) <= 1):
         yield from _here(make, tasks, on_failure)
         return
-    spawn = multiprocessing.get_context("spawn")  # gives every process a torch of its own, on every platform
-    pool = executor or ProcessPoolExecutor(min(processes, len(tasks)), mp_context=spawn, initializer=_begin)
+    pool = executor or one_thread_pool(min(processes, len(tasks)))
     going: dict[Future[Result], Task] = {}
     failed: BaseException | None = None
     try:
         while (tasks and not failed) or going:
             while tasks and not failed:
                 task = tasks.pop(0)
-                going[pool.submit(make, task)] = task
+                shared = [executor.share(share(task))] if executor and share else []
+                going[pool.submit(make, task, *shared)] = task
             for future in wait(going, return_when=FIRST_COMPLETED).done:
-                task, problem = going.pop(future), future.exception()
-                if problem is None:
+                task, error = going.pop(future), future.exception()
+                if error is None:
                     yield task, future.result()
-                elif on_failure and isinstance(problem, Exception) and not isinstance(problem, BrokenProcessPool):
+                    continue
+                problem = executor.explained(error) if executor else error
+                whole = isinstance(problem, BrokenProcessPool | WorkersError)  # not of this task alone
+                if on_failure and isinstance(problem, Exception) and not whole:
                     on_failure(task, problem)
                 elif failed is None:  # what is being made is still waited for and given, and nothing else begun
                     failed = problem
@@ -112,5 +130,5 @@ def spread(
             "a worker process died; what had finished is kept, and the same command goes on from there"
         ) from error
     finally:
-        if executor is None:
+        if isinstance(pool, ProcessPoolExecutor):
             pool.shutdown(cancel_futures=True)

@@ -4,16 +4,17 @@ What computes is imported where it computes: a process that only hands out work 
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hw4.cluster import Cluster
 from hw4.errors import DataError
 from hw4.files import RECORDS, WEIGHTS, alone, write_atomically
+from hw4.machine import processor_name
 from hw4.processes import one_thread, spread
 from hw4.progress import progress_bar
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
@@ -37,16 +38,14 @@ KINDS: Mapping[type[Spec], type[Record]] = {ConvNetSpec: ConvNetRecord, TextCNNS
 
 @dataclass(frozen=True)
 class Task:
-    """What one process makes at a time: one run, or the trials that train together.
+    """What one process makes at a time: one run, the trials that train together, or runs to be timed by one machine.
 
-    ``questions`` are given to machines that may not have them; other processes load them. With ``weights`` the trained
-    networks come back with their records.
+    With ``weights`` the trained networks come back with their records.
     """
 
     specs: tuple[Spec, ...]
     folder: Path
     device: str
-    questions: "tuple[QuestionVectors, QuestionIdentity] | None" = None
     weights: bool = False
 
 
@@ -68,8 +67,17 @@ def _questions(name: QuestionSet) -> "tuple[QuestionVectors, QuestionIdentity]":
     return questions, identity(questions)
 
 
-def make(task: Task) -> list[tuple[Record, bytes | None]]:
-    """Make a task's runs in whatever process or machine this is: records, and networks as files where asked for."""
+def _data(task: Task) -> Any:
+    """What a task is about, for a machine that may not have it."""
+    first = task.specs[0]
+    return _questions(first.data) if isinstance(first, TextCNNSpec) else _images(first.data, first.subset, "cpu")
+
+
+def make(task: Task, data: Any = None) -> list[tuple[Record, bytes | None]]:
+    """Make a task's runs in whatever process or machine this is, which loads the data unless it is given.
+
+    Returns records, and networks as files where they are asked for.
+    """
     from hw4.experiments import train_convnet
     from hw4.sweep import train_trials
 
@@ -84,9 +92,10 @@ def make(task: Task) -> list[tuple[Record, bytes | None]]:
     keep, made = pack if task.weights else None, list[Record]()
     if isinstance(first, TextCNNSpec):
         trials = [spec for spec in task.specs if isinstance(spec, TextCNNSpec)]
-        made += train_trials(trials, *(task.questions or _questions(first.data)), keep=keep)
+        made += train_trials(trials, *(data or _questions(first.data)), keep=keep)
     else:
-        made.append(train_convnet(first, _images(first.data, first.subset, task.device), keep=keep))
+        images = data.to(task.device) if data else _images(first.data, first.subset, task.device)
+        made += [train_convnet(spec, images, keep=keep) for spec in task.specs if isinstance(spec, ConvNetSpec)]
     return [(record, files.get(record.key)) for record in made]
 
 
@@ -95,8 +104,25 @@ def _network(folder: Path, key: str) -> Path:
     return folder.parent / WEIGHTS / f"{key}.safetensors"
 
 
-def _found(spec: Spec, folder: Path, device: str, *, weights: bool) -> Record | None:
-    """The record of a run, where the folder holds one that a run made now would repeat, with its ``weights`` or not."""
+def _keeps(folder: Path) -> bool:
+    """Whether networks of the runs in this folder are kept where weights are asked for: those of the exercises are."""
+    return folder.name == RECORDS.name
+
+
+def _save(folder: Path, record: Record, network: bytes | None) -> None:
+    """Write a run, its network first: a record whose network a kill left out would be taken for done."""
+    if network is not None:
+        path = _network(folder, record.key)
+        path.parent.mkdir(exist_ok=True)
+        write_atomically(path, network)
+    Store(folder, type(record)).save(record)
+
+
+def _found(spec: Spec, folder: Path, device: str, cpus: Collection[str], *, weights: bool) -> Record | None:
+    """The record of a run, where the folder holds one that a run made now, here or on ``cpus``, would repeat.
+
+    With its network beside it, where ``weights`` are asked for and it did not diverge.
+    """
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
     if record is None or (weights and not record.diverged and not _network(folder, spec.key).exists()):
         return None  # without asking for the data, which take longer than many a run
@@ -107,11 +133,11 @@ def _found(spec: Spec, folder: Path, device: str, *, weights: bool) -> Record | 
     try:
         if isinstance(record, TextCNNRecord):
             return record if serves(record, _questions(record.spec.data)[1]) else None
-        return (
-            record
-            if experiments.same_circumstances(record, _images(record.spec.data, record.spec.subset, device))
-            else None
-        )
+        there = record.environment.cpu in cpus
+        where = record.environment.model_copy(update={"cpu": processor_name()} if there else {})
+        made = record.model_copy(update={"environment": where})
+        images = _images(record.spec.data, record.spec.subset, device)
+        return record if experiments.same_circumstances(made, images) else None
     except DataError:
         return None  # whoever makes the run is told, and other runs go on
 
@@ -122,23 +148,37 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool, weights: bool) -> list[Task]:
-    """Runs to make as tasks, the longest first. The exercises' ``weights`` are kept, where any are."""
-    tasks = [Task((spec,), folder, device) for folder, spec in missing if not isinstance(spec, TextCNNSpec)]
+def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool, weights: bool = False) -> list[Task]:
+    """Runs to make as tasks, the longest first; on other machines those of which seconds are compared go together.
+
+    The exercises' ``weights`` are kept, where any are.
+    """
+    grouped: dict[tuple[Path, Spec], list[Spec]] = {}
+    for folder, spec in missing:
+        if not isinstance(spec, TextCNNSpec):
+            grouped.setdefault((folder, _timed_beside(spec) if remote else spec), []).append(spec)
+    together = [(folder, specs) for (folder, _), specs in grouped.items()]
     for folder in dict.fromkeys(folder for folder, _ in missing):
         texts = [spec for where, spec in missing if where == folder and isinstance(spec, TextCNNSpec)]
-        tasks += [
-            Task(tuple(group), folder, device, _questions(group[0].data) if remote else None) for group in groups(texts)
-        ]
-    tasks = [replace(task, weights=weights and task.folder.name == RECORDS.name) for task in tasks]
+        together += [(folder, list(group)) for group in groups(texts)]
+    tasks = [Task(tuple(specs), folder, device, _keeps(folder) and weights) for folder, specs in together]
     return sorted(tasks, key=lambda task: -sum(map(cost, task.specs)))
+
+
+def _timed_beside(spec: ConvNetSpec) -> ConvNetSpec:
+    """The same for runs of which the page compares seconds: pooled or strided, of any length, but for that equal.
+
+    Of the claim's runs, which are not evaluated after each pass, no seconds are compared.
+    """
+    either = {"downsample": "pool", "passes": 1, "directions": 0}
+    return spec.model_copy(update=either) if spec.row_passes is None else spec
 
 
 def make_all(
     studies: Sequence[tuple[Path, Study]],
     *,
     processes: int = 1,
-    executor: Executor | None = None,
+    executor: Cluster | None = None,
     fresh: bool = False,
     device: str = "cpu",
     weights: bool = False,
@@ -148,7 +188,7 @@ def make_all(
     """Make every run that the studies want and their folders do not hold, until nothing more is wanted.
 
     Returns all records in the order in which they were wanted. Runs go, the longest first, to so many processes of one
-    thread each, or to ``executor``. A stored record serves when a run made now would have its numbers, unless all is
+    thread each, or to a cluster. A stored record serves when a run made now would have its numbers, unless all is
     to be made ``fresh``. With ``weights`` the trained networks of the exercises are kept too, and a run without its
     own is made again, unless it diverged. Every run is saved as it ends: after whatever stops this, the same call goes
     on from there. ``on_failure`` is told what cannot be made, and the rest goes on; without it the first such error is
@@ -156,6 +196,7 @@ def make_all(
     """
     made: dict[Path, dict[Spec, Record | None]] = {folder: {} for folder, _ in studies}
     queue: list[Task] = []
+    cpus = executor.cpus if executor else ()
 
     def take(folder: Path, spec: Spec, record: Record, *, on_disk: bool) -> None:
         made[folder][spec] = record
@@ -168,8 +209,8 @@ def make_all(
             for folder, spec in new:
                 Store(folder, KINDS[type(spec)]).prepare()
                 made[folder][spec] = None
-                wanted = weights and folder.name == RECORDS.name
-                if not fresh and (record := _found(spec, folder, device, weights=wanted)) is not None:
+                keeps = weights and _keeps(folder)
+                if not fresh and (record := _found(spec, folder, device, cpus, weights=keeps)) is not None:
                     take(folder, spec, record, on_disk=True)
                 else:
                     missing.append((folder, spec))
@@ -177,13 +218,10 @@ def make_all(
 
     ask()
     fail = on_failure and partial(_fail, on_failure)
-    for task, results in spread(make, queue, processes=processes, executor=executor, on_failure=fail):
-        for spec, (result, network) in zip(task.specs, results, strict=True):
-            if network is not None:  # before its record: a record whose network is missing is not made again otherwise
-                _network(task.folder, spec.key).parent.mkdir(exist_ok=True)
-                write_atomically(_network(task.folder, spec.key), network)
-            Store(task.folder, KINDS[type(spec)]).save(result)
-            take(task.folder, spec, result, on_disk=False)
+    for task, results in spread(make, queue, share=_data, on_failure=fail, processes=processes, executor=executor):
+        for spec, (record, network) in zip(task.specs, results, strict=True):
+            _save(task.folder, record, network)
+            take(task.folder, spec, record, on_disk=False)
         ask()
     return [record for runs in made.values() for record in runs.values() if record is not None]
 

@@ -31,6 +31,7 @@ LAYERS = (
     "results",
     "stats",
     "processes",
+    "cluster",
     "studies",
     "claim",
     "experiments",

@@ -3,11 +3,10 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hw4 import cli
 from hw4.data.vectors import QuestionVectors, load_questions
-from hw4.errors import Hw4Error, RecordError, SpecError
+from hw4.errors import RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
 from hw4.records import Store, TextCNNRecord
@@ -206,55 +204,6 @@ def test_a_kill_loses_nothing_finished(tmp_path: Path, victim: str) -> None:
     assert f"{len(kept)} of 8 runs were found on disk." in again.stdout
     assert all((records / name).read_bytes() == contents for name, contents in kept.items())
     assert len(Store(records, TextCNNRecord).load_all()) == 8
-
-
-@pytest.fixture
-def cluster() -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A Dask scheduler and two workers as processes of their own, on loopback."""
-    pytest.importorskip("distributed", reason="needs the extra hw4[dask]")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    address = f"tcp://127.0.0.1:{port}"
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "env": {**os.environ}}
-    code = "from distributed.cli.dask_{0} import main; main()"
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", code.format(role), *arguments, "--host", "127.0.0.1", "--no-dashboard"],
-            **quiet,  # type: ignore[call-overload]
-        )
-        for role, arguments in (
-            ("scheduler", ["--port", str(port)]),
-            ("worker", [address, "--nthreads", "1", "--no-nanny"]),
-            ("worker", [address, "--nthreads", "1", "--no-nanny"]),
-        )
-    ]
-    yield address, processes
-    for process in processes:
-        process.kill()
-        process.wait(10)
-
-
-def test_a_dask_cluster_finishes_although_a_worker_is_killed(
-    cluster: tuple[str, list[subprocess.Popen[bytes]]], tmp_path: Path
-) -> None:
-    address, (_, doomed, _) = cluster
-    command, records = [*LONG_SWEEP, "--scheduler", address], tmp_path / "out" / "records"
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
-        wait_for(lambda: list(records.glob("*.json")))
-        doomed.kill()
-        out, err = process.communicate(timeout=120)
-    assert process.returncode == 0, err
-    assert "Report: out/index.html" in out
-    assert len(Store(records, TextCNNRecord).load_all()) == 8
-
-
-def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("distributed", reason="needs the extra hw4[dask]")
-    monkeypatch.setattr(cli, "CONNECT_SECONDS", 0.5)
-    with pytest.raises(Hw4Error, match=r"no Dask scheduler answers at tcp://127\.0\.0\.1:9 within 0.5 seconds"):
-        cli._cluster("tcp://127.0.0.1:9", print).__enter__()
-    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.usefixtures("real_questions")
