@@ -33,7 +33,7 @@ NOT_SOURCES = (
 COMMANDS = ("run", "sweep", "claim", "audit", "report", "gate", "fetch")
 RUNTIME = {
     *("torch", "torchvision", "numpy", "scipy", "scikit-learn", "spacy", "matplotlib", "pandas", "pydantic", "typer"),
-    *("tqdm", "requests", "pooch", "jinja2", "filelock"),
+    *("tqdm", "requests", "pooch", "jinja2", "filelock", "safetensors"),
 }
 
 
