@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 LONGEST_FIRST = (
     *("test_plugin", "test_curvature", "test_mutations", "test_cli", "test_sweep"),
     *("test_experiments", "test_first_contact", "test_audit", "test_runs"),
+    *("test_cluster", "test_browser", "test_packages", "test_course"),
 )
 """Files that would keep one worker of pytest-xdist busy at the end. The plugin's, which time, run beside those of one
 process."""
