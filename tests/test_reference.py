@@ -42,11 +42,8 @@ def require_same_machine(then: Environment, now: Environment) -> None:
 @pytest.mark.parametrize("variant", ["pool", "pool-batchnorm", "stride"])
 def test_a_convnets_first_pass_is_the_references(variant: str) -> None:
     """A run of one pass begins as the run of ten: the same weights, minibatches and directions."""
-    (path,) = (
-        (REFERENCE / RECORDS).glob(f"fashion-mnist_convnet-{variant}_*seed0.json")
-        if variant == "stride"
-        else [REFERENCE / RECORDS / f"fashion-mnist_convnet-{variant}_seed0.json"]
-    )
+    unread = "_directions0" if variant == "stride" else ""  # no exercise asks for the strided network's smoothness
+    path = REFERENCE / RECORDS / f"fashion-mnist_convnet-{variant}{unread}_seed0.json"
     reference = read_record(path, ConvNetRecord)
     images = load_images("fashion-mnist")
     require_same_machine(reference.environment, images_environment(images))
