@@ -474,11 +474,9 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
         old = list((folder / LANDSCAPES).glob("*_landscape*.json"))  # of records' version 1, which were no runs
         if old and not fresh:
             raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
-        narrowed = ladder(rungs, bisections=bisections)
-        arms = {LADDER: narrowed, CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
-        studies = [(folder / part, study) for part, study in arms.items()]
-        how = {"processes": workers, "executor": executor, "fresh": fresh, "device": device}
-        carry_out(studies, [*rungs, *beside, *views], say, **how)
+        arms = {LADDER: ladder(rungs, bisections=bisections), CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
+        studies, how = [(folder / part, study) for part, study in arms.items()], {"fresh": fresh, "device": device}
+        carry_out(studies, [*rungs, *beside, *views], say, processes=workers, executor=executor, **how)
         for path in old:
             path.unlink()
         _finish(folder, say, as_json)
