@@ -476,47 +476,37 @@ def run_audit(
     processes: int,
     executor: Cluster | None = None,
 ) -> AuditRecord:
-    """Audit these runs and all else and keep the record; what the notebook printed is repeated on its own data only.
-
-    A cluster trains; what is timed is timed by this process, and so are other small parts.
-    """
+    """Audit these runs and all else and keep the record; a cluster trains, and this process times what is timed."""
     how: dict[str, Any] = {"processes": processes, "executor": executor}
     torch.set_num_threads(1)
-    store, data = Store(folder, AuditRecord), specs[0].data
+    store, data, found = Store(folder, AuditRecord), specs[0].data, dict[str, Any]()
     store.prepare()
     images, questions = load_images(data), load_questions(texts)
-    cost = audit_evaluation(specs[0], images)
+    found["evaluation"] = audit_evaluation(specs[0], images)
     on_audit("what evaluation costs")
-    passes = time_passes(images)
+    found["passes"] = time_passes(images)
     on_audit("seconds of a pass")
-    runs = _audit_runs(specs, images, on_audit, **how)
-    pixels, drawn = audit_pixels(specs[0]), largest_pixels(data)
+    found["runs"] = _audit_runs(specs, images, on_audit, **how)
+    found |= {"pixels": audit_pixels(specs[0]), "drawn": largest_pixels(data), "questions": None}
     on_audit("exploding pixels")
     sweep = make_all([(folder / "sweep", grid(sweep_specs(texts)))], **how)
-    strides = audit_strides(sweep, class_0_share(questions))
+    found["strides"] = audit_strides(sweep, class_0_share(questions))
     on_audit("the sweep's means")
     root = find_trec() if texts == "trec" else None
-    found = notebook = None
     if root is not None:
         cut = misread(questions, root)
-        found = audit_questions(questions, cut, root)
+        found["questions"] = audit_questions(questions, cut, root)
         on_audit("misread questions")
         if data == "fashion-mnist":
-            notebook = audit_notebook(data, cut, seeds=repeats, passes=specs[0].passes, on_audit=on_audit, **how)
+            how |= {"seeds": repeats, "passes": specs[0].passes, "on_audit": on_audit}
+            found["notebook"] = audit_notebook(data, cut, **how)
     record = AuditRecord(
         key="audit",
         data=identity(images),
         questions_data=question_identity(questions),
         environment=images_environment(images),
         learning_rate=specs[0].learning_rate,
-        runs=runs,
-        pixels=pixels,
-        drawn=drawn,
-        passes=passes,
-        strides=strides,
-        questions=found,
-        evaluation=cost,
-        notebook=notebook,
+        **found,
     )
     store.save(record)
     return record

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeGuard, TypeVar
 
 from hw4.errors import Hw4Error, SpecError, WorkersError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD
@@ -83,6 +83,14 @@ def _here(
             yield task, result
 
 
+DIED = "a worker process died; what had finished is kept, and the same command goes on from there"
+
+
+def _of_one_task(problem: BaseException) -> TypeGuard[Exception]:
+    """Whether the other tasks may go on."""
+    return isinstance(problem, Exception) and not isinstance(problem, BrokenProcessPool | WorkersError)
+
+
 def spread(
     make: Callable[..., Result],
     tasks: list[Task],
@@ -95,9 +103,8 @@ def spread(
     """Yield (task, result) as tasks finish, made by so many processes, by this one, or by a cluster.
 
     Tasks start in order, so put the longest first; tasks added to the list while results are taken are made too.
-    ``make`` and tasks must be picklable. What ``make`` raises goes to ``on_failure``, and the other tasks go on.
-    Without it, after a failure, running tasks are still yielded, then the error is raised. Raises Hw4Error when a
-    process dies. Workers of a cluster, which may lack a task's data, are given what ``share`` says beside the task.
+    ``make`` and tasks must be picklable. What ``make`` raises goes to ``on_failure``; without it running tasks are
+    yielded, then it is raised, as Hw4Error where a process died. Workers of a cluster get a task's data by ``share``.
     """
     if executor is None and (processes == 1 or len(tasks) <= 1):
         yield from _here(make, tasks, on_failure)
@@ -109,16 +116,14 @@ def spread(
         while (tasks and not failed) or going:
             while tasks and not failed:
                 task = tasks.pop(0)
-                shared = [executor.share(share(task))] if executor and share else []
-                going[pool.submit(make, task, *shared)] = task
+                going[pool.submit(make, task, *([executor.share(share(task))] if executor and share else []))] = task
             for future in wait(going, return_when=FIRST_COMPLETED).done:
                 task, error = going.pop(future), future.exception()
                 if error is None:
                     yield task, future.result()
                     continue
                 problem = executor.explained(error) if executor else error
-                whole = isinstance(problem, BrokenProcessPool | WorkersError)  # not of this task alone
-                if on_failure and isinstance(problem, Exception) and not whole:
+                if on_failure and _of_one_task(problem):
                     on_failure(task, problem)
                 elif failed is None:  # what is being made is still waited for and given, and nothing else begun
                     failed = problem
@@ -126,9 +131,7 @@ def spread(
         if failed is not None:
             raise failed
     except BrokenProcessPool as error:
-        raise Hw4Error(
-            "a worker process died; what had finished is kept, and the same command goes on from there"
-        ) from error
+        raise Hw4Error(DIED) from error
     finally:
         if isinstance(pool, ProcessPoolExecutor):
             pool.shutdown(cancel_futures=True)

@@ -188,19 +188,13 @@ def make_all(
     """Make every run that the studies want and their folders do not hold, until nothing more is wanted.
 
     Returns all records in the order in which they were wanted. Runs go, the longest first, to so many processes of one
-    thread each, or to a cluster. A stored record serves when a run made now would have its numbers, unless all is
-    to be made ``fresh``. With ``weights`` the trained networks of the exercises are kept too, and a run without its
-    own is made again, unless it diverged. Every run is saved as it ends: after whatever stops this, the same call goes
-    on from there. ``on_failure`` is told what cannot be made, and the rest goes on; without it the first such error is
-    raised.
+    thread each, or to a cluster. A stored record serves when a run made now would have its numbers, unless all is made
+    ``fresh``; with ``weights``, where the exercises' networks are there too. Every run is saved as it ends: whatever
+    stops this, the same call goes on from there. ``on_failure`` is told what cannot be made; without it that is raised.
     """
     made: dict[Path, dict[Spec, Record | None]] = {folder: {} for folder, _ in studies}
     queue: list[Task] = []
     cpus = executor.cpus if executor else ()
-
-    def take(folder: Path, spec: Spec, record: Record, *, on_disk: bool) -> None:
-        made[folder][spec] = record
-        on_record(record, on_disk)
 
     def ask() -> None:
         """Look for what is wanted now, and queue what is not found, until nothing new is wanted."""
@@ -208,12 +202,12 @@ def make_all(
             missing = []
             for folder, spec in new:
                 Store(folder, KINDS[type(spec)]).prepare()
-                made[folder][spec] = None
-                keeps = weights and _keeps(folder)
-                if not fresh and (record := _found(spec, folder, device, cpus, weights=keeps)) is not None:
-                    take(folder, spec, record, on_disk=True)
-                else:
+                record = None if fresh else _found(spec, folder, device, cpus, weights=weights and _keeps(folder))
+                made[folder][spec] = record
+                if record is None:
                     missing.append((folder, spec))
+                else:
+                    on_record(record, True)
             queue.extend(_tasks(missing, device, remote=executor is not None, weights=weights))
 
     ask()
@@ -221,7 +215,8 @@ def make_all(
     for task, results in spread(make, queue, share=_data, on_failure=fail, processes=processes, executor=executor):
         for spec, (record, network) in zip(task.specs, results, strict=True):
             _save(task.folder, record, network)
-            take(task.folder, spec, record, on_disk=False)
+            made[task.folder][spec] = record
+            on_record(record, False)
         ask()
     return [record for runs in made.values() for record in runs.values() if record is not None]
 
