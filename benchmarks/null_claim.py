@@ -1,25 +1,37 @@
 """Does the claim's page cry wolf, and does it see what is there? On embedded data, by its own tests.
 
     python -m benchmarks.null_claim [--repetitions 20] [--processes 2]
+    python -m benchmarks.null_claim --swaps 500
 
 Each repetition draws twice twelve seeds of one network, calls the second twelve "with BatchNorm", and asks every test
 that compares the two: all they can find is chance. A known effect is planted beside it: the second twelve again, each
 run told to have been made at twice its learning rate, which doubles every limit.
+
+``--swaps`` trains nothing: it takes the reference's own runs, and lets a coin decide for every seed which of its two
+networks is called which. Then nothing tells the two apart, and how often a family decides something is its error.
 """
 
 import argparse
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from hw4.claim import EDGE, LARGER, NORMED, RATES, Claim, Decision, decide
+from hw4.files import LADDER as LADDER_RECORDS
+from hw4.files import LANDSCAPES
 from hw4.machine import ONE_THREAD
-from hw4.records import ConvNetRecord
+from hw4.records import ConvNetRecord, Store
 from hw4.specs import VARIANTS
 from hw4.studies import CLAIM_SEEDS, grid, ladder_specs
 
+REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
 LADDER = (0.04, 0.08, 0.16, 0.32, 0.64)
 """Rates that are each twice the one before, so that a run may be named by the next."""
+OF_ONE = ("slope without BatchNorm", "slope with BatchNorm")
+"""Tests of one network alone, which no other name changes."""
 SUBSET = 0.25
 """Share of the digits: what is asked is whether the tests err, not what these images show."""
 
@@ -47,6 +59,34 @@ def comparisons(found: Claim) -> list[Decision]:
     return [t for t in tests if t.family in {LARGER, RATES} or (t.family == EDGE and "BatchNorm" not in t.name)]
 
 
+def under_the_other_name(run: ConvNetRecord) -> ConvNetRecord:
+    """A run of one network as if it were the other's."""
+    norm = VARIANTS[NORMED].norm if run.spec.norm is None else None
+    spec = run.spec.model_copy(update={"norm": norm})
+    return run.model_copy(update={"spec": spec, "key": spec.key})
+
+
+def swap(times: int) -> None:
+    """Print, family by family, in how many of so many coin tosses over the seeds something is decided."""
+    ladder, views = (Store(REFERENCE / part, ConvNetRecord).load_all() for part in (LADDER_RECORDS, LANDSCAPES))
+    draws, decided = np.random.default_rng(0), Counter[str]()
+    for _ in range(times):
+        swapped = set(np.flatnonzero(draws.integers(2, size=100)).tolist())
+        arms = [
+            sorted(
+                (under_the_other_name(run) if run.spec.seed in swapped else run for run in runs),
+                key=lambda run: run.spec.learning_rate,
+            )
+            for runs in (ladder, views)
+        ]
+        tests = decide(Claim(*arms, []))
+        found = {t.family for t in tests if t.verdict != "not decided" and t.name not in OF_ONE}
+        decided.update(found or {"none"})
+        decided["any"] += bool(found)
+    for family, count in decided.items():
+        print(f"{family}: {count} of {times}")
+
+
 def main() -> None:
     """Train, compare, and print what each repetition decides."""
     from hw4.runs import make_all
@@ -54,7 +94,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--repetitions", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--swaps", type=int, help="of the reference's runs, instead of training")
     asked = parser.parse_args()
+    if asked.swaps:
+        swap(asked.swaps)
+        return
     seeds = 2 * CLAIM_SEEDS * asked.repetitions
     specs = ladder_specs(rates=LADDER, seeds=seeds, first_seed=0, data="digits", passes=1)
     plain = [spec.model_copy(update={"subset": SUBSET}) for spec in specs if spec.norm is None]
