@@ -66,20 +66,19 @@ def under_the_other_name(run: ConvNetRecord) -> ConvNetRecord:
     return run.model_copy(update={"spec": spec, "key": spec.key})
 
 
+def tossed(runs: Sequence[ConvNetRecord], swapped: set[int]) -> list[ConvNetRecord]:
+    """Runs by learning rate, those of some seeds under the other network's name."""
+    told = [under_the_other_name(run) if run.spec.seed in swapped else run for run in runs]
+    return sorted(told, key=lambda run: run.spec.learning_rate)
+
+
 def swap(times: int) -> None:
     """Print, family by family, in how many of so many coin tosses over the seeds something is decided."""
     ladder, views = (Store(REFERENCE / part, ConvNetRecord).load_all() for part in (LADDER_RECORDS, LANDSCAPES))
     draws, decided = np.random.default_rng(0), Counter[str]()
     for _ in range(times):
         swapped = set(np.flatnonzero(draws.integers(2, size=100)).tolist())
-        arms = [
-            sorted(
-                (under_the_other_name(run) if run.spec.seed in swapped else run for run in runs),
-                key=lambda run: run.spec.learning_rate,
-            )
-            for runs in (ladder, views)
-        ]
-        tests = decide(Claim(*arms, []))
+        tests = decide(Claim(tossed(ladder, swapped), tossed(views, swapped), []))
         found = {t.family for t in tests if t.verdict != "not decided" and t.name not in OF_ONE}
         decided.update(found or {"none"})
         decided["any"] += bool(found)
