@@ -69,6 +69,18 @@ def orphans(folder: Path) -> bool:
     return False
 
 
+def require_whole(out: Path, kept: dict[Path, bytes]) -> None:
+    """Every file is a whole, valid record, and what was there before a kill is as it was."""
+    records(out)
+    assert all(path.read_bytes() == contents for path, contents in kept.items()), "a finished record changed"
+
+
+def require_finished(out: Path, into: Path, expected: object) -> None:
+    """The report is that of a run that nobody disturbed; the next round begins anew."""
+    assert report(out, into) == expected
+    shutil.rmtree(out)
+
+
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes through Linux's /proc")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_kills_lose_nothing_and_change_nothing(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -97,12 +109,10 @@ def test_kills_lose_nothing_and_change_nothing(name: str, tmp_path: Path, reques
         while orphans(out):
             assert time.monotonic() < deadline, "a worker outlives the process that started it"
             time.sleep(0.05)
-        records(out)  # every file is a whole, valid record
-        assert all(path.read_bytes() == contents for path, contents in kept.items()), "a finished record changed"
+        require_whole(out, kept)
         if process.returncode == 0:
             rounds += 1
-            assert report(out, tmp_path / f"after{rounds}") == expected
-            shutil.rmtree(out)
+            require_finished(out, tmp_path / f"after{rounds}", expected)
     done = subprocess.run(hw4(command, out), check=True, capture_output=True, text=True, timeout=300)
     assert "Report: " in done.stdout
     assert report(out, tmp_path / "last") == expected
@@ -134,10 +144,8 @@ def test_killed_workers_of_a_cluster_lose_nothing_and_change_nothing(
                     survived += process.poll() is None
                 said = process.stderr.read() if process.stderr else ""
             assert process.returncode == 0 or "one worker after another died" in said, said
-            records(out)  # every file is a whole, valid record
-            assert all(path.read_bytes() == contents for path, contents in kept.items()), "a finished record changed"
+            require_whole(out, kept)
             if process.returncode == 0:
                 rounds += 1
-                assert report(out, tmp_path / f"after{rounds}") == expected
-                shutil.rmtree(out)
+                require_finished(out, tmp_path / f"after{rounds}", expected)
     print(f"dask: {survived} kills survived, {rounds} reports identical")

@@ -121,7 +121,7 @@ def test_the_notebook_is_kept_as_it_ran() -> None:
     outputs = [output for cell in cells for output in cell.outputs]
     assert not [output for output in outputs if output.output_type == "error" or output.get("name") == "stderr"]
     told = re.sub(r'"image/png": "[^"]*"', "", kept)  # a picture's letters say what they like
-    assert not re.search(r"/home/|/root/|/tmp/|/work/|\\\\Users|Warning", told)
+    assert not re.search(r"(?<![\w.<])/\w[\w.-]*/\w|[A-Z]:\\|Warning", told), "it shows a path of the machine it ran on"
     assert len(kept.encode()) < LARGEST
 
 
