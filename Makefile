@@ -13,7 +13,7 @@ export OPENBLAS_NUM_THREADS := 1
 .PHONY: help report test notebook lint benchmarks gate clean
 
 help:
-	@echo "make report      do the whole homework on embedded data and write its page (about a minute)"
+	@echo "make report      do the whole homework on embedded data and write its page (two or three minutes)"
 	@echo "make test        run the tests"
 	@echo "make notebook    run notebooks/homework4.ipynb on embedded data and save it with its outputs"
 	@echo "make benchmarks  time the fast code against plain PyTorch, side by side"

@@ -151,7 +151,8 @@ def _one_thread() -> None:
 def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool, weights: bool = False) -> list[Task]:
     """Runs to make as tasks, the longest first; on other machines those of which seconds are compared go together.
 
-    The exercises' ``weights`` are kept, where any are.
+    Before all others goes one with questions: it turns them into vectors, which the others then find in the cache. The
+    exercises' ``weights`` are kept, where any are.
     """
     grouped: dict[tuple[Path, Spec], list[Spec]] = {}
     for folder, spec in missing:
@@ -162,7 +163,9 @@ def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool, w
         texts = [spec for where, spec in missing if where == folder and isinstance(spec, TextCNNSpec)]
         together += [(folder, list(group)) for group in groups(texts)]
     tasks = [Task(tuple(specs), folder, device, _keeps(folder) and weights) for folder, specs in together]
-    return sorted(tasks, key=lambda task: -sum(map(cost, task.specs)))
+    tasks.sort(key=lambda task: -sum(map(cost, task.specs)))
+    first = next((task for task in tasks if isinstance(task.specs[0], TextCNNSpec)), None)
+    return sorted(tasks, key=lambda task: task is not first)
 
 
 def _timed_beside(spec: ConvNetSpec) -> ConvNetSpec:

@@ -18,9 +18,10 @@ import numpy as np
 import pytest
 
 import tests.factory
+from hw4.gate import UnmeasurableError
 from hw4.machine import GitError, git, write_revision
 from hw4.measurers import SOCKET, _timed, _waiting, as_outcome, ruler
-from hw4.plugin import BASELINE, EXIT_UNMEASURABLE
+from hw4.plugin import BASELINE, EXIT_UNMEASURABLE, _check_repeats
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "example"
@@ -446,6 +447,16 @@ def test_a_clock_sees_what_it_can() -> None:
 def test_outcomes_that_are_none_are_refused(result: object, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         as_outcome(result)
+
+
+def test_the_seed_that_does_not_repeat_is_named() -> None:
+    """Of seeds that train together, the one whose bits are others the second time."""
+    first, second = (
+        {str(seed): as_outcome({"loss": 1.0, "bits": factor * seed}) for seed in (0, 3)} for factor in (1, 2)
+    )
+    _check_repeats(first, first)
+    with pytest.raises(UnmeasurableError, match=r"\(seed 3\)"):
+        _check_repeats(first, second)
 
 
 def test_a_run_that_is_not_finite_diverged() -> None:
