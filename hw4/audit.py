@@ -24,7 +24,7 @@ from hw4.data.images import Images, load_images, standardise
 from hw4.data.locate import QUESTIONS, read_verified
 from hw4.data.questions import find_trec, load_trec
 from hw4.data.vectors import QuestionVectors, find_spacy_model, load_questions, logistic_share, spacy_vectors
-from hw4.experiments import BATCHES, DIRECTIONS, build_convnet, identity, images_environment, seeded
+from hw4.experiments import BATCHES, DIRECTIONS, build_convnet, evaluate_on, identity, images_environment, seeded
 from hw4.models import CHANNELS, CLASSES, IMAGE_LENGTH, KERNEL, PADDING, POOL, ConvNet
 from hw4.objective import Objective
 from hw4.processes import spread
@@ -63,7 +63,7 @@ from hw4.specs import (
 from hw4.studies import grid
 from hw4.sweep import identity as question_identity
 from hw4.sweep import train_trials
-from hw4.training import Evaluation, draw_batches, evaluate, train_pass
+from hw4.training import draw_batches, evaluate, train_pass
 
 TIMED_ROUNDS = 5
 SUBSETS, SUBSET_SHARE = 20, 0.1
@@ -117,11 +117,6 @@ def _train(model: nn.Module, spec: ConvNetSpec, images: Images, batches: torch.G
     train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
 
 
-def _scores(model: nn.Module, images: Images) -> tuple[Evaluation, Evaluation]:
-    """Scores on training and test images."""
-    return evaluate(model, images.x_train, images.y_train), evaluate(model, images.x_test, images.y_test)
-
-
 @dataclass(frozen=True)
 class _State:
     """A network after a pass: its weights, and full gradients and readings in both modes of BatchNorm."""
@@ -167,12 +162,12 @@ def audit_run(spec: ConvNetSpec, images: Images) -> AuditedRun:
     """Train one network and measure its smoothness after every pass: right, with one flaw at a time, with all."""
     model = build_convnet(spec)
     batches, directions = seeded(spec.seed, BATCHES), seeded(spec.seed, DIRECTIONS)
-    scores = [_scores(model, images)]
+    scores = [evaluate_on(model, images)]
     before = _measure(model, spec, images, directions)
     found = []
     for _ in range(spec.passes):
         _train(model, spec, images, batches)
-        scores.append(_scores(model, images))
+        scores.append(evaluate_on(model, images))
         after = _measure(model, spec, images, directions)
         found.append(_ways(before, after, spec.learning_rate))
         before = after
@@ -233,7 +228,7 @@ def audit_evaluation(spec: ConvNetSpec, images: Images) -> dict[str, float]:
     model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
     works: tuple[Callable[[], object], ...] = (
         lambda: notebook_evaluate(model, images),
-        lambda: _scores(model, images),
+        lambda: evaluate_on(model, images),
         lambda: _train(model, spec, images, batches),
     )
     rounds = [[_seconds(work).cpu_seconds for work in works] for _ in range(TIMED_ROUNDS)]
@@ -263,7 +258,7 @@ def time_iterations(specs: Sequence[ConvNetSpec], images: Images) -> list[TimedI
         _train(model, spec, images, seeded(spec.seed, BATCHES))
 
     def ours(model: nn.Module, spec: ConvNetSpec) -> None:
-        _scores(model, images)
+        evaluate_on(model, images)
         _train(model, spec, images, seeded(spec.seed, BATCHES))
 
     return time_in_turn(specs, plain=plain, ours=ours)
@@ -347,10 +342,10 @@ def audit_questions(questions: QuestionVectors, cut: QuestionVectors, root: Path
 def repeat_run(spec: ConvNetSpec, images: Images) -> RepeatedRun | str:
     """Train one network and log as the notebook does, before every pass; its name when a loss is not finite."""
     model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
-    logs = [_scores(model, images)]
+    logs = [evaluate_on(model, images)]
     for _ in range(spec.passes - 1):  # what the last pass makes is never logged
         _train(model, spec, images, batches)
-        logs.append(_scores(model, images))
+        logs.append(evaluate_on(model, images))
     if not all(math.isfinite(part.loss) for log in logs for part in log):
         return f"{spec.label}, {len(images.x_train):,} images, seed {spec.seed}"
     return RepeatedRun(

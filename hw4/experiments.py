@@ -3,10 +3,12 @@
 import math
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from hw4.curvature import kink_share, largest_steps, range_view, sharpness
 from hw4.data.images import Images
@@ -128,8 +130,8 @@ def same_circumstances(record: ConvNetRecord, images: Images) -> bool:
 
 def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator, *, completed: int) -> PassRow:
     """Evaluate and measure the model as it stands; what has no finite value becomes null."""
-    train_loss, train_accuracy = _scores(evaluate(model, images.x_train, images.y_train))
-    test_loss, test_accuracy = _scores(evaluate(model, images.x_test, images.y_test))
+    found = evaluate_on(model, images) if completed else _evaluate_initial(_beginning(spec), images)
+    (train_loss, train_accuracy), (test_loss, test_accuracy) = map(_scores, found)
     return PassRow(
         completed=completed,
         train_loss=train_loss,
@@ -138,6 +140,23 @@ def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Ge
         test_accuracy=test_accuracy,
         **_measured(model, spec, images, directions, completed),
     )
+
+
+def evaluate_on(model: nn.Module, images: Images) -> tuple[Evaluation, Evaluation]:
+    """Loss and accuracy on training and on test images."""
+    return evaluate(model, images.x_train, images.y_train), evaluate(model, images.x_test, images.y_test)
+
+
+@lru_cache(maxsize=100)
+def _evaluate_initial(beginning: ConvNetSpec, images: Images) -> tuple[Evaluation, Evaluation]:
+    """The same of a seed's initial weights, once for all runs that begin with them: it takes as long as a pass."""
+    return evaluate_on(build_convnet(beginning).to(images.x_train.device), images)
+
+
+def _beginning(spec: ConvNetSpec) -> ConvNetSpec:
+    """What decides a run's initial weights, without how it goes on."""
+    kept = ("data", "norm", "downsample", "subset", "seed")
+    return ConvNetSpec.model_validate({name: getattr(spec, name) for name in kept})
 
 
 def _measured(
