@@ -149,12 +149,7 @@ class Gate:
             seconds: longest wait for a training.
             name: stands in the table and the baseline instead of the test's.
         """
-        try:
-            chosen = [operator.index(seed) for seed in seeds]
-        except TypeError as error:
-            raise TypeError(f"seeds is {seeds!r:.60}; whole numbers, such as range(8), are expected") from error
-        if len(set(chosen)) != len(chosen):
-            raise ValueError(f"seeds are {chosen}; each may be given once")
+        chosen = _whole_numbers(seeds)
         if together < 1 or not 0 < seconds < math.inf:
             raise ValueError(f"together is {together} and seconds {seconds}; at least 1, and more than 0, are expected")
         rules = Rules(accuracy=accuracy_margin, loss=loss_margin, diverged=diverged_margin, sees=sees, exact=exact)
@@ -164,6 +159,17 @@ class Gate:
             chunks = [chosen[start : start + together] for start in range(0, len(chosen), together)]
             settings: dict[str, Any] = {"rules": rules, "fault": fault is not None, "seconds": seconds}
             self._mode.judge(self._item, "accuracy", partial(self._mode.outcomes, chunks=chunks, **settings), name)
+
+
+def _whole_numbers(seeds: Iterable[int]) -> list[int]:
+    """Seeds as a list; raises TypeError or ValueError for what are none."""
+    try:
+        chosen = [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise TypeError(f"seeds is {seeds!r:.60}; whole numbers, such as range(8), are expected") from error
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f"seeds are {chosen}; each may be given once")
+    return chosen
 
 
 @pytest.fixture
