@@ -242,7 +242,8 @@ class Judging:
 
     def pytest_collect_file(self, file_path: Path) -> None:
         """Remember baselines in folders that are looked through: all of their tests may be gone."""
-        if file_path.name == BASELINE:
+        files = (self.config.invocation_params.dir / each for each in self.config.args)
+        if file_path.name == BASELINE and not any(map(Path.is_file, files)):
             self._baselines.append(file_path)
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:

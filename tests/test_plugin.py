@@ -418,7 +418,7 @@ def test_gates_in_odd_places(project: Project) -> None:
         assert (run.code, run.verdicts) == (EXIT_UNMEASURABLE, dict.fromkeys(usual, "NEW")), run.said
         run = project.pytest("odd", "--gate-update")
         assert run.code == EXIT_UNMEASURABLE, run.said
-        assert run.said.count("does not come to this gate in the processes that measure") == 2
+        assert "does not come to this gate in the processes that measure" in run.said
         assert "Traceback" not in run.said
         assert project.pytest("odd", "--gate-update", "-k", "not chance").code == 0
         kept = json.loads((folder / BASELINE).read_bytes())["tests"]
@@ -442,9 +442,9 @@ def test_another_revision_is_the_same_for_every_test(project: Project, tmp_path:
     elsewhere.mkdir()
     (folder / "lib").mkdir(parents=True)
     try:
-        (folder / "test_odd.py").write_text(ODD.replace("words = list(", f"import late; late.{elsewhere.name}; list("))
+        (folder / "test_odd.py").write_text(ODD.replace("words = list(", "import late  # noqa\n    words = list("))
         for place in (elsewhere, folder / "lib"):
-            (place / "late.py").write_text("elsewhere = 1\n")
+            (place / "late.py").touch()
         (folder / "conftest.py").write_text(f"import sys\n\nsys.path.append({str(elsewhere)!r})\n")
         project.commit("odd")
         run = project.pytest("odd", "--gate-against", "nowhere")
