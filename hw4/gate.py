@@ -221,10 +221,14 @@ class Sample:
             into.append(float(np.median(values)))
 
     def add(self, more: "Sample", *, confirmed: bool) -> None:
-        """Add the visits of a second measurement; one that does not confirm the first takes its place."""
+        """Add the visits of a second measurement; one that does not confirm the first takes its place.
+
+        Raises UnmeasurableError where the second fails its own check: it neither confirms nor denies.
+        """
+        if more.self_check:
+            raise UnmeasurableError(f"it looked slower, and measured once more {more.self_check}; run again")
         for name in ("ratios", "same", "planted", "waiting"):
-            kept = getattr(self, name) if confirmed or more.self_check else []
-            setattr(self, name, [*kept, *getattr(more, name)])
+            setattr(self, name, [*(getattr(self, name) if confirmed else []), *getattr(more, name)])
 
     @property
     def now(self) -> Estimate:
@@ -340,6 +344,8 @@ class Rules:
         diverged: so many more diverged runs pass.
         sees: a loss of accuracy, and twice that share of the loss, that must be seen, or nothing is said.
         exact: whether other bits on the same machine are a change.
+
+    Raises ValueError for margins that are none, and for a change that passes and must be seen.
     """
 
     accuracy: float = ACCURACY_MARGIN
@@ -347,6 +353,16 @@ class Rules:
     diverged: int = 1
     sees: float = 0.05
     exact: bool = False
+
+    def __post_init__(self) -> None:
+        for what, margin, most in (("accuracy", self.accuracy, self.sees), ("loss", self.loss, 2 * self.sees)):
+            if not 0 <= margin < most <= 2:
+                raise ValueError(
+                    f"{what}_margin is {margin} and sees={self.sees} asks for {most:g} to be seen; margins are shares, "
+                    f"from 0 to less than that (accuracy in percent has to be divided by 100)"
+                )
+        if not self.diverged >= 0:
+            raise ValueError(f"diverged_margin is {self.diverged}; a number of runs is expected, 0 or more")
 
 
 @dataclass(frozen=True)
@@ -375,7 +391,7 @@ class Shift:
 
         excess = sign * (self.mean + planted) - self.margin
         if self.error == 0:
-            return 0.0 if excess > 0 else 1.0
+            return 0.0 if excess > 1e-12 else 1.0  # 0.95 - 0.945 is more than 0.005
         return float(stdtr(len(self.differences) - 1, -excess / self.error))
 
     def least(self, level: float) -> float:
@@ -426,7 +442,9 @@ def judge_outcomes(
     same = all(before[seed].digest == now[seed].digest for seed in before)
     bad = [f"{more} more runs diverge"] * (more > rules.diverged)
     good = [f"{-more} fewer runs diverge"] * (-more > rules.diverged)
-    few = next((name for name, shift in shifts.items() if len(shift.differences) < LEAST_SEEDS), "")
+    converged = sum(not (before[seed].diverged or now[seed].diverged) for seed in now)
+    needed = max(LEAST_SEEDS, converged)  # one that is left out may be the one that got worse
+    few = next((name for name, shift in shifts.items() if len(shift.differences) < needed), "")
     if few or not shifts:
         if not bad and not good:
             return refusal("accuracy", name, _too_few(few, shifts, now))
@@ -476,7 +494,7 @@ def _too_few(measure: str, shifts: Mapping[str, Shift], runs: Runs) -> str:
     why = "above 0" if measure == "loss" else "given by both sides"
     return (
         f"{left} of {len(runs)} seeds have a {measure} that is finite and {why}, before and now; at least "
-        f"{LEAST_SEEDS} are needed"
+        f"{LEAST_SEEDS} are needed, and all that converge"
     )
 
 

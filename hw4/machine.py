@@ -94,6 +94,8 @@ def write_revision(folder: Path, revision: str, into: Path) -> str:
     start = 0
     for mode, _, path in entries:
         end = objects.index(b"\n", start)
+        if objects[start:end].endswith(b" missing"):
+            raise GitError(f"fatal: {path.relative_to(into)} is missing in the repository; is this clone complete?")
         size = int(objects[start:end].split()[-1])
         contents = objects[end + 1 : end + 1 + size]
         start = end + size + 2

@@ -6,10 +6,12 @@ test sets up is set up there as pytest does it, several measurers can be visited
 in alternation with today's. They end when the process that started them does, whatever ends it.
 """
 
+import dis
 import functools
 import gc
 import hashlib
 import importlib.metadata
+import inspect
 import json
 import math
 import os
@@ -25,17 +27,21 @@ import tempfile
 import threading
 import time
 import types
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import pytest
 
 from hw4.gate import Outcome, Slice, UnmeasurableError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD, GitError, git, processor_class, write_revision
 
 SOCKET = "HW4_GATE_SOCKET"
+ENVIRONMENT = pytest.StashKey[dict[str, str]]()
+"""The variables that pytest was started with."""
 PROCESSES = 3
 """Processes that a measurement visits in turn: each has its own luck with its memory's layout, up to 1% of a time."""
 ENDING_SECONDS = 5
@@ -48,16 +54,19 @@ DROPPED = (
     *("ATEN_", "COVERAGE_", "COV_CORE_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "NUMEXPR_"),
     *("OMP_", "ONEDNN_", "OPENBLAS_", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "PYTHON", "TORCH"),
 )
-"""Variables that change what is measured, by how they begin: a measurer does not inherit them."""
+"""Variables that change what is measured, by how they begin: a measurer does not inherit them, but for TORCH_HOME."""
 SETTINGS = {
     **ONE_THREAD,
     **KEEP_MEMORY,  # fresh pages cost more, and less evenly, than anything else in a slice
     "PYTHONDONTWRITEBYTECODE": "1",
+    "PYTHONHASHSEED": "0",  # the order of a set of words is an order of training
     "PYTHONUTF8": "1",
 }
 MOST_PARTS = 20_000
 """Of a frozen reference that are looked at for its fingerprint."""
 LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba")
+INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")]
+"""Where Python keeps itself and what was installed; not all of its prefix, in which a checkout may lie."""
 Clock = Literal["processor", "wall"]
 CLOCKS: dict[str, Callable[[], float]] = {"processor": time.process_time, "wall": time.perf_counter}
 
@@ -81,14 +90,15 @@ class Tree:
         self.root, self.base, self.name = root, base, name
 
     def place(self, path: Path) -> Path:
-        """Where a path of today's tree lies in this one; paths outside of it stay."""
-        return self.base / path.resolve().relative_to(self.root) if _is_own(path, self.root) else path
+        """Where a path of today's tree lies in this one, links not followed; paths outside of it stay."""
+        if not _is_own(path, self.root):
+            return path
+        return self.base / (path if path.is_relative_to(self.root) else path.resolve()).relative_to(self.root)
 
     def search_path(self) -> str:
         """Where its modules are looked for: where this process looks, but in this tree first."""
         entries = [Path(entry).absolute() for entry in sys.path]
-        installed = [Path(place) for place in sysconfig.get_paths().values()]
-        kept = [each for each in entries if not any(each.is_relative_to(place) for place in installed)]
+        kept = [each for each in entries if not any(each.is_relative_to(place) for place in INSTALLED)]
         return os.pathsep.join(dict.fromkeys(str(self.place(each)) for each in kept if each.suffix != ".zip"))
 
 
@@ -137,10 +147,11 @@ class Measurer:
 
     def __init__(self, tree: Tree, config: pytest.Config, tests: Mapping[str, Path], scratch: Path) -> None:
         self._tests, self._tree = list(tests), tree
-        files = dict.fromkeys(tree.place(file) for file in tests.values())
+        files = [str(file) for file in dict.fromkeys(map(tree.place, tests.values())) if file.exists()]
         ours, theirs = socket.socketpair()
         watched, self._alive = os.pipe()  # it ends when this process does, and with it what it writes to
-        environment = {name: value for name, value in os.environ.items() if not name.startswith(DROPPED)}
+        started = config.stash[ENVIRONMENT].items()
+        environment = {n: value for n, value in started if n == "TORCH_HOME" or not n.startswith(DROPPED)}
         numbers = f"{theirs.fileno()} {watched}"
         folder = tree.place(config.invocation_params.dir)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
@@ -148,7 +159,7 @@ class Measurer:
         if config.pluginmanager.hasplugin("cacheprovider"):
             options += ["-o", f"cache_dir={scratch / 'cache'}"]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "pytest", *options, *(str(file) for file in files if file.exists())],
+            [sys.executable, "-P", "-m", "pytest", *options, *(files or [str(scratch)])],  # without any, all are run
             stdin=subprocess.DEVNULL,
             stdout=self._said,
             stderr=subprocess.STDOUT,
@@ -266,7 +277,7 @@ def _options(tree: Tree, config: pytest.Config) -> list[str]:
     if config.inipath is not None and tree.place(config.inipath).exists():
         options += ["-c", str(tree.place(config.inipath))]
     if config.pluginmanager.hasplugin("timeout"):  # waiting for requests is no time of the test's
-        options += ["-o", "timeout=0"]
+        options += ["--timeout=0"]
     reorders = ["no:randomly"] if config.pluginmanager.hasplugin("randomly") else []
     for plugin in dict.fromkeys([*(option.plugins or ()), *reorders]):
         options += ["-p", plugin]
@@ -318,7 +329,10 @@ class Team:
         """
         first, *others = (member.reach(test, gate) for member in self.members)
         if any(other != first for other in others):
-            raise UnmeasurableError("the processes that measure differ from one another; nothing may change meanwhile")
+            raise UnmeasurableError(
+                "the processes that measure differ in the frozen reference, or in whether they come to this gate: seed "
+                "what the test draws, and let nothing change meanwhile"
+            )
         if first is not None and first["wrong"]:
             raise UnmeasurableError(first["wrong"])
         return first
@@ -373,6 +387,7 @@ class Serving:
         self._lines = socket.socket(fileno=number).makefile("rw", encoding="utf-8")
         self._broken: dict[str, str] = {}
         self._calls: dict[str, int] = {}
+        self._looked = {"__main__"}
         threading.Thread(target=_end_with_the_judge, args=[watched], daemon=True).start()
         first = self._hear()
         self._tests: list[str] = first["tests"]
@@ -401,17 +416,19 @@ class Serving:
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        """Run the tests that are asked for, in that order."""
+        """Run the tests that are asked for, in that order, without a limit to their time: much of it is waiting."""
         known = {item.nodeid: item for item in items}
         items[:] = [known[test] for test in self._tests if test in known]
+        for node in {node for item in items for node in item.listchain()}:
+            node.own_markers[:] = [mark for mark in node.own_markers if mark.name != "timeout"]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say what is there."""
         self._say({"collected": [item.nodeid for item in session.items], "broken": self._broken})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Say how a test ended."""
-        if report.when == "call" or not report.passed:
+        """Say how a test ended; its gates may be in subtests, and where its fixtures clear away."""
+        if report.when == "teardown" or not report.passed:
             self._say({"ended": report.nodeid, "why": _last_line(report.longreprtext) or report.outcome})
 
     def _arrive(self, test: str, name: str, **facts: object) -> None:
@@ -432,25 +449,24 @@ class Serving:
         files = _python_files(self._base)
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
-            if not file or name.partition(".")[0] in sys.stdlib_module_names or _is_own(Path(file), self._base):
+            if name in self._looked or not file or name.partition(".")[0] in sys.stdlib_module_names:
                 continue
-            if _is_own(Path(file), self._root):
-                return f"{name} was loaded from today's files, {file}: import it by its name, without a fixed path"
-            path = name.replace(".", "/")
-            homes = {f"{path}/__init__.py", f"{path}.py", f"src/{path}.py"}
-            ends = (f"/{path}/__init__.py", *([f"/{path}.py"] if "/" in path else []))
-            if homes & files or any(each.endswith(ends) for each in files):
-                return (
-                    f"{name} was loaded from {file}, which is not the code to be compared: install the project with "
-                    f"'pip install --editable', or set pytest's pythonpath"
-                )
+            if not _is_own(Path(file), self._base):
+                if _is_own(Path(file), self._root):
+                    return f"{name} was loaded from today's files, {file}: import it by its name, without a fixed path"
+                if _has_module(files, name, Path(file)):
+                    return (
+                        f"{name} was loaded from {file}, which is not the code to be compared: install the project "
+                        f"with 'pip install --editable', or set pytest's pythonpath"
+                    )
+            self._looked.add(name)
         return ""
 
     def time(
         self, test: str, name: str, step: Callable[[], object], beside: Callable[[], object], clock: Clock
     ) -> None:
         """Time slices of a step and its reference as asked, until told to go on."""
-        self._arrive(test, name, ruler=ruler(beside, self._base), clock=clock)
+        self._arrive(test, name, ruler=ruler(beside), clock=clock)
         works, repeats = {"reference": beside, "step": step}, dict[str, int]()
         gc.collect()
         gc.freeze()
@@ -459,10 +475,12 @@ class Serving:
             while "slices" in (request := self._next()) or "prepare" in request:
                 if not repeats:
                     repeats = {name: _repeats(work, clock) for name, work in works.items()}
-                if "prepare" in request:
-                    seconds = {name: _timed(work, repeats[name], 0.0, clock) for name, work in works.items()}
-                    self._say({name: repeats[name] * each[0] for name, each in seconds.items()})
+                if "prepare" in request:  # on the wall, also where the clock does not see waiting
+                    seconds = {name: _timed(work, repeats[name], 0.0, clock)[1] for name, work in works.items()}
+                    wrong = self._wrong()  # now that all is loaded
+                    self._say({"error": wrong} if wrong else {name: repeats[name] * seconds[name] for name in works})
                     continue
+                gc.collect()  # what the last visit left would fill the memory
                 beside()
                 step()
                 taken = [
@@ -491,7 +509,8 @@ class Serving:
                     {"error": f"training with seed {request['seeds'][0]} ended in {type(error).__name__}: {error}"}
                 )
             else:
-                self._say({"outcomes": runs})
+                wrong = self._wrong()  # now that all is loaded
+                self._say({"error": wrong} if wrong else {"outcomes": runs})
 
     def _next(self) -> dict[str, Any]:
         request = self._hear()
@@ -509,6 +528,13 @@ def _python_files(folder: Path) -> frozenset[str]:
         folders[:] = [name for name in folders if name[0] != "." and not (here / name / "pyvenv.cfg").exists()]
         found |= {(here / name).relative_to(folder).as_posix() for name in files if name.endswith(".py")}
     return frozenset(found)
+
+
+def _has_module(files: frozenset[str], name: str, loaded: Path) -> bool:
+    """Whether these files of a tree hold a module that was loaded from elsewhere, and not one of a package's own."""
+    tail = name.replace(".", "/") + ("/__init__.py" if loaded.name == "__init__.py" else ".py")
+    homes = [file.removesuffix(tail) for file in files if file == tail or file.endswith(f"/{tail}")]
+    return any(home in ("", "src/") or f"{home}__init__.py" not in files for home in homes)
 
 
 def _end_with_the_judge(watched: int) -> None:
@@ -542,9 +568,13 @@ def _timed(work: Callable[[], object], repeats: int, slower: float, clock: Clock
 
 
 def _repeats(work: Callable[[], object], clock: Clock) -> int:
-    """How often to call something in a row, so that it lasts long enough to be timed."""
-    work()
-    repeats = 1
+    """How often to call something in a row, so that it lasts long enough to be timed; TypeError where it is not done.
+
+    A coroutine or a generator does nothing by being made.
+    """
+    result, repeats = work(), 1
+    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+        raise TypeError(f"a call gave {result!r:.40}..., and did nothing yet; let the step run it to its end")
     while (seconds := _timed(work, repeats, 0.0, clock)[0] * repeats) < SHORTEST_SECONDS and repeats < 1_000_000:
         repeats *= 2 if seconds > SHORTEST_SECONDS / 10 else 8
     return repeats
@@ -590,56 +620,69 @@ def _exactly(value: Any) -> object:
     return [str(value.dtype), value.tolist()]
 
 
-def ruler(reference: object, base: Path) -> str:
-    """Fingerprint of a frozen reference: its code, that of all of the tree's that it calls, and the sizes it is given.
+def ruler(reference: object) -> str:
+    """Fingerprint of a frozen reference: its code, all code that it calls and is not installed, and its sizes.
 
-    Followed are closures, defaults, partials, methods and globals that the code names; of arrays counts their shape and
-    type. What other libraries do is their version's.
+    Followed are closures, defaults, partials, methods, base classes, imports and globals that the code names; of arrays
+    counts their shape and type, of paths the name, of what other libraries make the length. What those do is their
+    version's.
     """
-    digest, seen = hashlib.sha256(), dict[int, object]()  # what was seen is kept, or another might get its id
-    todo = [reference]
+    found, seen = list[str](), dict[int, object]()  # what was seen is kept, or another might get its id
+    todo = deque([reference])
     while todo:
         value = todo.pop()
-        if value is None or isinstance(value, str | bytes | int | float | complex):
-            digest.update(repr(value).encode())
+        if isinstance(value, str) and value.startswith("/"):  # wherever a checkout or a temporary folder lies
+            found.append(value.rpartition("/")[2])
+        elif value is None or isinstance(value, str | bytes | int | float | complex):
+            found.append(repr(value))
         elif isinstance(value, types.ModuleType):
-            digest.update(value.__name__.encode())
+            found.append(value.__name__)
+        elif isinstance(value, np.integer):
+            found.append(str(value))
         elif hasattr(value, "shape") and hasattr(value, "dtype"):
-            digest.update(f"{tuple(value.shape)} {value.dtype}".encode())
+            found.append(f"{tuple(value.shape)} {value.dtype}")
         elif id(value) not in seen and len(seen) < MOST_PARTS:
             seen[id(value)] = value
             if isinstance(value, types.FunctionType | type):
-                digest.update(value.__qualname__.encode())
-                todo += _parts_of_code(value, base) if _is_source(value, base) else []
+                found.append(value.__qualname__)
+                todo += _parts_of_code(value) if _is_source(value) else []
+            elif isinstance(value, list | tuple | dict):  # after all code, of which nothing may be left out
+                found.append(str(len(value)))
+                todo.extendleft(value.items() if isinstance(value, dict) else value)
             else:
-                todo += _parts_of_value(value, base)
-    return digest.hexdigest()[:16]
+                todo += _parts_of_value(value)
+    return hashlib.sha256("\n".join(found).encode(errors="surrogatepass")).hexdigest()[:16]
 
 
-def _parts_of_value(value: object, base: Path) -> list[object]:
+def _parts_of_value(value: object) -> list[object]:
     """What a value that is no code and no number consists of, as far as a reference's work depends on it."""
     if isinstance(value, types.MethodType):
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.items()]
-    if isinstance(value, dict):
-        return list(value.items())
-    if isinstance(value, list | tuple):
-        return list(value)
-    holds = _is_source(type(value), base) or hasattr(value, "_parameters")  # an object of the tree's, a torch module
-    return [type(value), *(sorted(vars(value).items()) if holds and hasattr(value, "__dict__") else [])]
+    if (_is_source(type(value)) or hasattr(value, "_parameters")) and hasattr(value, "__dict__"):  # or a torch module
+        return [type(value), *sorted(vars(value).items())]
+    parts: list[object] = [type(value)]
+    with suppress(Exception):
+        parts.append(value.__wrapped__)  # type: ignore[attr-defined]  # cached or compiled
+    with suppress(Exception):  # of a range, a set, a loader of data; but what is in a mapping comes and goes
+        parts += [] if isinstance(value, Mapping) else [len(value)]  # type: ignore[arg-type]
+    return parts
 
 
-def _parts_of_code(value: types.FunctionType | type, base: Path) -> list[object]:
-    """What a function does and refers to, or a class's methods."""
+def _parts_of_code(value: types.FunctionType | type) -> list[object]:
+    """What a function does and refers to, or what a class has and inherits."""
     if isinstance(value, type):
-        return [each for each in vars(value).values() if isinstance(each, types.FunctionType)]
+        has = [each for name, each in vars(value).items() if callable(each) or not name.startswith("__")]
+        has = [getattr(each, "fget", getattr(each, "__func__", each)) for each in has]
+        return [*filter(_is_source, value.__bases__), *has]
     parts: list[object] = [value.__defaults__, value.__kwdefaults__]
     codes = [value.__code__]
     for code in codes:
         found = [value.__globals__.get(name) for name in code.co_names]
-        for module in found:  # of the tree's own modules, what the code names in them; they may name modules again
-            if isinstance(module, types.ModuleType) and _is_own(Path(getattr(module, "__file__", "") or "/"), base):
+        found += _imported(code, value.__globals__)
+        for module in found:  # of modules that are not installed, what the code names; they may name modules again
+            if isinstance(module, types.ModuleType) and not _is_installed(_file(module)):
                 named = [vars(module).get(name) for name in code.co_names]
                 found += [each for each in named if each is not None and not any(each is known for known in found)]
         parts += [code.co_code, *code.co_names, *found]
@@ -654,8 +697,29 @@ def _parts_of_code(value: types.FunctionType | type, base: Path) -> list[object]
     return parts
 
 
-def _is_source(value: types.FunctionType | type, base: Path) -> bool:
-    """Whether a function or class is defined in the tree itself."""
-    module = sys.modules.get(value.__module__ or "")
-    file = getattr(module, "__file__", None)
-    return bool(file) and _is_own(Path(str(file)), base)
+def _imported(code: types.CodeType, names: dict[str, Any]) -> list[object]:
+    """Modules that a function imports when it is called."""
+    steps, found = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"], list[object]()
+    for level, wanted, step in zip(steps, steps[1:], steps[2:], strict=False):
+        if step.opname == "IMPORT_NAME":
+            with suppress(Exception):  # of a library that is not there, in a branch that is not taken
+                found.append(__import__(step.argval, names, None, wanted.argval or (), level.argval))
+    return found
+
+
+def _is_source(value: types.FunctionType | type) -> bool:
+    """Whether a function or class is not from an installed library."""
+    return not _is_installed(_file(sys.modules.get(value.__module__ or "")))
+
+
+def _file(module: types.ModuleType | None) -> str | None:
+    """Where a module comes from: its file, or the folder of a package without one."""
+    return getattr(module, "__file__", None) or next(iter(getattr(module, "__path__", ())), None)
+
+
+@functools.cache
+def _is_installed(file: str | None) -> bool:
+    """Whether a module's file is Python's or a library's, whose version says what it does."""
+    path = Path(file or "/").resolve()
+    library = {"site-packages", "dist-packages"} & set(path.parts)
+    return not file or bool(library) or any(path.is_relative_to(Path(place).resolve()) for place in INSTALLED)

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from hw4.errors import Hw4Error
 from hw4.files import write_atomically
-from hw4.gate import Finding, table
+from hw4.gate import EXIT_CODES, Finding, table
 from hw4.machine import ONE_THREAD
 from hw4.records import environment
 
@@ -44,6 +44,7 @@ def judge_hw4(
     options = ["--gate-update"] * update + [f"--gate-against={against}"] * bool(against) + [f"--gate-data={data}"]
     document, xml = _run_pytest([*chosen, *options])
     judged: dict[str, Any] = {**json.loads(document), "environment": where}
+    judged["exit_code"] = EXIT_CODES[judged["verdict"]]  # a command's own, not pytest's
     findings = [Finding(**finding) for finding in judged["findings"]]
     say(table(findings))
     if update:  # what changes is taken, unless it could not be measured

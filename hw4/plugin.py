@@ -13,6 +13,7 @@ REV`` compares with another revision and needs none. What measures are processes
 import argparse
 import json
 import math
+import operator
 import os
 import random
 import shlex
@@ -32,9 +33,12 @@ from hw4.files import write_atomically
 from hw4.gate import (
     ACCURACY_MARGIN,
     FAILING,
+    LARGEST_ERROR,
     LEAST_VISITS,
     LOSS_MARGIN,
+    PROCESS_ERROR,
     ROUNDS,
+    WANTED_ERROR,
     Estimate,
     Finding,
     Outcome,
@@ -56,6 +60,7 @@ from hw4.gate import (
 from hw4.machine import GitError, git
 from hw4.measurers import (
     ANSWER_SECONDS,
+    ENVIRONMENT,
     PROCESSES,
     SOCKET,
     Clock,
@@ -73,6 +78,8 @@ EXIT_UNMEASURABLE = 6
 """pytest's exit status when nothing is worse but something could not be judged; 0 to 5 are pytest's own."""
 BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2
 """A baseline is measured by so many teams of processes, and so often by each."""
+LARGEST_BASELINE_ERROR = math.sqrt(LARGEST_ERROR**2 - WANTED_ERROR**2 - PROCESS_ERROR**2)
+"""Beyond this nothing could ever be said beside it, however well today's times are known."""
 _MODE = pytest.StashKey["Judging | Serving"]()
 _KNOWN = pytest.StashKey[set[str]]()
 
@@ -103,6 +110,8 @@ class Gate:
         for role, work in (("step", step), ("beside", beside)):
             if not callable(work):
                 raise TypeError(f"{role} is {work!r:.60}; a function without arguments is expected")
+        if step is beside:
+            raise ValueError("beside is the step itself, and never faster than that; a frozen copy of it is expected")
         if isinstance(self._mode, Serving):
             self._mode.time(self._item.nodeid, name, step, beside, clock)
         else:
@@ -140,11 +149,9 @@ class Gate:
             seconds: longest wait for a training.
             name: stands in the table and the baseline instead of the test's.
         """
-        if not isinstance(seeds, Iterable):
-            raise TypeError(f"seeds is {seeds!r}; several numbers, such as range(8), are expected")
-        chosen = [int(seed) for seed in seeds]
-        if len(set(chosen)) != len(chosen):
-            raise ValueError(f"seeds are {chosen}; each may be given once")
+        chosen = _whole_numbers(seeds)
+        if together < 1 or not 0 < seconds < math.inf:
+            raise ValueError(f"together is {together} and seconds {seconds}; at least 1, and more than 0, are expected")
         rules = Rules(accuracy=accuracy_margin, loss=loss_margin, diverged=diverged_margin, sees=sees, exact=exact)
         if isinstance(self._mode, Serving):
             self._mode.outcomes(self._item.nodeid, name, train, fault, together=together > 1)
@@ -152,6 +159,17 @@ class Gate:
             chunks = [chosen[start : start + together] for start in range(0, len(chosen), together)]
             settings: dict[str, Any] = {"rules": rules, "fault": fault is not None, "seconds": seconds}
             self._mode.judge(self._item, "accuracy", partial(self._mode.outcomes, chunks=chunks, **settings), name)
+
+
+def _whole_numbers(seeds: Iterable[int]) -> list[int]:
+    """Seeds as a list; raises TypeError or ValueError for what are none."""
+    try:
+        chosen = [operator.index(seed) for seed in seeds]
+    except TypeError as error:
+        raise TypeError(f"seeds is {seeds!r:.60}; whole numbers, such as range(8), are expected") from error
+    if len(set(chosen)) != len(chosen):
+        raise ValueError(f"seeds are {chosen}; each may be given once")
+    return chosen
 
 
 @pytest.fixture
@@ -187,7 +205,8 @@ class Judging:
         option = config.option
         chosen = (option.keyword, option.markexpr, *(":" * ("::" in each) for each in config.args))
         self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
-        self._written = False
+        self._items, self._baselines = dict[str, Path](), list[Path]()
+        self._written, self._unwritten = False, ""
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
         self._tests, self._ran = dict[str, Path](), set[str]()
         self._calls, self._said = dict[str, int](), dict[str, list[Judged]]()
@@ -202,11 +221,11 @@ class Judging:
         """Find the gated tests; raises UsageError when what will be written at the end cannot be."""
         gated = [item for item in session.items if "gate" in getattr(item, "fixturenames", ())]
         self._tests = {item.nodeid: item.path for item in gated}
+        self._items = {item.nodeid: item.path for item in session.items}
         if not self._tests or self.config.option.collectonly or self._spread:
             return
         folders = {path.parent for path in self._tests.values()} if self.update else set()
-        if self.config.option.gate_json:
-            target = Path(self.config.option.gate_json).absolute()
+        if target := self._document:
             if target.is_dir():
                 raise pytest.UsageError(f"--gate-json is {target}, a folder; the name of a file is expected")
             folders |= {target.parent} if target.is_file() or not target.exists() else set()
@@ -221,9 +240,16 @@ class Judging:
                     f"leave out --gate-update or --gate-json"
                 ) from error
 
+    def pytest_collect_file(self, file_path: Path) -> None:
+        """Remember baselines in folders that are looked through: all of their tests may be gone."""
+        files = (self.config.invocation_params.dir / each for each in self.config.args)
+        if file_path.name == BASELINE and not any(map(Path.is_file, files)):
+            self._baselines.append(file_path)
+
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """A test that is run again calls the gate for the first time again."""
-        self._calls.pop(item.nodeid, None)
+        """A test that is run again calls the gate for the first time again, in processes that are not past it."""
+        if self._calls.pop(item.nodeid, None):
+            self._end_teams()
         self._said.pop(item.nodeid, None)
 
     def pytest_deselected(self) -> None:
@@ -234,7 +260,7 @@ class Judging:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give what was judged along with the test's report, also from a worker of pytest-xdist."""
         report = yield
-        if report.when in ("setup", "call") and item.nodeid in self._said:
+        if item.nodeid in self._said:
             said = self._said.pop(item.nodeid)
             vars(report)["gate"] = [asdict(each) for each in said]
             new = [each.finding for each in said if each.finding.verdict == "NEW"]
@@ -263,11 +289,12 @@ class Judging:
         """Give what could not be judged an exit status of its own, and write what is to be written."""
         self._end_teams()
         self._stack.close()
+        partial = session.shouldstop or session.shouldfail or exitstatus not in (0, 1)
+        if self._whole and not (partial or self.config.option.collectonly or self.update or self.against):
+            self._add_missing()
         if self._spread or not self.judged:
             return
         failed = session.testsfailed - self.unmeasurable
-        if self._whole and not (session.shouldstop or session.shouldfail or self.update or self.against):
-            self._add_missing()
         verdict = overall(self.findings)
         if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and not self.update:
             session.exitstatus = EXIT_UNMEASURABLE
@@ -275,13 +302,27 @@ class Judging:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
         if self.update and exitstatus in (0, 1):
             session.exitstatus = EXIT_UNMEASURABLE if self.unmeasurable and not failed else exitstatus
-            if not session.testsfailed:
-                self._write_baselines()
-        if self.config.option.gate_json:
+        try:
+            self._write_all(session)
+        except OSError as error:  # a full disk; what was found is printed all the same
+            session.exitstatus, self._unwritten = pytest.ExitCode.INTERNAL_ERROR, str(error)
+
+    def _write_all(self, session: pytest.Session) -> None:
+        if self.update and not session.testsfailed and session.exitstatus in (0, 1):
+            self._write_baselines()
+        if self._document:
             facts = {"against": self.against or None, "compared": self._compared(), "update": self.update}
-            _write(Path(self.config.option.gate_json).absolute(), as_json(self.findings, facts))
+            facts["exit_code"] = int(session.exitstatus)
+            _write(self._document, as_json(self.findings, facts))
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
-            _mark_errors(Path(os.path.expandvars(self.config.option.xmlpath)).expanduser())
+            junit = Path(os.path.expandvars(self.config.option.xmlpath)).expanduser()
+            _mark_errors(self.config.invocation_params.dir / junit)
+
+    @property
+    def _document(self) -> Path | None:
+        """The file for JSON; tests may have changed the current folder meanwhile."""
+        name = self.config.option.gate_json
+        return self.config.invocation_params.dir / name if name else None
 
     @property
     def findings(self) -> list[Finding]:
@@ -294,12 +335,14 @@ class Judging:
             return
         terminalreporter.section("gate")
         terminalreporter.write_line(table(self.findings))
+        if self._unwritten:
+            terminalreporter.write_line(f"It could not be written: {self._unwritten}.")
         if not self.update:
             terminalreporter.write_line(f"Verdict: {overall(self.findings)}, compared with {self._compared()}.")
         elif self._written:
             paths = sorted({each.path for each in self.judged.values()})
             terminalreporter.write_line(f"Baseline: {', '.join(paths)}; commit it with the change that it belongs to.")
-        else:
+        elif not self._unwritten:
             why = "something could not be measured" if self.unmeasurable else "a test failed, or not all were run"
             terminalreporter.write_line(f"No baseline was written, for {why}.")
 
@@ -307,22 +350,22 @@ class Judging:
         """Gates of a baseline that are no longer there: whose test is gone, or was run and did not come to them."""
         if not self._whole:
             return []
-        collected = {_short(test): test for test, file in self._tests.items() if file.parent == path.parent}
-        files = {test.partition("::")[0] for test in collected}
+        here = {_short(test): test for test, file in self._items.items() if file.parent == path.parent}
+        files = {test.partition("::")[0] for test in here}
         gone = []
         for key, entry in read_baseline(path).items():
-            file, test = entry["test"].partition("::")[0], collected.get(entry["test"])
+            file, test = entry["test"].partition("::")[0], here.get(entry["test"])
             lost = test in self._ran if test else file in files or not (path.parent / file).exists()
             gone += [key] * (lost and f"{path}::{key}" not in self.judged)
         return gone
 
     def _add_missing(self) -> None:
         """A gated test that is no longer there was not passed."""
-        for path in dict.fromkeys(file.parent / BASELINE for file in self._tests.values()):
+        for path in dict.fromkeys([*(file.parent / BASELINE for file in self._tests.values()), *self._baselines]):
             with suppress(UnmeasurableError):  # a file that is no baseline: said at every test
                 for key in self._gone(path):
                     part: Part = "timing" if "times" in read_baseline(path)[key] else "accuracy"
-                    sentence = f"is in {path.name}, and was not run; if it is gone for good, renew the baseline"
+                    sentence = f"is in {path.name}, and was not run; if it is gone for good, renew or delete that"
                     finding = refusal(part, key.partition("::")[2], sentence)
                     self.judged[f"{path}::{key}"] = Judged(finding, path=str(path), key=key)
 
@@ -337,7 +380,7 @@ class Judging:
                 if each.path == path:
                     tests.setdefault(each.key, {}).update(each.keeps)
             document = {"schema_version": SCHEMA_VERSION, "tests": tests}
-            write_atomically(Path(path), (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+            write_atomically(Path(path).resolve(), (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
         self._written = True
 
     # --- one call of the gate
@@ -353,7 +396,7 @@ class Judging:
             self._claim(call)
             self._tests.setdefault(item.nodeid, item.path)  # of a fixture that was asked for while the test ran
             judged = judge(call)
-        except UnmeasurableError as error:
+        except (UnmeasurableError, OSError) as error:  # or a full disk, too many open files
             judged = Judged(refusal(part, call.name, str(error)))
             self._end_teams()  # whatever they are about; the next test starts others
         except BaseException:
@@ -386,12 +429,19 @@ class Judging:
         if self._scratch is None:
             self._scratch = self._stack.enter_context(swept_folder())
             root = self.config.rootpath.resolve()
-            self._trees = [Tree(root, root)] * (BASELINE_TEAMS if self.update else 1)
             if self.against:
                 then = revision(call.path.parent, self.against, self._scratch / "then")
                 self._trees = [then, Tree(then.root, then.root)]
+            else:
+                self._trees = [Tree(root, root)] * (BASELINE_TEAMS if self.update else 1)
         if not self._trees:
             raise UnmeasurableError(f"{self.against!r} could not be read")  # as was said at an earlier test
+        for what, path in ("the test", call.path), ("pytest's rootdir", self.config.rootpath):
+            if self.against and not path.resolve().is_relative_to(self._trees[0].root):
+                raise UnmeasurableError(
+                    f"{what} lies outside of {self._trees[0].root}, of which {self.against!r} was read; run pytest in "
+                    f"one repository at a time, with --rootdir if its settings lie above"
+                )
         if call.test not in self._left:
             self._end_teams()  # they are past this test, or do not know it
         while self._left and self._left[0] != call.test:
@@ -399,7 +449,8 @@ class Judging:
         if not self._teams:
             tests = list(self._tests)
             self._left = tests[tests.index(call.test) :]
-            self._teams = [self._start(tree, self._left) for tree in self._trees]
+            for tree in self._trees:  # one by one: those that start are ended where another cannot
+                self._teams.append(self._start(tree, self._left))
         return self._teams[number]
 
     def _start(self, tree: Tree, tests: Sequence[str]) -> Team:
@@ -425,12 +476,12 @@ class Judging:
             return self._new("timing", call)
         row = call.row(stored) if stored else {}
         teams = [self._team(call, number) for number in range(1 + bool(self.against))]
-        reached = [team.reach(call.test, call.gate) for team in teams]
-        if reached[-1] is None:
-            raise UnmeasurableError("the test does not come to this gate in the processes that measure")
-        if reached[0] is None:
+        then = teams[0].reach(call.test, call.gate) if self.against else row
+        now = _reach(teams[-1], call)
+        if then is None:
+            teams[-1].leave()
             return self._new("timing", call)
-        call.require_same_ruler(row or reached[0], reached[-1])
+        call.require_same_ruler(then, now)
         samples = self._visits(teams, self.seconds)
         for team in teams:
             team.leave()
@@ -453,7 +504,7 @@ class Judging:
         rng, least = random.Random(), 0.0  # an order that is always the same could favour one arm always
         for team in teams:
             calls = team.ask_all({"prepare": True}, ANSWER_SECONDS)
-            each = max((3 * ROUNDS + 1) * call["step"] + (ROUNDS + 2) * call["reference"] for call in calls)
+            each = min((3 * ROUNDS + 1) * call["step"] + (ROUNDS + 2) * call["reference"] for call in calls)
             least += LEAST_VISITS * each
         seconds *= len(teams)
         if least > seconds:
@@ -473,22 +524,27 @@ class Judging:
         with ExitStack() as stack:
             new = [stack.enter_context(self._start(team.tree, [call.test])) for team in teams]
             for team in new:
-                team.reach(call.test, call.gate)
+                _reach(team, call)
             return self._visits(new, self.seconds)
 
     def _new_time(self, call: "Call") -> Judged:
         """Measure a step for the baseline: several times, by two teams of processes."""
         samples, facts, where = list[Sample](), dict[str, Any](), environment()
+        times = dict(read_baseline(call.path).get(call.key, {}).get("times", {}))
         for number in range(BASELINE_TEAMS):
             team = self._team(call, number)
-            facts = team.reach(call.test, call.gate) or {}  # today's tree has it
+            facts = _reach(team, call)
             for _ in range(BASELINE_SAMPLES):
                 samples += self._visits([team], self.seconds)
                 if samples[-1].self_check:
                     raise UnmeasurableError(f"{samples[-1].self_check}; run again when less runs beside it")
             team.leave()
         now = combined([sample.now for sample in samples])
-        times = dict(read_baseline(call.path).get(call.key, {}).get("times", {}))
+        if now.error > LARGEST_BASELINE_ERROR:
+            raise UnmeasurableError(
+                f"measured {len(samples)} times, it took {', '.join(f'{each.now.ratio:.3f}' for each in samples)} of "
+                f"the reference's time; let calls of the step all do the same, and run again when less runs beside it"
+            )
         old = times.get(where["cpu"])
         change = None
         if old and (old["ruler"], old["clock"]) == (facts["ruler"], facts["clock"]):
@@ -520,7 +576,8 @@ class Judging:
     def outcomes(self, call: "Call", chunks: list[list[int]], rules: Rules, *, fault: bool, seconds: float) -> Judged:
         """Train with every seed and judge how that ends."""
         seeds = [str(seed) for chunk in chunks for seed in chunk]
-        known = read_baseline(call.path).get(call.key, {}).get("outcomes", {})
+        entries = {} if self.against else read_baseline(call.path)
+        known = entries.get(call.key, {}).get("outcomes", {})
         before = {seed: Outcome(**run) for seed, run in known.get("runs", {}).items()}
         problem = unlike(seeds if self.against or self.update else before, seeds)
         if not (before or self.against or self.update) and not unlike(seeds, seeds):
@@ -534,7 +591,7 @@ class Judging:
             before = self._team(call, 0).train(chunks, fault=False, seconds=seconds)
             self._team(call, 0).leave()
         team = self._team(call, -1)
-        team.reach(call.test, call.gate)
+        _reach(team, call)
         where = environment()
         now = team.train(chunks, fault=False, seconds=seconds)
         if not self.against:
@@ -545,15 +602,11 @@ class Judging:
         if fault:
             _check_fault(now, train(chunks, fault=True), rules, same_machine=same_machine)
         team.leave()
-        keeps = (
-            call.keep(
-                outcomes={**where, "commit": self._commit(), "runs": {seed: asdict(run) for seed, run in now.items()}}
-            )
-            if self.update
-            else {}
-        )
+        runs = {seed: asdict(run) for seed, run in now.items()}
+        keeps = call.keep(outcomes={**where, "commit": self._commit(), "runs": runs}) if self.update else {}
         compared = f"{self.against}, trained here and now" if self.against else call.source(known)
-        tests, take = max(1, len(self._tests)), call.take
+        several = sum(entry["test"] == _short(call.test) for entry in entries.values())
+        tests, take = len(self._tests) * max(1, several, call.count), call.take  # as many as there may be
         finding = judge_outcomes(call.name, before, now, rules=rules, same_machine=same_machine, tests=tests, take=take)
         if self.update and finding.verdict == "UNMEASURABLE":  # what was kept does not compare with what will be
             finding = Finding(part="accuracy", what=call.name, now=words(now), verdict="NEW")
@@ -633,6 +686,14 @@ class Call:
         return row
 
 
+def _reach(team: Team, call: Call) -> dict[str, Any]:
+    """Bring processes to a gate that this one has come to; raises UnmeasurableError where they do not come to it."""
+    reached = team.reach(call.test, call.gate)
+    if reached is None:
+        raise UnmeasurableError("the test does not come to this gate in the processes that measure")
+    return reached
+
+
 def _short(test: str) -> str:
     """A test's id from its file's name on."""
     file, _, name = test.partition("::")
@@ -674,7 +735,7 @@ def read_baseline(path: Path) -> dict[str, dict[str, Any]]:
     try:
         document = json.loads(path.read_bytes())
         known = document["schema_version"] == SCHEMA_VERSION and all(map(_is_entry, document["tests"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         known = False
     if not known:
         raise UnmeasurableError(
@@ -686,15 +747,13 @@ def read_baseline(path: Path) -> dict[str, dict[str, Any]]:
 
 def _is_entry(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a baseline is whole and its numbers finite; raises KeyError or TypeError where it is not."""
-    rows = [
-        (*(float(row[name]) for name in ("log", "error", "freedom")), row) for row in entry.get("times", {}).values()
-    ]
+    rows = [(*(row[name] for name in ("log", "error", "freedom")), row) for row in entry.get("times", {}).values()]
     whole = [row[name] for *_, row in rows for name in ("ruler", "clock", "python", "libraries")]
     if "outcomes" in entry:
         whole += [Outcome(**run) for run in entry["outcomes"]["runs"].values()]
         whole += [entry["outcomes"][name] for name in ("cpu", "python", "libraries")]
     whole += [entry["test"].index("::")]
-    numbers = all(math.isfinite(log) and 0 < error < math.inf and freedom > 0 for log, error, freedom, _ in rows)
+    numbers = all(math.isfinite(log) and 0 < error < math.inf and freedom >= 1 for log, error, freedom, _ in rows)
     return numbers and None not in whole
 
 
@@ -752,5 +811,6 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--gate-update takes what is measured now, so it does not go with --gate-against")
     if not 0 < config.option.gate_seconds < math.inf:
         raise pytest.UsageError(f"--gate-seconds is {config.option.gate_seconds:g}; a number above 0 is expected")
+    config.stash[ENVIRONMENT] = dict(os.environ)  # before tests change it for themselves
     config.stash[_MODE] = Judging(config)
     config.pluginmanager.register(config.stash[_MODE], "gate-judging")

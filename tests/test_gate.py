@@ -38,6 +38,7 @@ from hw4.gate import (
     Rules,
     Sample,
     Slice,
+    UnmeasurableError,
     Verdict,
     as_json,
     combined,
@@ -203,15 +204,19 @@ def test_too_few_visits_are_not_enough() -> None:
 
 
 def test_a_second_measurement_confirms_or_replaces_the_first() -> None:
-    """The first looked slower: what does not repeat that takes its place, unless it says nothing itself."""
+    """The first looked slower: what does not repeat that takes its place; what says nothing does neither."""
     for machine, visits, confirmed in (
         (Machine(1, slower=0.1, luck=0.02), 40, True),
         (Machine(1, luck=0.02), 20, False),
-        (Machine(1, deaf=True, luck=0.02), 40, False),
     ):
         first = measured(Machine(0, slower=0.1, luck=0.02))
         first.add(measured(machine), confirmed=confirmed)
         assert len(first.ratios) == len(first.same) == len(first.planted) == visits
+    for says_nothing in (measured(Machine(1, deaf=True, luck=0.02)), measured(Machine(1, slower=0.1, luck=0.02), 5)):
+        first = measured(Machine(0, slower=0.1, luck=0.02))
+        for confirmed in (True, False):
+            with pytest.raises(UnmeasurableError, match="it looked slower, and measured once more"):
+                first.add(says_nothing, confirmed=confirmed)
 
 
 # --- outcomes ----------------------------------------------------------------------------------------------------
@@ -285,6 +290,39 @@ def test_absence_of_evidence_is_never_a_pass(before: dict[str, Outcome], now: di
         finding = said(before, now, exact=exact)
         assert finding.verdict == "UNMEASURABLE"
         assert reason in finding.advice
+
+
+def test_a_seed_that_is_left_out_may_be_the_one_that_got_worse() -> None:
+    """A loss of nothing has no logarithm; half of the runs had one, and went to 0.5."""
+    before = {str(seed): Outcome(None, 0.0 if seed < 4 else 0.1, False, "before") for seed in range(8)}
+    now = {str(seed): Outcome(None, 0.5 if seed < 4 else 0.1, False, "now") for seed in range(8)}
+    finding = said(before, now)
+    assert finding.verdict == "UNMEASURABLE"
+    assert "4 of 8 seeds have a loss that is finite and above 0" in finding.advice
+
+
+def test_a_change_of_the_margin_passes() -> None:
+    """0.95 - 0.945 is more than 0.005, by the last bit."""
+    before, now = outcomes([0.95] * 8), outcomes([0.945] * 8, digest="other")
+    assert said(before, now).verdict == "PASS"
+    assert said(before, outcomes([0.9449] * 8, digest="other")).verdict == "REGRESSION"
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"accuracy": math.nan}, "accuracy_margin is nan"),
+        ({"accuracy": -0.1}, "accuracy_margin is -0.1"),
+        ({"accuracy": 0.5}, "accuracy_margin is 0.5 and sees=0.05"),
+        ({"accuracy": 5, "sees": 10}, "accuracy in percent"),
+        ({"loss": 0.1}, "loss_margin is 0.1 and sees=0.05 asks for 0.1"),
+        ({"sees": math.nan}, "sees=nan"),
+        ({"diverged": -1}, "diverged_margin is -1"),
+    ],
+)
+def test_margins_are_shares_that_leave_something_to_see(settings: dict[str, float], sentence: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        Rules(**settings)  # type: ignore[arg-type]
 
 
 def test_the_least_change_is_seen_half_of_the_time() -> None:

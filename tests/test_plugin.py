@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,8 +20,8 @@ import pytest
 import tests.factory
 from hw4.gate import UnmeasurableError
 from hw4.machine import GitError, git, write_revision
-from hw4.measurers import SOCKET, _timed, _waiting, as_outcome, ruler
-from hw4.plugin import BASELINE, EXIT_UNMEASURABLE, _check_repeats
+from hw4.measurers import SOCKET, Tree, _has_module, _repeats, _timed, _waiting, as_outcome, ruler
+from hw4.plugin import BASELINE, EXIT_UNMEASURABLE, Gate, _check_repeats
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "example"
@@ -349,6 +349,125 @@ def test_a_test_may_gate_several_things_each_by_its_name(project: Project, tmp_p
         project.git("clean", "--quiet", "--force")
 
 
+ODD = """
+import os
+
+import pytest
+
+
+def train(seed):
+    words = list({f"word {i}" for i in range(50)})  # in an order of their hashes
+    return {"accuracy": float(os.environ.get("SHARE", "0.9")), "bits": words}
+
+
+@pytest.fixture
+def cleared(gate):
+    yield
+    gate.outcomes(train, range(4), name="cleared")
+
+
+def test_changes_variables(gate, monkeypatch):
+    monkeypatch.setenv("SHARE", "0.5")
+    gate.outcomes(train, range(4), exact=True)
+
+
+def test_named_by_chance(gate):
+    gate.outcomes(train, range(4), name=f"process {os.getpid()}")
+
+
+def test_clears(cleared):
+    pass
+
+
+def test_parts(gate, subtests):
+    for name in ("one", "two"):
+        with subtests.test(name):
+            gate.outcomes(train, range(4), name=name)
+"""
+RUN_TWICE = """
+from _pytest.runner import runtestprotocol
+
+
+def pytest_runtest_protocol(item, nextitem):
+    runtestprotocol(item, nextitem=nextitem, log=False)
+    item._initrequest()
+    for report in runtestprotocol(item, nextitem=nextitem, log=False):
+        item.ihook.pytest_runtest_logreport(report=report)
+    return True
+"""
+FIRST = """
+def work():
+    return sum(range(100_000))
+
+
+def test_first(gate):
+    gate.time(work, beside=lambda: work())
+
+
+"""
+
+
+def test_gates_in_odd_places(project: Project) -> None:
+    """Where fixtures clear away, in subtests, in tests that are run twice or change variables, in sets of words."""
+    folder = project.folder / "odd"
+    folder.mkdir()
+    try:
+        (folder / "test_odd.py").write_text(ODD)
+        usual = {"test_changes_variables", "cleared", "one", "two"}
+        run = project.pytest("odd", "-k", "not chance")
+        assert (run.code, run.verdicts) == (EXIT_UNMEASURABLE, dict.fromkeys(usual, "NEW")), run.said
+        run = project.pytest("odd", "--gate-update")
+        assert run.code == EXIT_UNMEASURABLE, run.said
+        assert "does not come to this gate in the processes that measure" in run.said
+        assert "Traceback" not in run.said
+        assert project.pytest("odd", "--gate-update", "-k", "not chance").code == 0
+        kept = json.loads((folder / BASELINE).read_bytes())["tests"]
+        runs = {key.partition("::")[2]: entry["outcomes"]["runs"]["0"]["accuracy"] for key, entry in kept.items()}
+        assert runs == dict.fromkeys(usual, 0.9) | {"test_changes_variables": 0.5}
+        (folder / "conftest.py").write_text(RUN_TWICE)
+        run = project.pytest("odd", "-k", "not chance")
+        assert (run.code, run.verdicts) == (0, dict.fromkeys(usual, "PASS")), run.said
+        (folder / "test_odd.py").rename(folder / "gone.py")
+        (folder / "test_other.py").write_text("def test_other():\n    pass\n")
+        run = project.pytest("odd")
+        assert (run.code, run.verdicts) == (EXIT_UNMEASURABLE, dict.fromkeys(usual, "UNMEASURABLE")), run.said
+        assert project.pytest("odd/test_other.py").code == 0
+    finally:
+        shutil.rmtree(folder)
+
+
+def test_another_revision_is_the_same_for_every_test(project: Project, tmp_path: Path) -> None:
+    """One that cannot be read, tests that it has not, of another repository, and modules that are imported late."""
+    folder, elsewhere = project.folder / "odd", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (folder / "lib").mkdir(parents=True)
+    try:
+        (folder / "test_odd.py").write_text(ODD.replace("words = list(", "import late  # noqa\n    words = list("))
+        for place in (elsewhere, folder / "lib"):
+            (place / "late.py").touch()
+        (folder / "conftest.py").write_text(f"import sys\n\nsys.path.append({str(elsewhere)!r})\n")
+        project.commit("odd")
+        run = project.pytest("odd", "--gate-against", "nowhere")
+        assert run.code == EXIT_UNMEASURABLE, run.said
+        assert set(run.verdicts.values()) == {"UNMEASURABLE"}
+        assert "Traceback" not in run.said
+        run = project.pytest("odd", "-k", "variables", "--gate-against", "HEAD")
+        assert run.verdicts == {"test_changes_variables": "UNMEASURABLE"}, run.said
+        assert "late was loaded from" in run.said
+        (folder / "test_odd.py").write_text(ODD)
+        project.commit("without what comes late")
+        (folder / "test_odd.py").write_text(FIRST + ODD)
+        run = project.pytest("odd", "-k", "first or variables", "--gate-against", "HEAD")
+        assert run.verdicts == {"test_first": "NEW", "test_changes_variables": "PASS"}, run.said
+        project.git("clone", "--quiet", ".", str(tmp_path / "clone"))
+        both = ["odd", str(tmp_path / "clone" / "odd"), "--import-mode=importlib", "--rootdir=."]
+        run = project.pytest(*both, "-k", "variables", "--gate-against", "HEAD")
+        assert "run pytest in one repository at a time" in run.said
+    finally:
+        shutil.rmtree(folder)
+        project.git("reset", "--quiet", "--hard", "HEAD~2")
+
+
 def test_what_training_throws_is_told(project: Project) -> None:
     """Nothing of it is a traceback, or a wait; and a child that reads its input finds the end of it."""
     (project.folder / "test_throws.py").write_text(
@@ -390,6 +509,8 @@ def test_a_baseline_that_was_edited_is_none(project: Project, entry: dict[str, o
 class Frozen:
     """A reference whose size is kept in an object."""
 
+    size = 1
+
     def __init__(self, n: int) -> None:
         self.n = n
 
@@ -398,6 +519,17 @@ class Frozen:
         return self.n
 
     __call__ = work
+
+
+class Heir(Frozen):
+    """One that inherits its work."""
+
+
+def frozen_import() -> Any:
+    """A reference that imports what it calls."""
+    from tests import factory
+
+    return factory.make_row(1)
 
 
 def frozen_work(x: Any) -> Any:
@@ -410,18 +542,69 @@ def _inner(x: Any) -> Any:
 
 
 def test_a_ruler_is_its_code_and_its_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def of(n: int, work: Callable[..., Any] = frozen_work) -> str:
-        return ruler(functools.partial(work, np.ones(n)), ROOT)
+    def of(*sizes: object) -> str:
+        return ruler(functools.partial(frozen_work, *sizes))
 
-    first = of(3)
-    assert first == of(3)
-    assert of(4) != first
-    assert ruler(lambda: 1, ROOT) != ruler(lambda: 2, ROOT)
-    assert ruler(lambda: tests.factory.make_row(1), ROOT) != ruler(lambda: tests.factory.make_reading(1), ROOT)
-    assert ruler(Frozen(40).work, ROOT) != ruler(Frozen(80).work, ROOT)
-    assert ruler(Frozen(40), ROOT) == ruler(Frozen(40), ROOT)
+    first, cached, heir, imported = of(np.ones(3)), ruler(functools.cache(frozen_work)), Heir(1), ruler(frozen_import)
+    many = [(each, each) for each in range(30_000)]
+    of_many = of(many)
+    assert first == of(np.ones(3))
+    assert of(np.ones(4)) != first
+    assert of(np.int64(3)) == of(3) != of(np.int64(4))
+    assert of(range(3)) != of(range(4))
+    assert of({1, 2}) != of({1})
+    assert of(1, 11) != of(11, 1)
+    assert of("/here/data.npy") == of("/there/data.npy") != of("/here/other.npy")
+    assert ruler(lambda: 1) != ruler(lambda: 2)
+    assert ruler(lambda: tests.factory.make_row(1)) != ruler(lambda: tests.factory.make_reading(1))
+    assert ruler(Frozen(40).work) != ruler(Frozen(80).work)
+    assert ruler(Frozen(40)) == ruler(Frozen(40))
+    inherited = ruler(heir)
+    monkeypatch.setattr(Frozen, "size", 2)
+    resized = ruler(heir)
+    monkeypatch.setattr(Frozen, "__call__", lambda self: self.n + 1)
+    assert len({inherited, resized, ruler(heir)}) == 3
+    monkeypatch.setattr(tests.factory, "make_row", lambda n: n)
+    assert ruler(frozen_import) != imported
     monkeypatch.setattr(sys.modules[__name__], "_inner", lambda x: x * 3)
-    assert of(3) != first
+    assert of(np.ones(3)) != first
+    assert of(many) != of_many
+    assert ruler(functools.cache(frozen_work)) != cached
+
+
+@pytest.mark.parametrize(
+    ("files", "name", "loaded", "held"),
+    [
+        ({"project/torch/__init__.py", "project/__init__.py"}, "torch", "torch/__init__.py", False),
+        ({"project/backends/torch.py"}, "torch", "torch/__init__.py", False),
+        ({"packages/one/solo.py"}, "solo", "solo.py", True),
+        ({"src/solo.py", "src/__init__.py"}, "solo", "solo.py", True),
+        ({"one/project/part.py", "one/project/__init__.py"}, "project.part", "project/part.py", True),
+    ],
+)
+def test_a_tree_holds_modules_and_not_those_in_its_packages(
+    files: set[str], name: str, loaded: str, held: bool
+) -> None:
+    assert _has_module(frozenset(files), name, Path("/site-packages", loaded)) == held
+
+
+def test_links_are_not_followed(tmp_path: Path) -> None:
+    """A test is known by the name that it was collected by."""
+    root, then = tmp_path.resolve() / "root", tmp_path / "then"
+    (root / "shared").mkdir(parents=True)
+    (root / "shared" / "check.py").touch()
+    (root / "test_it.py").symlink_to("shared/check.py")
+    (tmp_path / "view").symlink_to(root)
+    tree = Tree(root, then)
+    assert tree.place(root / "test_it.py") == then / "test_it.py"
+    assert tree.place(tmp_path / "view" / "shared") == then / "shared"
+    assert tree.place(tmp_path) == tmp_path
+
+
+@pytest.mark.parametrize("seeds", [[0.5, 1.5, 2.5, 3.5], "1234", 8])
+def test_seeds_are_whole_numbers(seeds: Any) -> None:
+    with pytest.raises(TypeError, match=r"whole numbers, such as range\(8\), are expected"):
+        Gate(None, None).outcomes(lambda seed: {"loss": seed}, seeds)  # type: ignore[arg-type]
 
 
 def test_a_clock_sees_what_it_can() -> None:
@@ -433,6 +616,18 @@ def test_a_clock_sees_what_it_can() -> None:
     hidden, _ = _timed(sleep, 2, 0.0, "processor")
     assert hidden < 0.02
     assert _waiting(["reference", 0.0], [(wall, wall), (0.25 * wall, wall)]) == pytest.approx(0.75)
+
+
+def test_what_was_not_done_is_not_timed() -> None:
+    """A generator, or a coroutine, is made in no time."""
+
+    def step() -> Iterator[int]:
+        yield 1
+
+    with pytest.raises(TypeError, match="did nothing yet"):
+        _repeats(step, "processor")
+    with pytest.raises(ValueError, match="beside is the step itself"):
+        Gate(None, None).time(step, beside=step)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -499,6 +694,13 @@ def test_a_revisions_files_are_those_that_were_committed(repository: Path, tmp_p
     assert str((then / "link").readlink()) == "run.sh"
     assert sorted(path.stat().st_mtime_ns for path in (repository / ".git").rglob("*")) == before
     assert not (tmp_path / "index").exists()
+
+
+def test_a_file_that_is_missing_is_named(repository: Path, tmp_path: Path) -> None:
+    blob = git(repository, "rev-parse", "HEAD:run.sh").decode().strip()
+    (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
+    with pytest.raises(GitError, match=r"run\.sh is missing in the repository"):
+        write_revision(repository, "HEAD", tmp_path / "then")
 
 
 def test_git_is_quoted_where_it_is_fatal(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
