@@ -397,9 +397,15 @@ def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
 
     store = Store(folder, RunNote)
     if notes or failed:
-        store.save(RunNote(notes=notes, failed=failed))
+        known = {title: _in_utf8(reason) for title, reason in failed.items()}
+        store.save(RunNote(notes=list(map(_in_utf8, notes)), failed=known))
     else:
         store.path("run").unlink(missing_ok=True)
+
+
+def _in_utf8(sentence: str) -> str:
+    """A sentence that may name a path of bytes that are no letters, as a file can hold it."""
+    return sentence.encode(errors="backslashreplace").decode()
 
 
 def _exercises_of(spec: "Spec", asked: list[str]) -> list[str]:
@@ -456,7 +462,7 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     from hw4.runs import carry_out
     from hw4.studies import require_equal_trials
 
-    say(f"Training {len(specs)} text CNNs {_where(workers, scheduler)}.")
+    say(f"Training {_counted((), specs)} {_where(workers, scheduler)}.")
     with alone(folder):
         store, again = Store(folder / RECORDS, TextCNNRecord), {spec.key for spec in specs if fresh}
         require_equal_trials(specs, store.load_all("*_textcnn-*.json", but=again))

@@ -359,6 +359,11 @@ def test_nobody_need_read_what_is_printed(closed: str, monkeypatch: pytest.Monke
     assert (done.returncode, b"rror" in done.stderr) == (0, False), done.stderr
 
 
+def test_a_path_of_bytes_that_are_no_letters_can_be_told(tmp_path: Path) -> None:
+    cli._note(tmp_path, ["not in d\udcff"], {"Exercise 2": "e\udcff: no such file"})
+    assert "d\\\\udcff" in (tmp_path / "run.json").read_text()
+
+
 def test_auto_says_that_the_data_is_embedded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -389,7 +394,7 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
     assert re.fullmatch(r"hw4: 3 of 3 ConvNets diverged and are recorded as such .*\n", err)
     assert all(record.diverged for record in Store(Path("out/records"), ConvNetRecord).load_all())
     assert "1 of 1 runs of ConvNet diverged" in Path("out/index.html").read_text()
-    assert hw4(monkeypatch, *QUICK, "--learning-rate", "100", "--only", "pool", "--out", "one") == cli.DIVERGED
+    assert hw4(monkeypatch, *WHOLE, "--learning-rate", "100", "--only", "pool", "--out", "one") == cli.DIVERGED
     assert "1 of 1 ConvNets diverged and is recorded as such" in capsys.readouterr().err
 
 

@@ -69,7 +69,7 @@ class Report:
         before = set(FILE_NAME.findall(path.read_text(errors="replace"))) if path.exists() else set()
         for name, contents in pngs.items():
             write_atomically(folder / name, contents)
-        write_atomically(path, page.encode())
+        write_atomically(path, page.encode(errors="backslashreplace"))  # a path may hold bytes that are no letters
         for name in before - pngs.keys():
             (folder / name).unlink(missing_ok=True)
         return path
