@@ -17,13 +17,14 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from benchmarks.workloads import WORKLOADS, Workload
 from hw4.data.choose import choose_data
+from hw4.errors import Hw4Error
 from hw4.files import RECORDS
 from hw4.machine import processor_class
 from hw4.records import Store, TextCNNRecord, environment
 from hw4.report.page import load_report
 from hw4.runs import make_all
 from hw4.specs import STRIDES, TRIALS, QuestionSet, TextCNNSpec, sweep_specs
-from hw4.studies import sweep
+from hw4.studies import require_equal_trials, sweep
 
 SAVED = Path(__file__).parents[1] / "reports" / "benchmarks"
 TIMER = time.process_time
@@ -136,6 +137,8 @@ def _timing(config: pytest.Config) -> bool:
 def pytest_configure(config: pytest.Config) -> None:
     """Keep saved runs in one place, whatever the current folder, and make a comparison with none an ordinary run."""
     option = config.option
+    if _asked(config, "sweep.py") and not hasattr(config, "workerinput"):
+        _refuse_no_sweep(config)
     if not config.pluginmanager.hasplugin("benchmark"):
         return
     if option.benchmark_storage.endswith("./.benchmarks"):
@@ -157,6 +160,14 @@ def pytest_configure(config: pytest.Config) -> None:
             option.benchmark_compare = None
     if not option.benchmark_save and _can_write(SAVED):
         option.benchmark_autosave = option.benchmark_autosave or _autosave_name()
+
+
+def _refuse_no_sweep(config: pytest.Config) -> None:
+    """Raise UsageError for a sweep that cannot be, or whose trials no chart could hold beside those of its folder."""
+    try:
+        require_equal_trials(wanted_specs(config), sweep_store(config).load_all("*_textcnn-*.json"))
+    except Hw4Error as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _can_write(folder: Path) -> bool:
@@ -273,7 +284,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if hasattr(config, "workerinput") or config.option.collectonly:
         return
     if _asked(config, "sweep.py"):
-        _draw_chart(config, exitstatus)
+        _draw_chart(session, exitstatus)
     elif _timing(config) and exitstatus in (0, pytest.ExitCode.NO_TESTS_COLLECTED) and _everything_asked(config):
         timed: list[str] = config.stash.get(_TIMED, [])
         absent = sorted(set(WORKLOADS) - set(timed))
@@ -291,18 +302,22 @@ def _everything_asked(config: pytest.Config) -> bool:
     return Path(__file__).parent in folders and not chosen
 
 
-def _draw_chart(config: pytest.Config, exitstatus: int) -> None:
+def _draw_chart(session: pytest.Session, exitstatus: int) -> None:
     """Draw from the records on disk, in the controlling process, once every worker has ended."""
-    specs, store = wanted_specs(config), sweep_store(config)
+    specs, store = wanted_specs(session.config), sweep_store(session.config)
     absent = [spec.key for spec in specs if not store.path(spec.key).exists()]
     if exitstatus != pytest.ExitCode.OK or absent:
         print(
             f"\nNo chart: {len(absent)} of {len(specs)} records are absent{f', {absent[0]} first' if absent else ''}."
         )
         return
-    make_all([(store.folder, sweep(specs))], processes=os.cpu_count() or 1)
     folder = store.folder.parent
-    print(f"\nReport: {load_report(folder).write(folder)}")
+    try:
+        make_all([(store.folder, sweep(specs))], processes=os.cpu_count() or 1)
+        print(f"\nReport: {load_report(folder).write(folder)}")
+    except Hw4Error as error:
+        print(f"\nNo chart: {error}.")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

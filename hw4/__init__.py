@@ -54,3 +54,8 @@ def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(f"hw4.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'hw4' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """What a shell or a notebook completes: the names that load on first use among them."""
+    return sorted({*globals(), *__all__})

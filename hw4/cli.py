@@ -32,6 +32,7 @@ from hw4.specs import (
     TextCNNSpec,
     exercise_specs,
     longer_specs,
+    numbered,
     sweep_specs,
     variant_specs,
 )
@@ -94,8 +95,22 @@ Data = Annotated[
     DataChoice,
     typer.Option(help="FashionMNIST and TREC (real), digits and generated questions (embedded), real if found (auto)."),
 ]
+
+
+def _folder(text: str) -> Path:
+    """A folder by its name: an empty one, as of a variable that is not set, would be the current folder."""
+    if not str(text).strip():
+        raise SpecError("expected a folder, got nothing (is a variable empty?)")
+    return Path(text)
+
+
 Out = Annotated[
-    Path | None, typer.Option(help="Folder for records, figures and the page.  [default: reports/real or /embedded]")
+    Path | None,
+    typer.Option(
+        parser=_folder,
+        metavar="PATH",
+        help="Folder for records, figures and the page.  [default: reports/real or /embedded]",
+    ),
 ]
 Processes = Annotated[int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")]
 Scheduler = Annotated[
@@ -174,6 +189,8 @@ def _print(file: TextIO, sentence: str) -> None:
 
 def _one_thread(processes: int | None, scheduler: str | None) -> int:
     """How many processes to use here, each of one thread; raises SpecError where others are to work."""
+    if scheduler is not None and not scheduler.strip():
+        raise SpecError("--scheduler needs an address, got nothing (is a variable empty?)")
     if processes is not None and scheduler is not None:
         raise SpecError(
             f"--processes {processes} is of this machine and --scheduler trains on others; give one of them"
@@ -245,17 +262,18 @@ def _finish(
             raise
         say(f"No page: {error}. The runs are in {folder / RECORDS}.")
         if as_json:
-            print(json.dumps({"page": None, **facts, "report": None}, indent=1))
+            _print(sys.stdout, json.dumps({"page": None, **facts, "report": None}, indent=1))
         return {}
     page = report.write(folder)
     say(f"Report: {page}")
     if as_json:
-        print(json.dumps({"page": str(page), **facts, "report": report.as_json()}, indent=1))
+        _print(sys.stdout, json.dumps({"page": str(page), **facts, "report": report.as_json()}, indent=1))
     return dict(report.absent)
 
 
 @app.command("run", epilog=EXAMPLES["run"])
 def run_command(  # noqa: PLR0917  typer makes options of them
+    context: typer.Context,
     exercise: Annotated[
         list[ExerciseChoice] | None,
         typer.Option(help="Which exercise to run; may be given several times.  [default: all]"),
@@ -284,10 +302,10 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     """Do the homework: train the networks of all three exercises and write records, figures and one page."""
     say, workers = _sayer(as_json), _one_thread(processes, scheduler)
     convnets, texts = _exercises(exercise, only)
+    _say_idle(context, say, nets=bool(convnets), texts=texts)
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
-    nets = _networks(convnets, only or [], images, seeds, subset=subset, noise_floor=noise_floor, **settings)
-    nets += longer_specs(convnets, nets) if longer and not only else ()
+    nets = _networks(convnets, only, images, seeds, longer=longer, subset=subset, noise_floor=noise_floor, **settings)
     trials = sweep_specs(questions) if texts else ()
     _check_device(device)
     say(f"Training {_counted(nets, trials)} {_where(workers, scheduler)}.")
@@ -307,6 +325,20 @@ def _exercises(exercise: Sequence[StrEnum] | None, only: Sequence[StrEnum] | Non
         raise typer.BadParameter("--only names networks and --exercise exercises; give one of them")
     chosen = {each.value for each in exercise or [ExerciseChoice("all")]}
     return [known for known in EXERCISES if chosen & {"all", known}], bool(chosen & {"all", "stride"}) and not only
+
+
+NETS_OPTIONS = ("seeds", "passes", "learning_rate", "batch_size", "subset", "directions", "noise_floor", "longer")
+TEXTS_OPTIONS = ("rescue", "controls")
+"""Parameters of 'hw4 run' that only its ConvNets, or only its text CNNs, take notice of."""
+
+
+def _say_idle(context: typer.Context, say: Say, *, nets: bool, texts: bool) -> None:
+    """Say which options were given that change nothing, for what they are of is not trained."""
+    for options, kind, trained in ((NETS_OPTIONS, "ConvNets", nets), (TEXTS_OPTIONS, "text CNNs", texts)):
+        sources = {name.replace("_", "-"): context.get_parameter_source(name) for name in options}
+        given = [f"--{name}" for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+        if given and not trained:
+            say(f"Without effect: {', '.join(given)}; of {kind}, and none is trained here.")
 
 
 def _counted(nets: "Sequence[Spec]", trials: "Sequence[Spec]") -> str:
@@ -350,12 +382,13 @@ def _train_what_can_be(
 
 
 def _networks(
-    exercises: list[str], only: Sequence[StrEnum], data: Dataset, seeds: int, **settings: Any
+    exercises: list[str], only: Sequence[StrEnum] | None, data: Dataset, seeds: int, *, longer: bool, **settings: Any
 ) -> tuple[ConvNetSpec, ...]:
-    """The ConvNets of some exercises, or those of ``only``."""
+    """The ConvNets of some exercises, ``longer`` runs of theirs too, or those of ``only``."""
     if only:
-        return variant_specs([*dict.fromkeys(map(str, only))], seeds=range(seeds), data=data, **settings)
-    return networks(exercises, data=data, seeds=seeds, **settings)
+        return variant_specs([*dict.fromkeys(map(str, only))], seeds=numbered(seeds), data=data, **settings)
+    nets = networks(exercises, data=data, seeds=seeds, **settings)
+    return nets + longer_specs(exercises, nets) if longer else nets
 
 
 def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
@@ -364,9 +397,15 @@ def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
 
     store = Store(folder, RunNote)
     if notes or failed:
-        store.save(RunNote(notes=notes, failed=failed))
+        known = {title: _in_utf8(reason) for title, reason in failed.items()}
+        store.save(RunNote(notes=list(map(_in_utf8, notes)), failed=known))
     else:
         store.path("run").unlink(missing_ok=True)
+
+
+def _in_utf8(sentence: str) -> str:
+    """A sentence that may name a path of bytes that are no letters, as a file can hold it."""
+    return sentence.encode(errors="backslashreplace").decode()
 
 
 def _exercises_of(spec: "Spec", asked: list[str]) -> list[str]:
@@ -385,10 +424,10 @@ def _end(failed: Mapping[str, str], lost: list[str], n_nets: int, error: Excepti
         reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
         raise Hw4Error(f"the page is written without what could not be done ({reasons})")
     if lost:
-        print(
-            f"hw4: {len(lost)} of {n_nets} ConvNets diverged and are recorded as such ({lost[0]}"
-            f"{' and others' if len(lost) > 1 else ''}); a smaller --learning-rate may keep them stable",
-            file=sys.stderr,
+        _print(
+            sys.stderr,
+            f"hw4: {len(lost)} of {n_nets} ConvNets diverged and {'are' if len(lost) > 1 else 'is'} recorded as such "
+            f"({lost[0]}{' and others' if len(lost) > 1 else ''}); a smaller --learning-rate may keep training stable",
         )
         raise typer.Exit(DIVERGED)
 
@@ -423,7 +462,7 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     from hw4.runs import carry_out
     from hw4.studies import require_equal_trials
 
-    say(f"Training {len(specs)} text CNNs {_where(workers, scheduler)}.")
+    say(f"Training {_counted((), specs)} {_where(workers, scheduler)}.")
     with alone(folder):
         store, again = Store(folder / RECORDS, TextCNNRecord), {spec.key for spec in specs if fresh}
         require_equal_trials(specs, store.load_all("*_textcnn-*.json", but=again))
@@ -453,7 +492,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     ] = None,
     controls: Annotated[bool, typer.Option(help="Train GroupNorm, momentum, a warm-up and a slow head too.")] = True,
     bisections: Annotated[
-        int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.")
+        int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.", min=0)
     ] = BISECTIONS,
     processes: Processes = None,
     scheduler: Scheduler = None,
@@ -530,7 +569,12 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
 
 @app.command("report", epilog="Example: 'hw4 report --out reports/embedded' after 'hw4 run --data embedded'.")
 def report_command(
-    out: Annotated[Path, typer.Option(help="Folder that 'hw4 run', another command or the benchmarks wrote to.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            parser=_folder, metavar="PATH", help="Folder that 'hw4 run', another command or the benchmarks wrote to."
+        ),
+    ],
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Draw a sweep although it is incomplete or mixed, and say so.")
     ] = False,
@@ -561,7 +605,9 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
     update: Annotated[bool, typer.Option("--update", help="Show what changes, then rewrite the baseline.")] = False,
     part: Annotated[Literal["timing", "accuracy", "all"], typer.Option(help="What to judge.")] = "all",
     data: Annotated[Literal["embedded", "real"], typer.Option(help="What the accuracies are of.")] = "embedded",
-    out: Annotated[Path, typer.Option(help="Folder for gate.json and gate.xml (JUnit).")] = Path("reports/gate"),
+    out: Annotated[
+        Path, typer.Option(parser=_folder, metavar="PATH", help="Folder for gate.json and gate.xml (JUnit).")
+    ] = Path("reports/gate"),
     as_json: Json = False,
     _debug: Debug = False,
 ) -> int:
@@ -577,10 +623,10 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
         out.mkdir(parents=True, exist_ok=True)
         judged = judge_hw4(out, part=part, data=data, against=against, update=update, say=say)
     except OSError as error:
-        print(f"hw4: {error.filename or out}: {error.strerror}; nothing was judged", file=sys.stderr)
+        _print(sys.stderr, f"hw4: {error.filename or out}: {error.strerror}; nothing was judged")
         return UNFINISHED
     except Hw4Error as error:
-        print(f"hw4: {error}", file=sys.stderr)
+        _print(sys.stderr, f"hw4: {error}")
         return UNFINISHED
     if as_json:
         _print(sys.stdout, json.dumps(judged, indent=1))
@@ -608,16 +654,19 @@ def fetch_command(
     for address in mirror or ():
         check_mirror(address)
     root = data_roots()[0]
-    print(f"Fetching to {root} what is not there and intact.", flush=True)
+    _print(sys.stdout, f"Fetching to {root} what is not there and intact.")
     for sentence in fetch_all(root, mirror or ()):
-        print(sentence, flush=True)
+        _print(sys.stdout, sentence)
 
 
 def main() -> None:
     """Run the command line; every expected error becomes one sentence on stderr, unless ``--debug`` is given."""
     spare_garbage()
-    for stream in (sys.stdout, sys.stderr):  # a terminal of ASCII shows a path of other letters all the same
-        cast("io.TextIOWrapper", stream).reconfigure(errors="backslashreplace")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by whoever called
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  open to the end
+        # A terminal of ASCII shows a path of other letters all the same.
+        cast("io.TextIOWrapper", getattr(sys, name)).reconfigure(errors="backslashreplace")
     try:
         code, sentence = app(prog_name="hw4", standalone_mode=False), ""
     except (Hw4Error, OSError, typer.TyperException) as error:
@@ -627,7 +676,7 @@ def main() -> None:
     if code == INTERRUPTED:  # what typer makes of Ctrl-C
         sentence = "interrupted; finished runs are kept, and the same command goes on from there"
     if sentence:
-        print(f"hw4: {sentence}", file=sys.stderr)
+        _print(sys.stderr, f"hw4: {sentence}")
     sys.exit(cast("int | None", code))
 
 

@@ -15,6 +15,10 @@ class RecordError(Hw4Error):
     """A record file cannot be read as a record of this version, or a set of records cannot be reported together."""
 
 
+class AloneError(RecordError):
+    """Networks of which none stands beside what it is compared with: no fault, but nothing to report either."""
+
+
 class SpecError(Hw4Error, ValueError):
     """A run was described with values that cannot be run."""
 

@@ -4,7 +4,8 @@ What computes is imported where it computes: a process that only hands out work 
 """
 
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
@@ -12,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw4.cluster import Cluster
-from hw4.errors import DataError
+from hw4.errors import DataError, SpecError
 from hw4.files import RECORDS, WEIGHTS, alone, write_atomically
 from hw4.machine import processor_name
-from hw4.processes import one_thread, spread
+from hw4.processes import one_thread, spread, unguarded
 from hw4.progress import progress_bar
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
 from hw4.specs import TRIALS, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec, groups
@@ -289,13 +290,13 @@ def _trials_line(made: Sequence[TextCNNRecord], specs: Sequence[Spec]) -> str:
     if len(made) < here:
         return ""
     scores = [record.test_accuracy for record in made if record.test_accuracy is not None]
-    range_ = (
-        f"{'held-out' if first.held_out else 'test'} accuracy {min(scores):.3f} to {max(scores):.3f}" if scores else ""
-    )
+    ends = " to ".join(dict.fromkeys(f"{end(scores):.3f}" for end in (min, max))) if scores else ""
+    range_ = f"{'held-out' if first.held_out else 'test'} accuracy {ends}" if scores else ""
     lost = f"{len(made) - len(scores)} diverged" if len(scores) < len(made) else ""
-    ends = ", ".join(part for part in (range_, lost) if part)
+    outcome = ", ".join(part for part in (range_, lost) if part)
     order = "" if first.permutation is None else ", permuted"
-    return f"text CNN, stride {first.stride}{order}, rate {first.learning_rate:g}, {here} trials: {ends}"
+    trials = f"{here} trial{'s' * (here > 1)}"
+    return f"text CNN, stride {first.stride}{order}, rate {first.learning_rate:g}, {trials}: {outcome}"
 
 
 def carry_out(studies: Sequence[tuple[Path, Study]], specs: Sequence[Spec], say: Say, **how: Any) -> list[Record]:
@@ -304,14 +305,26 @@ def carry_out(studies: Sequence[tuple[Path, Study]], specs: Sequence[Spec], say:
         return make_all(studies, on_record=on_record, **how)
 
 
-def run(specs: Sequence[Spec], folder: Path | str, *, processes: int | None = None) -> list[Record]:
+def run(specs: Iterable[Spec], folder: Path | str, *, processes: int | None = None) -> list[Record]:
     """Make these runs in a folder as ``hw4 run`` does, with a progress bar; those that it holds already are read.
 
     Returns their records, and those of text CNNs at the smaller learning rates that are tried where most trials of a
-    stride diverge. ``processes`` of one thread each, by default as many as processors. Whatever stops it, the same call
-    goes on from there. Raises Hw4Error for data that is not there, or while another hw4 writes to the folder.
+    stride diverge. ``processes`` of one thread each, by default as many as processors; they read a script that calls
+    this again, so without ``if __name__ == "__main__":`` in it all is made in this process, with a warning. Whatever
+    stops it, the same call goes on from there. Raises Hw4Error for data that is not there, or while another hw4 writes
+    to the folder, SpecError for what is no list of runs.
     """
+    specs = list(specs)
+    if strange := [spec for spec in specs if type(spec) not in KINDS]:
+        raise SpecError(f"expected a list of runs, as hw4.specs.exercise_specs gives, got {strange[0]!r:.60} in it")
     workers, records = one_thread(processes), Path(folder, RECORDS)
+    if workers > 1 and (script := unguarded()):
+        warnings.warn(
+            f"hw4.run trains in one process: others would read {script} again and call it there, too; put the call "
+            f"below 'if __name__ == \"__main__\":' to train in {workers}",
+            stacklevel=2,
+        )
+        workers = 1
     trials = [spec for spec in specs if isinstance(spec, TextCNNSpec)]
     nets = [spec for spec in specs if not isinstance(spec, TextCNNSpec)]
     with alone(Path(folder)):

@@ -1,6 +1,6 @@
 """What to run: frozen descriptions of runs, without torch and without files. Defaults are the homework's numbers."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -155,8 +155,8 @@ class ConvNetSpec(BaseModel):
     def build(cls, *, data: Dataset, subset: float | None = None, **settings: object) -> Self:
         """Make a spec, with the data set's own default subset; raises SpecError with one sentence."""
         try:
-            values = {"data": data, "subset": DEFAULT_SUBSET[data] if subset is None else float(subset), **settings}
-            spec = cls.model_validate(values)
+            share = DEFAULT_SUBSET.get(data, 1.0) if subset is None else float(subset)
+            spec = cls.model_validate({"data": data, "subset": share, **settings})
         except ValidationError as error:
             raise SpecError(f"no such run: {first_problem(error)}") from error
         spec.check_size(round(spec.subset * WHOLE[data]))
@@ -300,11 +300,24 @@ def exercise_specs(
 
     Seed t has the same initial weights and the same minibatches for every architecture, so they compare pairwise.
     """
+    names = [name for exercise in _known(exercises, EXERCISES) for name in EXERCISES[exercise].variants]
+    numbers = numbered(seeds, first_seed)
+    return variant_specs(tuple(dict.fromkeys(names)), seeds=numbers, data=data, subset=subset, **settings)
+
+
+def numbered(seeds: int, first: int = 0) -> range:
+    """So many seeds, from the first on; raises SpecError for none."""
     if seeds < 1:
         raise SpecError(f"the number of seeds must be at least 1, got {seeds}")
-    names = dict.fromkeys(name for exercise in exercises for name in EXERCISES[exercise].variants)
-    numbers = range(first_seed, first_seed + seeds)
-    return variant_specs(tuple(names), seeds=numbers, data=data, subset=subset, **settings)
+    return range(first, first + seeds)
+
+
+def _known(names: Sequence[str], table: Collection[str]) -> Sequence[str]:
+    """These names, each of the table; raises SpecError for one that is not, and for a word in the place of a list."""
+    for name in [names] if isinstance(names, str) else names:
+        if isinstance(names, str) or name not in table:
+            raise SpecError(f"expected a list of names, each one of {', '.join(map(repr, table))}, got {names!r}")
+    return names
 
 
 def variant_specs(
@@ -321,7 +334,7 @@ def variant_specs(
             **settings,
         )
         for seed in seeds
-        for name in names
+        for name in _known(names, VARIANTS)
     )
 
 

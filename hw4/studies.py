@@ -134,9 +134,9 @@ def require_equal_trials(wanted: Sequence[TextCNNSpec], found: "Sequence[TextCNN
         if setting(spec) == here:
             trials.setdefault(spec.stride, set()).add(spec.trial)
     most, fewest = (choose(trials, key=lambda stride: len(trials[stride])) for choose in (max, min))
-    if len(trials[fewest]) < len(trials[most]):
+    if (few := len(trials[fewest])) < len(trials[most]):
         raise SpecError(
-            f"stride {fewest} would have {len(trials[fewest])} trials beside {len(trials[most])} of stride {most} that "
+            f"stride {fewest} would have {few} trial{'s' * (few > 1)} beside {len(trials[most])} of stride {most} that "
             f"the folder holds or gets, and no chart compares such strides; give them equally many, or another --out"
         )
 

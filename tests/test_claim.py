@@ -168,6 +168,30 @@ def test_the_order_of_limits_is_decided_also_where_one_is_censored(
         assert test.effect.high == pytest.approx(0.453 / 0.16)
 
 
+@pytest.mark.parametrize(
+    ("seeds", "ends", "words"),
+    [
+        (
+            2,
+            (0.16, 0.381),
+            "Whether BatchNorm allows larger learning rates is not decided by the criteria finite, learnt",
+        ),
+        (12, (0.16, 0.381), "BatchNorm allows larger learning rates by the criteria "),
+        (12, (0.381, 0.16), "BatchNorm needs smaller learning rates by the criteria "),
+    ],
+)
+def test_what_all_criteria_say_does_not_depend_on_the_criterion(
+    seeds: int, ends: tuple[float, float], words: str
+) -> None:
+    def ended(spec: ConvNetSpec) -> RunOutcome:
+        return "trained" if limits(*ends)(spec) == "trained" else "diverged"
+
+    found = made_up(ended, seeds=seeds, controls=False)
+    said = claim.summary(found, decide(found))
+    assert said.startswith(words)
+    assert "depends on" not in said
+
+
 def test_a_criterion_counts_what_it_says() -> None:
     found = made_up(limits(0.16, 0.381), seeds=2)
     (run,) = (run for run in found.of("pool", rate=0.04) if run.spec.seed == 5)

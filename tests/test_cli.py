@@ -159,7 +159,7 @@ def test_strides_of_unequal_numbers_are_refused_before_training(
     assert hw4(monkeypatch, *one, "5", "--trials", "2") == 0
     for trials in "13":
         assert hw4(monkeypatch, *one, "7", "--trials", trials) == cli.USAGE
-        assert re.search(r"stride [57] would have . trials beside . of stride [57]", capsys.readouterr().err)
+        assert re.search(r"stride [57] would have . trials? beside . of stride [57]", capsys.readouterr().err)
     assert len(list(Path("out/records").iterdir())) == 2
     assert hw4(monkeypatch, *one, "5", "--trials", "3") == 0
     assert hw4(monkeypatch, *one, "7", "--trials", "1", "--learning-rate", "0.2") == 0, "a sweep of its own"
@@ -293,6 +293,77 @@ def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyP
     assert first == second
 
 
+def test_a_network_alone_costs_no_other_command_its_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hw4(monkeypatch, *WHOLE, "--only", "pool", "--out", "out") == 0
+    assert hw4(monkeypatch, "report", "--out", "out") == cli.FAILED, "a page compares"
+    assert "nothing in out can be reported (Exercises 1 and 3: no exercise has records" in capsys.readouterr().err
+    assert hw4(monkeypatch, *SWEEP, "--processes", "1", "--out", "out") == 0
+    page = Path("out/index.html")
+    assert '<p class="short">Exercises 1 and 3: no exercise has records of both its arch' in page.read_text()
+    assert "Not on this page" not in page.read_text()
+    page.unlink()
+    assert hw4(monkeypatch, *WHOLE, "--only", "pool", "--out", "out") == 0
+    assert hw4(monkeypatch, "report", "--out", "out") == 0
+    assert page.exists()
+
+
+def test_options_that_change_nothing_are_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "sweep_specs", partial(sweep_specs, strides=[500], trials=1, epochs=1))
+    texts = ["run", "--data", "embedded", "--exercise", "stride", "--processes", "1", "--out", "out"]
+    assert hw4(monkeypatch, *texts) == 0
+    assert "Without effect" not in capsys.readouterr().out
+    assert hw4(monkeypatch, *texts, "--learning-rate", "0.5", "--seeds", "2", "--no-rescue") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("Without effect: --seeds, --learning-rate; of ConvNets, and none is trained here.\n")
+    assert "1 trial: test accuracy 0." in out or "runs were found on disk" in out
+    assert hw4(monkeypatch, *QUICK, "--controls", "--out", "out") == 0
+    assert capsys.readouterr().out.startswith("Without effect: --controls; of text CNNs, and none is trained here.\n")
+
+
+def test_what_was_left_out_is_left_out_when_it_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hw4(monkeypatch, *QUICK, "--no-longer", "--out", "out") == 0
+    sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "1", "--epochs", "1", "--no-rescue"]
+    assert hw4(monkeypatch, *sweep, "--learning-rate", "1e4", "--processes", "1", "--out", "out") == 0
+    commands = re.findall(r"To make it again: <code>hw4 (.*?)</code>", Path("out/index.html").read_text())
+    for command in commands:
+        assert hw4(monkeypatch, *command.split(), "--processes", "1", "--out", "again") == 0
+    first, second = ({path.name for path in Path(out, "records").iterdir()} for out in ("out", "again"))
+    assert first == second
+
+
+def test_a_slip_of_the_pen_gives_no_page_of_the_neighbours(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("reports/gate").mkdir(parents=True)
+    Path("reports/gate/gate.json").write_text("{}")
+    assert hw4(monkeypatch, "report", "--out", "reports/embeded") == cli.FAILED
+    assert "there are no records in reports/embeded" in capsys.readouterr().err
+    assert not Path("reports/embeded").exists()
+
+
+@pytest.mark.parametrize("closed", ["a reader that went", "stdout", "stdout and stderr"])
+def test_nobody_need_read_what_is_printed(closed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert hw4(monkeypatch, *SWEEP, "--processes", "1", "--out", "out") == 0
+    ends = {"a reader that went": "", "stdout": ">&-", "stdout and stderr": ">&- 2>&-"}[closed]
+    shell = f'exec "$0" -m hw4 report --out out --json {ends}'
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        ["sh", "-c", shell, sys.executable], stdout=write, stderr=subprocess.PIPE, check=False, timeout=60, cwd=tmp_path
+    )
+    os.close(write)
+    assert (done.returncode, b"rror" in done.stderr) == (0, False), done.stderr
+
+
+def test_a_path_of_bytes_that_are_no_letters_can_be_told(tmp_path: Path) -> None:
+    cli._note(tmp_path, ["not in d\udcff"], {"Exercise 2": "e\udcff: no such file"})
+    assert "d\\\\udcff" in (tmp_path / "run.json").read_text()
+
+
 def test_auto_says_that_the_data_is_embedded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -323,6 +394,8 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
     assert re.fullmatch(r"hw4: 3 of 3 ConvNets diverged and are recorded as such .*\n", err)
     assert all(record.diverged for record in Store(Path("out/records"), ConvNetRecord).load_all())
     assert "1 of 1 runs of ConvNet diverged" in Path("out/index.html").read_text()
+    assert hw4(monkeypatch, *WHOLE, "--learning-rate", "100", "--only", "pool", "--out", "one") == cli.DIVERGED
+    assert "1 of 1 ConvNets diverged and is recorded as such" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -331,6 +404,12 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["run", "--passes", "-3"], 2, "passes is -3"),
         (["run", "--passes", "many"], 2, "'--passes'"),
         (["run", "--seeds", "0"], 2, "at least 1, got 0"),
+        (["run", "--data", "embedded", "--only", "pool", "--seeds", "-2"], 2, "at least 1, got -2"),
+        (["run", "--out", ""], 2, "'--out': expected a folder, got nothing"),
+        (["report", "--out", " "], 2, "'--out': expected a folder, got nothing"),
+        (["gate", "--out", ""], 2, "'--out': expected a folder, got nothing"),
+        (["sweep", "--scheduler", ""], 2, "--scheduler needs an address, got nothing"),
+        (["claim", "--bisections", "-1"], 2, "'--bisections'"),
         (["run", "--processes", "0"], 2, "processes must be at least 1, got 0"),
         (["run", "--device", "cuda", "--data", "embedded"], 1, "--device cuda needs an NVIDIA GPU"),
         (["run", "--learning-rate", "nan"], 2, "learning_rate is nan"),

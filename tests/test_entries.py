@@ -255,7 +255,7 @@ def test_curves_bands_and_axes_hold_the_runs() -> None:
 
 def test_an_entry_says_how_it_is_made_again_and_what_it_took() -> None:
     entry = entry_of("stride", OTHER, PLAIN)
-    assert entry.rerun == "hw4 run --exercise pooling --data embedded --seeds 3 --passes 4 --fresh"
+    assert entry.rerun == "hw4 run --exercise pooling --data embedded --seeds 3 --no-longer --passes 4 --fresh"
     assert entry.file_name == "pooling.png"
     assert entry.seconds == pytest.approx(4 * (3.3 + 1.6)), "processor seconds of every pass"
     assert entry.data[1].startswith("Seeds 0, 1, 2: initial weights")
@@ -265,7 +265,8 @@ def test_an_entry_says_how_it_is_made_again_and_what_it_took() -> None:
     )
     assert entry.anchor == "exercise-3-max-pooling-or-stride"
     for seconds, words in (
-        (None, "0.0 seconds"),
+        (0.04, "less than 0.1 seconds"),
+        (0.06, "0.1 seconds"),
         (9.94, "9.9 seconds"),
         (10.0, "10 seconds"),
         (119.0, "119 seconds"),
@@ -395,6 +396,7 @@ def test_what_rescued_a_stride_and_what_did_not_is_said() -> None:
     tried, untried = (" ".join(sweep_entry(rescue).answer) for rescue in ((15, None, 17, None), ()))
     assert "no other. Smaller rates lost trials too: 2 of 4 at 0.05." in tried
     assert "no other. No smaller learning rate was tried." in untried
+    assert sweep_entry(()).rerun.endswith("--trials 4 --no-rescue --fresh")
     alone = sweep_entry((), strides=(5,))
     assert alone.answer[0] == f"Stride 5 reaches a test accuracy of {alone.tables[0][2][0][3]} at learning rate 0.1."
     lost = sweep_entry((), strides=(1,))
@@ -532,6 +534,14 @@ def test_the_audits_answer_and_figure_follow_its_numbers() -> None:
     assert [text.get_text() for text in bars.texts] == ["3 lost"]
     (one,) = audit.entries(audit_record(runs="one seed", strides=[], questions=None))
     assert len(one.tables[0][2]) == 8, "without seeds, strides and questions there is less to say"
+    assert one.answer[0].endswith("whether the flaws change the order is not decided.")
+    assert "not decidedly smoother or rougher" in one.answer[0], "one seed decides nothing"
+    single = [{"stride": 1, "notebook": 0.3, "trained": [0.7], "diverged": 1}]
+    (said,) = audit.entries(audit_record(strides=single))
+    assert (
+        "In the sweep 1 run diverged, at stride 1; averaged in, it looks like a property of the stride." in said.answer
+    )
+    assert "1 of 2 runs diverged and has no accuracy" in [cell for row in said.tables[0][2] for cell in row]
     with pytest.raises(ValueError, match="at least 2 items"):
         audit_record(runs=[audit_record().model_dump()["runs"][0]])
 

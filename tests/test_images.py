@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from hw4.data.choose import choose_data
 from hw4.data.images import LARGEST_STANDARDISED, Images, load_images, standardise
 from hw4.data.locate import IMAGES
+from hw4.data.vectors import load_questions
 from hw4.errors import DataError
 from hw4.specs import DEFAULT_SUBSET, WHOLE, DataChoice
 
@@ -148,3 +149,10 @@ def test_the_real_fashion_mnist(real_images: Images) -> None:
     assert (torch.bincount(real_images.y_train) - 600).abs().max() < 110
     largest = max(real_images.x_train.abs().max(), real_images.x_test.abs().max())
     assert 10 < largest <= LARGEST_STANDARDISED
+
+
+def test_a_set_that_there_is_not_is_refused_by_name() -> None:
+    with pytest.raises(DataError, match="no images 'embedded'; expected one of 'fashion-mnist', 'digits'"):
+        load_images("embedded", subset=1)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="no questions 'digits'; expected one of 'trec', 'grammar'"):
+        load_questions("digits")  # type: ignore[arg-type]

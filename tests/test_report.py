@@ -310,6 +310,10 @@ def test_longer_runs_that_diverged_or_saw_other_data_do_not_pass_silently() -> N
     assert "n = 2 of 3 seeds" in said
     said = " ".join(answer(pooling([*made, *map(diverged, [lost, *kept])])))
     assert "3 of 3 runs of Strided ConvNet over 16 passes diverged. At equal processor time nothing" in said
+    every = pooling([*map(diverged, made), *map(diverged, [lost, *kept])])
+    assert exercises.longer_table(every) == [], "a table of nothing"
+    short = pooling([*made, *longer(made, losses=1.5, accuracy=0.85, seconds=0.004)])
+    assert exercises.longer_table(short)[0][2][-1][2].partition(" ")[0] == "0.064"
     alien = make_record(lost.spec, lost.rows, data=DATA.model_copy(update={"checksum": "1" * 64}))
     with pytest.raises(RecordError, match="come from 2 data sets"):
         sections([*made, alien, *kept])

@@ -1,6 +1,8 @@
 """Making runs: once, in any number of processes, resumable, and nothing that does not serve is taken from disk."""
 
 import json
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from hw4.data.images import Images, load_images
 from hw4.errors import RecordError, SpecError
 from hw4.processes import spread
 from hw4.records import ConvNetRecord, TextCNNRecord
-from hw4.runs import Record, make_all
+from hw4.runs import Record, make_all, run
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
 from hw4.studies import Spec, Study, grid
 
@@ -139,3 +141,29 @@ def test_a_gpu_trains_the_same_network(norm: str | None, tmp_path: Path) -> None
     assert there.environment.device == "cuda"
     assert there.last.train_loss == pytest.approx(here.last.train_loss, rel=1e-2)
     assert there.rows[0].smoothness == pytest.approx(here.rows[0].smoothness, rel=1e-2)
+
+
+SCRIPT = """
+import hw4
+from hw4.specs import exercise_specs
+specs = exercise_specs(["smoothness"], seeds=1, data="digits", subset=0.1, passes=1, directions=0)
+print(hw4.as_table(hw4.run((spec for spec in specs), "out", processes=2)).key.nunique(), "run" in dir(hw4))
+"""
+
+
+@pytest.mark.parametrize("guarded", [False, True])
+def test_a_students_script_may_lack_the_place_that_processes_leave_out(guarded: bool, tmp_path: Path) -> None:
+    script = tmp_path / "homework.py"
+    body = SCRIPT.strip().replace("\n", "\n    ")
+    script.write_text(f'if __name__ == "__main__":\n    {body}\n' if guarded else SCRIPT)
+    done = subprocess.run(
+        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+    )
+    assert (done.returncode, done.stdout) == (0, "2 True\n"), done.stderr
+    assert ("hw4.run trains in one process" in done.stderr) != guarded
+
+
+@pytest.mark.parametrize("strange", [["digits"], small_net()])
+def test_what_is_no_list_of_runs_is_refused(strange: list[Spec], tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="expected a list of runs"):
+        run(strange, tmp_path)

@@ -1,5 +1,6 @@
 """Specs: every run has its own stable name, and nonsense is refused by naming the value."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +21,7 @@ from hw4.specs import (
     groups,
     longer_specs,
     sweep_specs,
+    variant_specs,
 )
 from hw4.studies import (
     BISECTIONS,
@@ -233,6 +235,23 @@ def test_nonsense_is_refused_by_name(field: str, value: object) -> None:
 def test_no_seeds_are_refused() -> None:
     with pytest.raises(SpecError, match="at least 1, got 0"):
         exercise_specs(["pooling"], seeds=0, data="digits")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: exercise_specs("smoothness", seeds=1, data="digits"), "expected a list of names, .* got 'smoothness'"),
+        (
+            lambda: exercise_specs(["smothness"], seeds=1, data="digits"),
+            "'smoothness', 'pooling', got \\['smothness'\\]",
+        ),
+        (lambda: variant_specs(["batchnorm"], seeds=[0], data="digits"), "'pool-batchnorm', .*, got \\['batchnorm'\\]"),
+        (lambda: exercise_specs(["pooling"], seeds=1, data="embedded"), "data is 'embedded', but"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_name_that_nothing_has_is_refused_with_those_there_are(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        make()
 
 
 def test_the_homeworks_sixty_models() -> None:

@@ -310,6 +310,13 @@ def test_nothing_of_the_chart_crosses_a_count_of_lost_trials(lost: int) -> None:
         assert note.get_zorder() > max(artist.get_zorder() for artist in (*ax.lines, *ax.collections, *ax.patches))
 
 
+@pytest.mark.parametrize(("strides", "left"), [((3, 4), "part"), ((1, 5), "most")])
+def test_how_much_large_strides_leave_unread_is_true(strides: tuple[int, int], left: str) -> None:
+    made = [make(spec, 0.5) for spec in sweep_specs("grammar", strides=strides, trials=2)]
+    said = " ".join(summary_of(made).answer)
+    assert f"so large ones leave {left} of the vector unread" in said
+
+
 def test_every_protocol_has_a_chart_of_its_own() -> None:
     others = [*whole(2, epochs=3), *whole(2, momentum=0.5), *whole(2, learning_rate=0.2)]
     rescue = [make(spec, 0.6) for spec in sweep_specs("grammar", strides=[1], trials=2, learning_rate=0.05)]
@@ -442,7 +449,11 @@ def test_other_orders_are_compared_with_the_same_trials_as_they_are() -> None:
     ]
     said = next(sentence for sentence in summary.answer if "drawn anew for each of 10 trials" in sentence)
     assert re.search(r"stride 1 -0\.\d+ \[.*\] \(lower, p below 0\.001\); stride 5 .*Holm over 4 comparisons\.$", said)
+    assert re.search(r"; strides 100 and 500 [+-]0", said)
     assert "Stride 1 reads every number in any order, so there the change is" in summary.answer[-1]
+    assert "; elsewhere another order" in summary.answer[-1]
+    one = [record for record in beside if record.stride == 1]
+    assert summary_of(whole(10), one).answer[-1].endswith("what a convolution's neighbours are worth.")
     without = [record for record in beside if record.stride > 1]
     assert summary_of(whole(10), without).answer[-1] == "Another order also changes which numbers are read."
 
@@ -482,7 +493,7 @@ def test_controls_go_with_the_first_sweep_of_their_protocol_and_are_whole_or_ref
     assert len(entries(whole(10), beside)) == 1
     (entry,) = entries(whole(10), beside)
     assert len(entry.environments) == 60 + len(beside)
-    assert entry.rerun == "hw4 sweep --data embedded --controls --fresh"
+    assert entry.rerun == "hw4 sweep --data embedded --no-rescue --controls --fresh"
     for gone in range(0, len(beside), 7):
         left = [*beside[:gone], *beside[gone + 1 :]]
         with pytest.raises(RecordError, match=r"the sweep's controls are incomplete: grammar_textcnn-.* are not there"):

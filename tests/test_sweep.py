@@ -206,6 +206,29 @@ def test_a_kill_loses_nothing_finished(tmp_path: Path, victim: str) -> None:
     assert len(Store(records, TextCNNRecord).load_all()) == 8
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--sweep-trials", "0"], "the number of trials must be at least 1, got 0"),
+        (["--sweep-learning-rate", "-1"], "learning_rate is -1.0"),
+        (["--sweep-data", "real"], "run 'hw4 fetch' or set HW4_DATA"),
+        (["--sweep-stride", "7", "--sweep-trials", "1"], "stride 7 would have 1 trial beside 2 of stride 5"),
+    ],
+)
+def test_a_sweep_of_test_items_that_cannot_be_is_a_usage_error(options: list[str], said: str, tmp_path: Path) -> None:
+    make_all(in_folder(tmp_path / "records", sweep_specs("grammar", strides=[5], trials=2, epochs=1)))
+    items = str(Path(__file__).parents[1] / "benchmarks" / "sweep.py")
+    command = [sys.executable, "-m", "pytest", items, "--sweep-data", "embedded", "--sweep-epochs", "1", "-p"]
+    command += ["no:cacheprovider", "--sweep-out", str(tmp_path), *options]
+    empty = {"HW4_DATA": str(tmp_path / "none"), "XDG_CACHE_HOME": str(tmp_path / "none")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path, env={**os.environ, **empty}
+    )
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+
+
 @pytest.mark.usefixtures("real_questions")
 def test_the_sweep_on_real_questions(tmp_path: Path) -> None:
     made = make_all(in_folder(tmp_path, sweep_specs("trec")), processes=2)

@@ -62,6 +62,8 @@ def load_images(
     ``root`` is the data root of FashionMNIST (default: the first found), ``rule`` another rule than
     :func:`standardise`, ``seed`` draws another subset. Raises DataError for unusable files.
     """
+    if name not in DEFAULT_SUBSET:
+        raise DataError(f"there are no images {name!r}; expected one of {', '.join(map(repr, DEFAULT_SUBSET))}")
     share = DEFAULT_SUBSET[name] if subset is None else subset
     if not 0 < share <= 1:
         raise DataError(f"the subset must be a share above 0 and at most 1 of the training images, got {share}")

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -56,6 +56,8 @@ def load_questions(name: QuestionSet, *, root: Path | None = None) -> QuestionVe
 
     ``root`` is the data root of TREC (default: the first found). Raises DataError for unusable files or models.
     """
+    if name not in (known := get_args(QuestionSet)):
+        raise DataError(f"there are no questions {name!r}; expected one of {', '.join(map(repr, known))}")
     if name == "grammar":
         train, test = embedded_questions()
         vectors, (x_train, x_test) = "TF-IDF and truncated SVD to 96", _tf_idf(train, test)

@@ -15,7 +15,7 @@ from hw4.records import AuditedRun, AuditRecord, Layers, read_record
 from hw4.report import notebook
 from hw4.report.drawing import DPI, error_bar, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words
-from hw4.report.words import plural, show
+from hw4.report.words import passes, plural, show
 from hw4.specs import AUDIT_SEEDS, NOTEBOOK_SEEDS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
@@ -75,7 +75,7 @@ def _bookkeeping_rows(record: AuditRecord) -> Iterator[Row]:
     plain, _ = _arms(record)
     before, after = (statistics.fmean(run.train_loss[place] for run in plain) for place in (-2, -1))
     lag = statistics.fmean(run.train_loss[-2] - run.train_loss[-1] for run in record.runs)
-    what = f"Train loss after {len(plain[0].train_loss) - 1} passes, without BatchNorm: logged at the start of a pass"
+    what = f"Train loss after {passes(len(plain[0].train_loss) - 1)}, without BatchNorm: logged at the start of a pass"
     yield what, f"{before:.3f}", f"{after:.3f}", f"the last pass is missing: {lag:+.3f} on average over both networks"
 
 
@@ -117,7 +117,8 @@ def _stride_rows(record: AuditRecord) -> Iterator[Row]:
             f"Mean accuracy at stride {stride.stride}: lost runs averaged in as class 0's share",
             f"{stride.notebook:.3f}",
             show(mean_interval(stride.trained)) if stride.trained else "none",
-            f"{stride.diverged} of {len(stride.trained) + stride.diverged} runs diverged and have no accuracy",
+            f"{stride.diverged} of {len(stride.trained) + stride.diverged} runs diverged and "
+            f"{'has' if stride.diverged == 1 else 'have'} no accuracy",
         )
     wide = [stride.trained for stride in record.strides if stride.stride in {100, 500}]
     if len(wide) == 2 and all(wide):
@@ -159,7 +160,10 @@ def answers(record: AuditRecord) -> Iterator[str]:
     """What the audit says."""
     sides = {"below": "smoother", "above": "rougher", "not decided": "not decidedly smoother or rougher"}
     right, theirs = ratio(record, "right"), ratio(record, "notebook")
-    side, their_side = (sides[found.compared_with(1)] for found in (right, theirs))
+    verdicts = right.compared_with(1), theirs.compared_with(1)
+    side, their_side = (sides[verdict] for verdict in verdicts)
+    same, decided = side == their_side, "not decided" not in verdicts
+    moral = "the order is the same, the numbers are not" if same else "the flaws change the answer"
     (plain, plain_right), (normed, normed_right) = (
         [statistics.fmean(level(run, way) for run in runs) for way in ("notebook", "right")] for runs in _arms(record)
     )
@@ -167,7 +171,7 @@ def answers(record: AuditRecord) -> Iterator[str]:
         f"The notebook's smoothness without BatchNorm is {plain:.3g} where the definition gives {plain_right:.3g}, "
         f"with it {normed:.3g} where it gives {normed_right:.3g}. By the notebook's way the network with BatchNorm is "
         f"{their_side} ({show(theirs, digits=2)}), measured right it is {side} ({show(right, digits=2)}); "
-        f"{'the order is the same, the numbers are not' if side == their_side else 'the flaws change the answer'}."
+        f"{moral if decided else 'whether the flaws change the order is not decided'}."
     )
     if drawn := record.drawn:
         yield (
@@ -177,10 +181,11 @@ def answers(record: AuditRecord) -> Iterator[str]:
         )
     yield from _answer_passes(record)
     lost = [stride for stride in record.strides if stride.diverged]
-    if lost:
+    if gone := sum(stride.diverged for stride in lost):
+        where, look = ", ".join(str(stride.stride) for stride in lost), "it looks" if gone == 1 else "they look"
         yield (
-            f"In the sweep {sum(stride.diverged for stride in lost)} runs diverged, at stride "
-            f"{', '.join(str(stride.stride) for stride in lost)}; averaged in, they look like a property of the stride."
+            f"In the sweep {plural(gone, 'run')} diverged, at stride {where}; averaged in, {look} like a property of "
+            f"the stride."
         )
     yield "Discarded ReLUs change nothing here: the exercise's text CNN asks for none."
     if record.notebook is None:

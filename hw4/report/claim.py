@@ -138,15 +138,29 @@ def summary(claim: Claim, tests: Sequence[Decision]) -> str:
     return f"{'. '.join(parts)} (paired seeds, n = {seeds}; tests and p-values in the table of all tests)."
 
 
+IN_SHORT = {
+    "above": ("it does", "BatchNorm allows larger learning rates"),
+    "below": ("it needs smaller ones", "BatchNorm needs smaller learning rates"),
+    "not decided": ("not decided", "Whether BatchNorm allows larger learning rates is not decided"),
+}
+"""How verdicts on the largest working rates are said: of some criteria, and of all of them."""
+
+
 def _in_short(larger: Mapping[str, Decision]) -> str:
     """The verdicts on the largest working rates, by name alone."""
     words = []
-    for verdict, found in (("above", "it does"), ("below", "it needs smaller ones"), ("not decided", "not decided")):
+    for verdict, (found, whole) in IN_SHORT.items():
         tests = {name: test for name, test in larger.items() if test.verdict == verdict}
         factors = {test.effect.estimate for test in tests.values() if test.effect and verdict == "above"}
         size = f", by a factor of {span(factors, '.1f')}" if factors else ""
-        words += [f"{found} by the criteria {', '.join(tests)}{size}"] if tests else []
+        if len(tests) == len(larger):
+            return f"{whole} {_by(tests)}{size}"  # nothing depends on what is meant
+        words += [f"{found} {_by(tests)}{size}"] if tests else []
     return f"Whether BatchNorm allows larger learning rates depends on what 'works' means: {'; '.join(words)}"
+
+
+def _by(criteria: Collection[str]) -> str:
+    return f"by the criteri{'on' if len(criteria) == 1 else 'a'} {', '.join(criteria)}"
 
 
 def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
@@ -167,7 +181,7 @@ def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[st
             "agrees with": [name for name, test in reason.items() if test.agrees],
             "differs from": [name for name, test in reason.items() if test.verdict != "not decided"],
         }
-        known = [f"{word} what is measured by the criteria {', '.join(names)}" for word, names in told.items() if names]
+        known = [f"{word} what is measured {_by(names)}" for word, names in told.items() if names]
         held = " and ".join(known) or "is neither confirmed nor refuted"
         yield f"Smoothness predicts a factor of {factor:.1f}, which {held}"
 
@@ -579,5 +593,6 @@ def _again(found: Claim) -> str:
         rate=(found.rates, list(studies.LADDER_RATES)),
         bisections=(tried - len(found.rates), studies.BISECTIONS),
         no_controls=(not found.controls, False),
+        device=(found.ladder[0].environment.device, "cpu"),
         fresh=(True, False),
     )

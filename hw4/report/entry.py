@@ -61,6 +61,8 @@ class Entry:
     def duration(self) -> str:
         """The processor time of the training passes, in a unit that suits it."""
         seconds = self.seconds or 0
+        if seconds < 0.05:
+            return "less than 0.1 seconds"
         return f"{seconds / 60:.0f} minutes" if seconds >= 120 else f"{seconds:.{0 if seconds >= 10 else 1}f} seconds"
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hw4.claim import SETTLED_PASS
-from hw4.errors import RecordError
+from hw4.errors import AloneError
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, legend_below, log_y, over_passes, plain_log, style
@@ -165,7 +165,7 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
     """Group records into one section per exercise and setting.
 
     An exercise appears for a setting when both its variants are there. Raises RecordError when runs of one setting saw
-    different data or were computed by different code, or when nothing makes a whole exercise.
+    different data or were computed by different code, AloneError when nothing makes a whole exercise.
     """
     found = []
     for setting in dict.fromkeys(record.spec.setting for record in records):
@@ -179,7 +179,7 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
                 require_unmixed([*group, *longer.values()])
                 found.append(Section(exercise, setting, (first, second), longer))
     if not found:
-        raise RecordError("no exercise has records of both its architectures; make them with 'hw4 run'")
+        raise AloneError("no exercise has records of both its architectures; make them with 'hw4 run'")
     return found
 
 
@@ -270,7 +270,7 @@ def _span(found: Sequence[Matched]) -> str:
 
 
 def longer_table(section: Section) -> list[Table]:
-    """The table of the longer runs beside both arms, where there are any."""
+    """The table of the longer runs beside both arms, where there are any to show."""
     if not section.longer:
         return []
     first, second = section.arms
@@ -284,12 +284,14 @@ def longer_table(section: Section) -> list[Table]:
     rows += [(label(second), f"{ends[0][1]}", ends)] if ends else []
     header = ("model", "passes", "processor seconds", "train loss", "test accuracy")
     caption = f"{label(second)} trained for longer, beside {label(first)}"
-    return [(caption, header, [(model, done, *_reached(after)) for model, done, after in rows])]
+    cells = [(model, done, *_reached(after)) for model, done, after in rows]
+    return [(caption, header, cells)] if cells else []  # all diverged
 
 
 def _reached(after: Sequence[tuple[ConvNetRecord, int]]) -> Iterator[str]:
     """Cells on some runs, each after so many passes: processor seconds, train loss, test accuracy."""
-    yield show(bounded(mean_interval([seconds_until(run, done) for run, done in after])), digits=1)
+    seconds = bounded(mean_interval([seconds_until(run, done) for run, done in after]))
+    yield show(seconds, digits=1 if seconds.estimate >= 1 else 3)
     for name in ("train loss", "test accuracy"):
         measure = MEASURES[name]
         assert measure.curve is not None
@@ -737,6 +739,7 @@ def _run_again(section: Section, run: ConvNetRecord) -> str:
         seeds=(max(section.seeds) + 1, SEEDS),
         subset=(run.spec.subset, DEFAULT_SUBSET[run.spec.data]),
         no_noise_floor=(not run.spec.noise_floor, False),
+        no_longer=(EXERCISES[section.exercise].longer is not None and not section.longer, False),
         device=(run.environment.device, "cpu"),
         **changed(run.spec, "passes", "learning_rate", "batch_size", "directions"),
         fresh=(True, False),

@@ -8,14 +8,14 @@ from typing import Any
 
 import jinja2
 
-from hw4.errors import RecordError
+from hw4.errors import AloneError, RecordError
 from hw4.files import write_atomically
 from hw4.records import RunNote, Store
 from hw4.report import audit, benchmarks, claim, exercises, gate, strides
 from hw4.report.drawing import png, svg
 from hw4.report.entry import Entry
 
-FILE_NAME = re.compile(r"File: <code>([\w.-]+\.png)</code>")
+FILE_NAME = re.compile(r"File: <code>([\w.+-]+\.png)</code>")
 """How the page names a figure's file."""
 
 
@@ -69,7 +69,7 @@ class Report:
         before = set(FILE_NAME.findall(path.read_text(errors="replace"))) if path.exists() else set()
         for name, contents in pngs.items():
             write_atomically(folder / name, contents)
-        write_atomically(path, page.encode())
+        write_atomically(path, page.encode(errors="backslashreplace"))  # a path may hold bytes that are no letters
         for name in before - pngs.keys():
             (folder / name).unlink(missing_ok=True)
         return path
@@ -96,22 +96,29 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
     The exercises' records lie in ``records/`` and ``controls/``, those of ``hw4 claim`` and ``hw4 audit`` in ``claim/``
     and ``audit/``; the newest saved benchmarks and the last gate are looked for below the folder and beside it.
     ``anyway`` lets an incomplete or mixed sweep pass. Raises RecordError when there is nothing, or when records cannot
-    stand together; a report that need not be ``whole`` names such a part, and why it is absent, instead.
+    stand together; a report that need not be ``whole`` names such a part, and why it is absent, instead. Networks that
+    were trained alone are noted beside whatever else there is.
     """
     folder = Path(folder)
+    nothing = f"there are no records in {folder}; make them with 'hw4 run --out {folder}'"
+    if not folder.is_dir():  # a page of its neighbours alone would hide a slip of the pen
+        raise RecordError(nothing)
     note = Store(folder, RunNote).load("run")
-    absent, entries = dict(note.failed) if note else {}, list[Entry]()
+    absent, notes, entries = dict(note.failed) if note else {}, list(note.notes) if note else [], list[Entry]()
+    alone: dict[str, str] = {}
     for title, study in STUDIES:
         try:
             entries += study(folder, anyway)
+        except AloneError as error:
+            alone[title] = str(error)
         except RecordError as error:
             if whole:
                 raise
             absent.setdefault(title, str(error))
-    if not entries and absent:
-        reasons = "; ".join(f"{title}: {reason}" for title, reason in absent.items())
+    if not entries and (absent or alone):
+        reasons = "; ".join(f"{title}: {reason}" for title, reason in (absent | alone).items())
         raise RecordError(f"nothing in {folder} can be reported ({reasons})")
     if not entries:
-        raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
+        raise RecordError(nothing)
     exercises_first = sorted(entries, key=lambda entry: entry.title if entry.title.startswith("Exercise") else "Others")
-    return Report(exercises_first, absent, note.notes if note else ())
+    return Report(exercises_first, absent, [*notes, *(f"{title}: {reason}." for title, reason in alone.items())])

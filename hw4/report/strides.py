@@ -163,6 +163,13 @@ class Sweep(NamedTuple):
         """The questions, and what other accuracies are to be seen beside."""
         return self.records[0].data
 
+    @property
+    def unrescued(self) -> bool:
+        """Whether a stride that lost most trials was tried at no smaller rate, though there are some to try."""
+        rate, tried = self.bars[0].learning_rate, {bar.stride for bar in self.slower}
+        lost = {bar.stride for bar in self.bars if 2 * bar.diverged > len(bar.records)}
+        return bool(lost - tried) and rate > min(RESCUE_RATES)
+
     def stable(self, bar: Bar) -> Bar | None:
         """The largest smaller rate at which every trial of a stride trained, where one was tried."""
         return next((other for other in self.slower if other.stride == bar.stride and not other.diverged), None)
@@ -435,6 +442,11 @@ def _listed(strides: Sequence[int]) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+def _strides(named: str) -> str:
+    """One or several strides, as listed, with the word before them."""
+    return f"stride{'s' * (' and ' in named)} {named}"
+
+
 def _background(sweep: Sweep) -> Iterator[str]:
     """What every bar is to be seen against: baselines, vectors, inputs read, and the questions that all share."""
     data = sweep.data
@@ -446,8 +458,9 @@ def _background(sweep: Sweep) -> Iterator[str]:
         yield f"The vectors are those of {data.vectors}: {NOT_THE_HOMEWORKS}."
     if len({bar.reads for bar in sweep.bars}) > 1:
         read = ", ".join(f"stride {bar.stride} reads {bar.reads}" for bar in sweep.bars)
+        left = "most" if 2 * min(bar.reads for bar in sweep.bars) < TEXT_LENGTH else "part"
         yield (
-            f"The strides of convolution and pooling multiply, so large ones leave most of the vector unread: {read} "
+            f"The strides of convolution and pooling multiply, so large ones leave {left} of the vector unread: {read} "
             f"of the {TEXT_LENGTH} numbers. The chart shows how much of the question is read as much as it shows the "
             f"stride."
         )
@@ -522,7 +535,9 @@ def _own_words(sweep: Sweep) -> Iterator[str]:
     """Which stride is best when each has its own best rate, how far the grid reaches, and what other orders change."""
     for stride in dict.fromkeys(record.stride for record in sweep.beside):
         if stride not in [own.bar.stride for own in sweep.own]:
-            yield f"Stride {sweep.named(stride)} has no best rate: at none of those tried did every trial train."
+            named = _strides(sweep.named(stride))
+            has = "have" if "and" in named else "has"
+            yield f"{named.capitalize()} {has} no best rate: at none of those tried did every trial train."
     if not sweep.own:
         return
     bars, where = [own.bar for own in sweep.own], "at its own best learning rate"
@@ -550,7 +565,7 @@ def _order_words(sweep: Sweep) -> Iterator[str]:
     if not pairs:
         return
     found = [
-        f"stride {sweep.named(pair.first)} {difference} ({verdict}, p {'' if p[0] == 'b' else '= '}{p})"
+        f"{_strides(sweep.named(pair.first))} {difference} ({verdict}, p {'' if p[0] == 'b' else '= '}{p})"
         for pair in pairs
         for _, difference, p, verdict in [pair.row]
     ]
@@ -560,12 +575,14 @@ def _order_words(sweep: Sweep) -> Iterator[str]:
         f"{len(sweep.own[0].bar.records)} trials, the test accuracy at the same rates changes by: {'; '.join(found)}; "
         f"Holm over {plural(len(pairs), 'comparison')}."
     )
-    elsewhere = "another order also changes which numbers are read."
+    elsewhere = "another order also changes which numbers are read"
+    if not whole:
+        yield f"{elsewhere.capitalize()}."
+        return
+    reads = f"{_strides(_listed(whole)).capitalize()} read{'' if len(whole) > 1 else 's'}"
+    beyond = f"; elsewhere {elsewhere}" if len(whole) < len(pairs) else ""
     yield (
-        f"Stride {_listed(whole)} reads every number in any order, so there the change is what a convolution's "
-        f"neighbours are worth; elsewhere {elsewhere}"
-        if whole
-        else elsewhere.capitalize()
+        f"{reads} every number in any order, so there the change is what a convolution's neighbours are worth{beyond}."
     )
 
 
@@ -657,7 +674,9 @@ def _entry(sweep: Sweep) -> Entry:
             stride=([bar.stride for bar in sweep.bars], list(STRIDES)),
             trials=(max(len(bar.records) for bar in sweep.bars), TRIALS),
             **changed(sweep.records[0].spec, "epochs", "learning_rate", "momentum"),
+            no_rescue=(sweep.unrescued, False),
             controls=(bool(sweep.beside) and sweep.data.name == "grammar", False),
+            no_controls=(not sweep.beside and sweep.data.name == "trec", False),
             fresh=(True, False),
         ),
         environments=[record.environment for record in sweep.records],
