@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
@@ -1477,6 +1477,10 @@ SETTINGS.draws = ModuleType("settings.draws")  # type: ignore[attr-defined]
 SETTINGS.draws.generator = np.random.default_rng(0)
 
 
+def padded_pairs(pairs: Any) -> Any:
+    return pad_sequence([a for a, _ in pairs], batch_first=True), torch.stack([b for _, b in pairs])
+
+
 def by_class(outputs: Tensor, targets: Tensor) -> Tensor:
     """The mean over classes of their means, which has no value where a class is missing."""
     return torch.stack([F.cross_entropy(outputs[targets == c], targets[targets == c]) for c in range(10)]).mean()
@@ -1671,6 +1675,11 @@ class Buffered(nn.Module):
 CASES += [
     *named_refusal(
         MEAN,
+        Case(
+            "padding that counts",
+            model=lambda: Own(lambda self, x: self.body(x.mean(1))),
+            data=lambda: loader(lambda i: (X[i].expand(1 + i % 4, 6), Y[i]), collate_fn=padded_pairs, batch_size=15),
+        ),
         Case(
             "a mean over classes that parts lack",
             model=lambda: nn.Sequential(net(), nn.Linear(3, 10)),
