@@ -6,6 +6,7 @@ for as long as we compute. So whatever refers to the model, a closure, a wrapper
 
 import contextlib
 import copy
+import dis
 import functools
 import io
 import itertools
@@ -57,11 +58,11 @@ class Borrowed:
         replaced = _replaced(self.modules, dtype, theirs=theirs)
         memo = self._memo(beside, held, replaced)
         self._inner = {
-            module: {name: _copied(value, memo) for name, value in vars(module).items()} for module in self.modules
+            module: {name: copied(value, memo) for name, value in vars(module).items()} for module in self.modules
         }
         for tensor, own in replaced.items():
             if own is not tensor:
-                own.__dict__.update({name: _copied(value, memo) for name, value in vars(tensor).items()})
+                own.__dict__.update({name: copied(value, memo) for name, value in vars(tensor).items()})
         self._contents = [(each, _mapped(_content(each), memo)) for each in self._shared]
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         if not named:
@@ -79,9 +80,10 @@ class Borrowed:
             if norm_mode != "as is":
                 _set_mode(model, training=norm_mode == "batch")
             self._start = self._buffers()
-            self._first = {module: dict(vars(module)) for module in self.modules}
+            self._frozen_at_start = self._frozen()
+            self._first = {each: {**vars(each), "_buffers": dict(each._buffers)} for each in self.modules}
             holders = [*self.modules, *held]
-            self._stores = [(each, _content(each)) for each in reachable(holders) if isinstance(each, STORES)]
+            self._stores = [(each, _content(each)) for each in reachable(holders) if _may_keep(each)]
         self._require_kept(before)
 
     def _require_kept(self, before: Sequence[int]) -> None:
@@ -126,23 +128,21 @@ class Borrowed:
 
     @property
     def keeps(self) -> bool:
-        """Whether modules have other attributes, or something that they refer to more or fewer entries, than at first.
-
-        Of our own attributes alone: it is asked inside.
-        """
-        return any(len(each) != len(content) for each, content in self._stores) or any(
-            vars(module).keys() != first.keys() or any(first[name] is not each for name, each in vars(module).items())
-            for module, first in self._first.items()
+        """Whether modules, or what they refer to, hold something else than at first: our own, as it is asked inside."""
+        return (
+            bool(self.changed_buffers())
+            or any(_differ(_held(each), content) for each, content in self._stores)
+            or any(_differ({**vars(each), "_buffers": first["_buffers"]}, first) for each, first in self._first.items())
         )
 
     @contextlib.contextmanager
     def as_at_first(self) -> Iterator[None]:
-        """Inside, modules have the attributes that they began with, and what they refer to its entries."""
+        """Inside, modules hold what they began with, and so does what they refer to."""
         now = {module: vars(module) for module in self.modules}
-        filled = [(each, _content(each), content) for each, content in self._stores if len(each) != len(content)]
+        filled = [(each, _content(each), content) for each, content in self._stores if _differ(_held(each), content)]
         try:
             for module, first in self._first.items():
-                object.__setattr__(module, "__dict__", dict(first))
+                object.__setattr__(module, "__dict__", {**first, "_buffers": self._first_buffers(module)})
             for each, _, content in filled:
                 _fill(each, content)
             yield
@@ -151,6 +151,12 @@ class Borrowed:
                 object.__setattr__(module, "__dict__", attributes)
             for each, content, _ in filled:
                 _fill(each, content)
+
+    def _first_buffers(self, module: nn.Module) -> dict[str, Tensor | None]:
+        """Copies of a module's buffers as they were at first; a BatchNorm's as they are, which change nothing."""
+        found: dict[str, Tensor | None] = dict(self._first[module]["_buffers"])
+        found.update({name: self._start[module, name].clone() for name in found if (module, name) in self._start})
+        return found
 
     @contextlib.contextmanager
     def without_batch_statistics(self) -> Iterator[None]:
@@ -174,9 +180,10 @@ class Borrowed:
         return any(isinstance(each, BATCH_STATISTICS) for each in self.modules)
 
     def changed_buffers(self) -> list[str]:
-        """Names of buffers that computing has changed and that are no running statistics of a BatchNorm."""
-        now = self._buffers()
-        return [name for name, value in now.items() if not _equal(value, self._start.get(name))]
+        """Names of buffers and frozen parameters that computing has changed; no running statistics of a BatchNorm."""
+        changed = [key for key, value in self._buffers().items() if not _equal(value, self._start.get(key))]
+        changed += [key for key, value in self._frozen().items() if value != self._frozen_at_start.get(key)]
+        return [f"{type(module).__name__}.{name}" for module, name in changed]
 
     def require_separate_buffers(self) -> None:
         """Raise ObjectiveError when a buffer has changed that shares memory with another, which ours do not."""
@@ -187,22 +194,32 @@ class Borrowed:
                     f"computed, where copies of the two would part; use one of them"
                 )
 
-    def _buffers(self) -> dict[str, Tensor]:
+    def _buffers(self) -> dict[tuple[nn.Module, str], Tensor]:
         """Copies of all buffers but BatchNorm's."""
         return {
-            f"{type(module).__name__}.{name}": buffer.detach().clone()
+            (module, name): buffer.detach().clone()
             for module in self.modules
             if not isinstance(module, BATCH_STATISTICS)
             for name, buffer in self._inner[module]["_buffers"].items()
             if buffer is not None
         }
 
+    def _frozen(self) -> dict[tuple[nn.Module, str], int]:
+        """What tells whether parameters that are not trained have changed; copies would be as large as they are."""
+        return {
+            (module, name): fingerprint(p)
+            for module in self.modules
+            for name, p in self._inner[module]["_parameters"].items()
+            if p is not None and not p.requires_grad and not p.is_meta
+        }
+
 
 def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode) -> None:
     """Raise ObjectiveError for modules and parameters that cannot be measured, by name."""
     _refuse_modes(model, norm_mode)
+    everywhere = nn.modules.module._global_backward_hooks or nn.modules.module._global_backward_pre_hooks
     for module in modules:
-        if module._backward_hooks or module._backward_pre_hooks:
+        if everywhere or module._backward_hooks or module._backward_pre_hooks:
             raise ObjectiveError(
                 f"{type(module).__name__} has a backward hook, which may change gradients, chunk by chunk; remove it "
                 f"for the measurement (the handle's remove())"
@@ -318,7 +335,7 @@ def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     return own
 
 
-def _copied(value: Any, memo: dict[int, Any]) -> Any:
+def copied(value: Any, memo: dict[int, Any]) -> Any:
     """A copy, or the value itself where it has none (a lock, an open file), which then everybody shares."""
     if isinstance(value, Generator | bool | int | float | str | type(None) | type):
         return value
@@ -346,11 +363,16 @@ def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
         return value
     if isinstance(value, STORES):
         _fill(found, _mapped(_content(value), memo))
-    for name in (each for kind in type(value).__mro__ for each in _slots(kind) if hasattr(value, each)):
-        object.__setattr__(found, name, _copied(getattr(value, name), memo))
+    for name in slots(value):
+        object.__setattr__(found, name, copied(getattr(value, name), memo))
     found_own = getattr(found, "__dict__", {})
-    found_own.update({name: _copied(each, memo) for name, each in found_own.items()})
+    found_own.update({name: copied(each, memo) for name, each in found_own.items()})
     return found
+
+
+def slots(value: Any) -> list[str]:
+    """Names of an object's slots that hold something."""
+    return [each for kind in type(value).__mro__ for each in _slots(kind) if hasattr(value, each)]
 
 
 def _slots(kind: type) -> Sequence[str]:
@@ -361,7 +383,7 @@ def _slots(kind: type) -> Sequence[str]:
 
 def _tuple_copied(value: tuple[Any, ...], memo: dict[int, Any]) -> Any:
     """A copy of a tuple of the same type, or the same one where nothing in it has a copy."""
-    parts = [_copied(each, memo) for each in value]
+    parts = [copied(each, memo) for each in value]
     if all(part is each for part, each in zip(parts, value, strict=True)):
         return value
     found = memo[id(value)] = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
@@ -382,30 +404,82 @@ def _has_state(value: Any) -> bool:
     return True
 
 
+def _may_keep(value: Any) -> bool:
+    """Whether an object that is no module may keep something: entries, attributes, or what a function binds anew."""
+    if isinstance(value, types.FunctionType):
+        return bool(_bound(value))
+    fixed = isinstance(value, nn.Module | Tensor | Generator | type | FUNCTIONS | types.ModuleType)
+    own = isinstance(getattr(value, "__dict__", None), dict) or slots(value)
+    return isinstance(value, STORES) or bool(own and not fixed)
+
+
+def _bound(function: types.FunctionType) -> dict[str | int, Any]:
+    """What a function's global names and its closure are bound to, where it binds such names anew."""
+    found: dict[str | int, Any] = {}
+    if _foreign(str(function.__globals__.get("__name__"))):
+        return found
+    for code in _codes(function.__code__):
+        if dis.opmap["STORE_GLOBAL"] in code.co_code[::2]:
+            found |= {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
+    if dis.opmap["STORE_DEREF"] in function.__code__.co_code[::2]:
+        for place, cell in enumerate(function.__closure__ or ()):
+            with contextlib.suppress(ValueError):  # a cell that is still empty
+                found[place] = cell.cell_contents
+    return found
+
+
+def _held(value: Any) -> Any:
+    """What an object holds, a level down."""
+    if isinstance(value, types.FunctionType):
+        return _bound(value)
+    if isinstance(value, STORES):
+        return value
+    slotted = {name: getattr(value, name) for name in slots(value)}
+    return {**getattr(value, "__dict__", {}), **slotted} if slotted else vars(value)
+
+
 def _content(value: Any) -> Any:
-    """What an object holds, a level down, to be put back by _fill."""
-    if isinstance(value, dict):
-        return dict(value)
-    if isinstance(value, set):
-        return set(value)
-    return list(value) if isinstance(value, STORES) else dict(vars(value))
+    """The same in a copy, to be put back by _fill."""
+    held = _held(value)
+    return dict(held) if isinstance(held, dict) else set(held) if isinstance(held, set) else list(held)
+
+
+def _differ(now: Any, first: Any) -> bool:
+    """Whether contents are not the same objects in the same places."""
+    if len(now) != len(first) or isinstance(now, set):
+        return len(now) != len(first)
+    if isinstance(now, dict):
+        return any(key not in first or first[key] is not each for key, each in now.items())
+    return any(one is not other for one, other in zip(now, first, strict=True))
 
 
 def _mapped(content: Any, memo: dict[int, Any]) -> Any:
     """Contents with copies in them."""
     if isinstance(content, dict):
-        return {key: _copied(each, memo) for key, each in content.items()}
-    return type(content)(_copied(each, memo) for each in content)
+        return {key: copied(each, memo) for key, each in content.items()}
+    return type(content)(copied(each, memo) for each in content)
 
 
 def _fill(value: Any, content: Any) -> None:
     """Let an object hold this and nothing else."""
-    if isinstance(value, STORES):
+    if isinstance(value, types.FunctionType):
+        for name, each in content.items():
+            if isinstance(name, str):
+                value.__globals__[name] = each
+            else:
+                value.__closure__[name].cell_contents = each  # type: ignore[index]
+    elif isinstance(value, STORES):
         value.clear()
         (value.update if isinstance(value, dict | set) else value.extend)(content)
     else:
-        vars(value).clear()
-        vars(value).update(content)
+        slotted = {name for kind in type(value).__mro__ for name in _slots(kind)}
+        for name in {*slots(value)} - content.keys():
+            object.__delattr__(value, name)
+        for name in slotted & content.keys():
+            object.__setattr__(value, name, content[name])
+        if hasattr(value, "__dict__"):
+            vars(value).clear()
+            vars(value).update({name: each for name, each in content.items() if name not in slotted})
 
 
 @contextlib.contextmanager
@@ -413,7 +487,7 @@ def lent(objects: Sequence[Any], kept: Sequence[Any]) -> Iterator[None]:
     """Inside, objects have copies of their attributes, of which ``kept`` are none; afterwards they have their own."""
     originals = {id(each): (each, vars(each)) for each in objects if hasattr(each, "__dict__")}
     memo = {id(each): each for each in (*objects, *kept)}
-    copies = [(each, {k: _copied(v, memo) for k, v in own.items()}) for each, own in originals.values()]
+    copies = [(each, {k: copied(v, memo) for k, v in own.items()}) for each, own in originals.values()]
     try:
         for each, attributes in copies:
             object.__setattr__(each, "__dict__", attributes)
@@ -544,8 +618,11 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
         foreign = _foreign(str(value.__globals__.get("__name__")))  # what it names is not the user's
         names = [] if foreign else [name for code in _codes(value.__code__) for name in code.co_names]
         found = [value.__globals__.get(name) for name in names]
-        for module in [each for each in found if isinstance(each, types.ModuleType) and not _foreign(each.__name__)]:
-            found += [vars(module).get(name) for name in names]
+        modules = [each for each in found if isinstance(each, types.ModuleType)]
+        for module in modules:  # and modules in them
+            within = [] if _foreign(module.__name__) else [vars(module).get(name) for name in names]
+            modules += [each for each in within if isinstance(each, types.ModuleType) and each not in modules]
+            found += within
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # a cell that is still empty
                 found.append(cell.cell_contents)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from hw4.borrowed import Randomness, lent
+from hw4.borrowed import Randomness, copied, lent, reachable, slots
 from hw4.errors import ObjectiveError
 
 Batch = Any
@@ -44,7 +44,7 @@ class Examples:
         if self.n == 0:
             raise ValueError("inputs and targets must be equally many and at least one, got 0 and 0")
 
-    def in_precision(self, dtype: torch.dtype) -> "Examples":
+    def in_precision(self, dtype: torch.dtype | None) -> "Examples":
         """The same examples, given in another precision."""
         found = copy.copy(self)
         found._place = (self._place[0], dtype)
@@ -93,15 +93,15 @@ def of_loader(loader: Any, place: Place) -> Examples:
     name = _sampler(loader)
     dataset, collate = loader.dataset, loader.collate_fn
     counts = Counter(index for batch in plan for index in batch)
-    dropped = len(dataset) - len(counts)
-    if dropped > 0 and loader.drop_last:
+    dropped, times = len(dataset) - len(counts), max(counts.values(), default=0)
+    if dropped > 0 and loader.drop_last and times < 2:
         raise ObjectiveError(
             f"the data loader drops the last {dropped} of {len(dataset)} examples; give one with drop_last=False"
         )
-    if dropped or max(counts.values(), default=1) > 1:
+    if dropped or times > 1:
         raise ObjectiveError(
             f"the data loader's {name} gives {len(counts)} of {len(dataset)} examples, one of them "
-            f"{max(counts.values(), default=0)} times; give one that goes through a torch.utils.data.Subset once"
+            f"{times} times; give one that goes through a torch.utils.data.Subset once"
         )
 
     def fetch(indices: Sequence[int]) -> Batch:
@@ -128,13 +128,18 @@ def _plan(loader: DataLoader[Any]) -> list[list[int]]:
 def _indices(loader: DataLoader[Any]) -> list[list[int]]:
     """The indices of every batch, this time."""
     assert loader.batch_sampler is not None
+    n, drawn = len(loader.dataset), 0  # type: ignore[arg-type]
+    found: list[list[int]] = []
     try:
-        found = [[operator.index(each) for each in batch] for batch in loader.batch_sampler]
+        for batch in loader.batch_sampler:
+            found.append([operator.index(each) for each in batch])
+            drawn += len(found[-1])
+            if drawn > n:  # then some come twice, if it ends at all
+                break
     except TypeError as error:
         raise ObjectiveError(
             f"the data loader's {_sampler(loader)} gives something else than whole numbers; number the examples"
         ) from error
-    n = len(loader.dataset)  # type: ignore[arg-type]
     if not all(found) or any(not 0 <= each < n for batch in found for each in batch):
         raise ObjectiveError(
             f"the data loader's {_sampler(loader)} gives an empty batch, or an index outside 0 to {n - 1}; mend it"
@@ -243,16 +248,24 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
                 f"a batch holds a {type(value).__name__}, which cannot be made from its elements; return a plain "
                 f"{'list' if isinstance(value, list) else 'tuple'} in collate_fn"
             ) from error
-    if hasattr(value, "to") and callable(value.to):
-        raise ObjectiveError(
-            f"a batch holds a {type(value).__name__}, whose tensors cannot be told apart; give its tensors in a dict "
-            "and put it together again in forward="
-        )
-    if getattr(value, "__dict__", None) and not callable(value):  # a dataclass, a namespace
-        found = copy.copy(value)
-        found.__dict__.update({name: mapped(each, change) for name, each in vars(value).items()})
-        return found
-    return value
+    record = hasattr(type(value), "__dataclass_fields__") or hasattr(type(value), "__attrs_attrs__")
+    if not record and callable(getattr(value, "to", None)):  # a graph, whose tensors are somewhere inside
+        memo = {id(each): change(each) for each in reachable([value], code=False) if isinstance(each, Tensor)}
+        if not memo:
+            raise ObjectiveError(
+                f"a batch holds a {type(value).__name__}, whose tensors cannot be seen; give its tensors in a dict and "
+                "put it together again in forward="
+            )
+        return copied(value, memo)
+    own, slotted = getattr(value, "__dict__", {}), slots(value) if record else []
+    if callable(value) or not (own or slotted):
+        return value
+    found = copy.copy(value)  # a dataclass, a namespace
+    if own:
+        found.__dict__.update({name: mapped(each, change) for name, each in own.items()})
+    for name in slotted:
+        object.__setattr__(found, name, mapped(getattr(value, name), change))
+    return found
 
 
 def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:

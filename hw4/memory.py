@@ -15,14 +15,16 @@ WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def fingerprint(tensor: Tensor) -> int:
     """The sum of a tensor's bits, read as whole numbers: other numbers have another one, but for rare chances."""
-    flat = tensor.detach().reshape(-1)
-    whole = flat.view(WHOLE[tensor.element_size()])
+    tensor = tensor.detach()
+    flat = (tensor if tensor.layout == torch.strided else tensor.to_dense()).reshape(-1)
+    flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
+    whole = flat.view(WHOLE[flat.element_size()])
     return sum(int(piece.sum(dtype=torch.int64)) for piece in torch.split(whole, PIECE))
 
 
 def span(tensor: Tensor) -> tuple[str, int, int] | None:
     """The device, the first and the last byte of a tensor and one more; None where it has no memory of its own."""
-    if tensor.layout != torch.strided or tensor.device.type == "meta" or not tensor.numel():
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.device.type == "meta" or not tensor.numel():
         return None
     try:
         start = tensor.data_ptr()
@@ -33,14 +35,25 @@ def span(tensor: Tensor) -> tuple[str, int, int] | None:
 
 
 def overlapping(named: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Names of tensors in the same memory: every one that overlaps another is in a pair."""
+    """Pairs of names of tensors that have memory in common."""
     spans = sorted((found, name) for name, tensor in named.items() if (found := span(tensor)))
-    last, owner = ("", 0, 0), ""
+    reaching: list[tuple[tuple[str, int, int], str]] = []
     for found, name in spans:
-        if found[0] == last[0] and found[1] < last[2]:
-            yield owner, name
-        if found[0] != last[0] or found[2] > last[2]:
-            last, owner = found, name
+        reaching = [(other, each) for other, each in reaching if other[0] == found[0] and found[1] < other[2]]
+        for (_, start, end), each in reaching:
+            if _meet(named[each], named[name], max(end, found[2]) - start):
+                yield each, name
+        reaching.append((found, name))
+
+
+def _meet(first: Tensor, second: Tensor, length: int) -> bool:
+    """Whether tensors, that take so many bytes from the first's beginning on, share any: parts may lie in between."""
+    size, between = first.element_size(), second.data_ptr() - first.data_ptr()
+    if second.element_size() != size or between % size:
+        return True
+    taken = torch.zeros(length // size, dtype=torch.bool, device="cpu")
+    taken.as_strided(first.shape, first.stride()).fill_(True)
+    return bool(taken.as_strided(second.shape, second.stride(), between // size).any())
 
 
 EMPTY = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "detach", "alias")

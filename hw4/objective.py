@@ -67,7 +67,6 @@ class Objective:
         _refuse_settings(model, norm_mode, dtype, loss)
         self.norm_mode: NormMode = norm_mode
         self.loss, self.forward = loss, forward
-        self._given = (model, x, y, chunk_size)
         self._model = model
         found = list(reachable([loss, forward]))
         self._beside = [each for each in found if isinstance(each, BESIDE)]
@@ -148,6 +147,21 @@ class Objective:
             value, weight = self._batch_loss(batch)
         return value.detach(), weight
 
+    @contextlib.contextmanager
+    def _of_any_number(self, count: int) -> Iterator[None]:
+        """An error over so many examples, which whole batches do not have, in a sentence."""
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, ObjectiveError):
+                raise
+            first = (str(error).splitlines() or [""])[0]
+            raise ObjectiveError(
+                f"the loss of {count} examples cannot be computed ({type(error).__name__}: {first}), though that of a "
+                f"whole batch can; let the model and the loss take any number of examples, or let one batch hold all "
+                f"(chunk_size={self.n}) and give the step as update="
+            ) from error
+
     def _share(self, value: Tensor, weight: float | None, count: int) -> Tensor:
         """A batch's part in the mean over all examples."""
         if weight is None:
@@ -194,7 +208,7 @@ class Objective:
                     known[place] = value.detach(), weight
                     del value  # its activations go before the parts' come
                 if len(plan) > 1 or known[0][1] is not None:
-                    exact = self._check_exactly()
+                    exact = self._check_exactly(self._samples(min(self.n, FEW)))
                     for place, each in known.items():
                         self._check_parts(plan[place], exact, each)
                 if len(plan) > 1:
@@ -210,12 +224,11 @@ class Objective:
         offsets = (0, self.n // (2 * size))
         return [[(offset + place * self.n // size) % self.n for place in range(size)] for offset in offsets]
 
-    def _check_exactly(self) -> bool:
-        """Whether few examples' losses were computed in float64, which shows even a small term that is no mean.
+    def _check_exactly(self, samples: Sequence[Sequence[int]]) -> bool:
+        """Whether these examples' losses were computed in float64, which shows even a small term that is no mean.
 
         Raises ObjectiveError when they are not the means of their parts'.
         """
-        samples = self._samples(min(self.n, FEW))
         double, lowest = self, Lowest()
         try:
             if self.dtype != torch.float64:
@@ -275,9 +288,11 @@ class Objective:
         if not by_id & {*map(id, held), *numbers}:
             return
         if self._dtype is not None:  # in which theirs are not
-            model, x, y, chunk_size = self._given
-            settings = {"loss": self.loss, "forward": self.forward, "norm_mode": self.norm_mode}
-            Objective(model, x, y, chunk_size=chunk_size, **settings)  # type: ignore[arg-type]
+            precisions = {p.dtype for p in self._borrowed.originals}
+            own_precision = copy.copy(self)
+            own_precision._examples = self._examples.in_precision(precisions.pop() if len(precisions) == 1 else None)
+            own_precision._borrow(None)
+            own_precision._require_no_identities(held)
             return
         holders = [self.loss, self.forward]
         theirs = Borrowed(self._model, self._beside, self.norm_mode, None, theirs=True, held=holders)
@@ -321,7 +336,7 @@ class Objective:
         self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None, watch: Watch | None = None
     ) -> list[tuple[Tensor, float | None]]:
         """The losses and weights of a batch, which may be known, and of its parts; layers that look at it all aside."""
-        with self._borrowed.without_batch_statistics():
+        with self._borrowed.without_batch_statistics(), self._of_any_number(len(indices)):
             whole = None if self._borrowed.looks_at_batches else known
             whole = whole or self._detached_loss(indices, watch)
             return [whole, *(self._detached_loss(part, watch) for part in _parts(indices))]
@@ -333,17 +348,32 @@ class Objective:
         if len(indices) < 2:
             return
         found = self._in_parts(indices, known)
-        self._require_additive(indices, found, self._tolerance(1000, found[0][0]))
+        try:
+            self._require_additive(indices, found, self._tolerance(1000, found[0][0]))
+        except ObjectiveError:
+            if not self._only_rounded(indices, found):
+                raise
         if not exact and found[0][1] is None and self._slopes_differ(indices, [float(each) for each, _ in found]):
             raise ObjectiveError(_no_mean(len(indices), float(found[0][0]), None, self.n))
+
+    def _only_rounded(self, indices: Sequence[int], found: Sequence[tuple[Tensor, float | None]]) -> bool:
+        """Whether in float64 a batch is what its parts are, and these losses come again: large terms cancel in them."""
+        again = self._in_parts(indices)
+        if any(float(a) != float(b) for (a, _), (b, _) in zip(found, again, strict=True)):
+            return False
+        with contextlib.suppress(ObjectiveError):
+            return self._check_exactly([indices])
+        return False
 
     def _require_additive(
         self, indices: Sequence[int], found: Sequence[tuple[Tensor, float | None]], tolerance: float
     ) -> None:
         """Raise ObjectiveError unless a batch's loss and weight are those of its parts, put together."""
         losses, weights = [float(each) for each, _ in found], [weight for _, weight in found]
-        if len(indices) < 2 or not all(map(math.isfinite, losses)):
+        if len(indices) < 2 or not math.isfinite(losses[0]):
             return
+        if not all(map(math.isfinite, losses)):  # of a mean, every part has a value
+            raise ObjectiveError(_no_mean(len(indices), losses[0], math.nan, self.n))
         if len({weight is None for weight in weights}) > 1:
             raise ObjectiveError(
                 "the loss gives a pair (sum, weight) for some batches and a number for others; give one or the other"
@@ -404,8 +434,11 @@ class Objective:
         What is made while it is computed, such as inputs that forces are derivatives with respect to, is another tensor
         when it is computed again.
         """
-        if any("CheckpointFunction" in node.name() for node in _nodes(value)):
-            raise ObjectiveError(REENTRANT)
+        for node in _nodes(value):
+            if "CheckpointFunction" in node.name():
+                raise ObjectiveError(REENTRANT)
+            if getattr(node, "_saved_scale_grad_by_freq", False):
+                raise ObjectiveError(BY_FREQUENCY)
         ours = {id(p) for p in self.parameters}
         before = {id(leaf) for leaf in _leaves(value)}
         if before <= ours:
@@ -422,7 +455,7 @@ class Objective:
                 raise ObjectiveError(
                     f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient and is no "
                     f"parameter of the model (a loss's own parameter, a second model, or a copy kept elsewhere); make "
-                    f"it part of the model, or detach it"
+                    f"it part of the model, or freeze or detach it"
                 )
 
     def _require_finite_examples(self) -> None:
@@ -613,12 +646,15 @@ class Objective:
     def loss_and_gradient_here(self, *, reordered: bool = False) -> tuple[float, Tensor]:
         """The loss f and its gradient (p,) where the parameters were moved to."""
         total, parts_of_total = self._accumulators()
-        losses, own = [], []
+        losses, own, reached = [], [], False
         with self._computing(), self._untouched():
             for batch, weighted in self._shares(reordered=reordered):
                 self._add_gradients(parts_of_total, weighted)
+                reached |= weighted.requires_grad
                 own.append(batch.detach())
                 losses.append(weighted.detach())
+        if not reached:
+            raise ObjectiveError(DETACHED)
         if not reordered:
             self._require_nothing_kept(own[0])
             self._check_pass(losses, total)
@@ -682,7 +718,9 @@ class Objective:
         (batch,) = draw_batches(self.n, updates=1, batch_size=batch_size, generator=generator)
         total, parts_of_total = self._accumulators()
         with self._computing(), self._untouched():
-            value, weight = self._batch_loss(self._examples.take(batch.tolist()))
+            drawn = self._examples.take(batch.tolist())
+            with self._of_any_number(batch_size):
+                value, weight = self._batch_loss(drawn)
             if weight == 0:
                 raise ObjectiveError(
                     "the weight of the minibatch that was drawn is 0, so it has no mean; take a larger batch_size, or "
@@ -894,6 +932,14 @@ KEPT = (
     "the model keeps something that it computed from its parameters (a cache of weights or features) and uses it "
     "again; empty the cache, or switch it off for the measurement"
 )
+DETACHED = (
+    "every batch's loss is detached from the trained parameters (no_grad in the model's forward, .item(), .detach(), "
+    "another tensor made of it), so nothing has a gradient; let autograd see how it is computed"
+)
+BY_FREQUENCY = (
+    "an embedding divides its gradient by how often an index is in the batch (scale_grad_by_freq=True), so that it is "
+    "another in every chunk and not the loss's; set scale_grad_by_freq to False for the measurement"
+)
 REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
     "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
@@ -922,15 +968,20 @@ def _no_mean(size: int, loss: float, expected: float | None, n: int) -> str:
     seen = "its gradient is not the mean of its parts'" if expected is None else f"its parts' mean is {expected:.9g}"
     return (
         f"the loss of {size} examples is {loss:.9g}, but {seen}: it is no mean over the examples (class weights, "
-        f"ignored targets, a sum, a term or a loss of the batch as a whole, a collate_fn that drops some), so its "
-        f"value would depend on the batches; return a pair (sum, weight) from the loss, or let one batch hold all "
-        f"examples (chunk_size={n})"
+        f"ignored targets, a sum, outputs (n, 1) beside targets (n,), a term or a loss of the batch as a whole, a "
+        f"collate_fn that drops some), so its value would depend on the batches; return a pair (sum, weight) from the "
+        f"loss, or let one batch hold all examples (chunk_size={n})"
     )
 
 
-def _parts(indices: Sequence[int]) -> tuple[Sequence[int], Sequence[int]]:
-    """A third and two thirds, each from all over the batch, whose examples may be in an order of their own."""
-    return indices[::3], [each for place, each in enumerate(indices) if place % 3]
+def _parts(indices: Sequence[int]) -> list[Sequence[int]]:
+    """Two examples, whose padding may be another, and of the others a third and two thirds.
+
+    Both are from all over the batch, whose examples may be in an order of their own.
+    """
+    few, others = (indices[:2], indices[2:]) if len(indices) > 5 else ([], indices)
+    parts = [few, others[::3], [each for place, each in enumerate(others) if place % 3]]
+    return [part for part in parts if part]
 
 
 def _aliased(name: str) -> str:
@@ -954,7 +1005,7 @@ def _refuse_arrays(held: Sequence[Any], names: Sequence[str], parameters: Sequen
 
 def _changing(first: float, second: float, buffers: Sequence[str]) -> str:
     """The sentence on a loss that is no fixed function."""
-    memory = f" (its buffers {', '.join(buffers[:3])} changed, so layers have a memory)" if buffers else ""
+    memory = f" ({', '.join(buffers[:3])} changed, so layers have a memory)" if buffers else ""
     return (
         f"the same examples at the same parameters gave the losses {first:.6g} and {second:.6g}{memory}: something in "
         "the model, the loss or the data set is random or remembers; switch it off, fix its seed, or measure the "

@@ -255,8 +255,8 @@ def measure_directions(
 
     They share the full gradient at the point and a reordered one, so d directions cost d + 1 or d + 2 full gradients.
     """
-    if directions < 1:
-        raise ValueError(f"the number of directions must be at least 1, got {directions}")
+    if not isinstance(directions, Integral) or directions < 1:
+        raise ValueError(f"the number of directions must be at least 1 and whole, got {directions!r}")
     require_draws(objective, learning_rate, batch_size, generator)
     assert generator is not None
     drawn = (objective.minibatch_gradient(None, batch_size, generator).mul_(-learning_rate) for _ in range(directions))

@@ -15,7 +15,7 @@ from collections import UserDict, defaultdict, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from tempfile import NamedTemporaryFile
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import pack_padded_sequence, pad_sequence
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
@@ -1098,7 +1098,7 @@ class NoGradient(torch.autograd.Function):
 
 
 FEW = torch.full((N,), -100)
-FEW[50] = 1
+FEW[32] = 1
 CASES += [
     *named_refusal(
         "return the mean alone, or",
@@ -1467,6 +1467,282 @@ CASES += [
     *named_refusal("must be at least 1 and whole", Case("no chunk", given={"chunk_size": None})),
     *named_refusal("must be a whole number", Case("a tensor as batch_size", given={"batch_size": torch.tensor(16)})),
     *named_refusal("must be a number", Case("a text as learning_rate", given={"learning_rate": "0.1"})),
+]
+
+
+TEN = torch.arange(N) % 10
+FAKE = 0.5 * X + 0.1 * torch.randn(N, 6, generator=torch.Generator().manual_seed(2))
+SETTINGS = ModuleType("settings")
+SETTINGS.draws = ModuleType("settings.draws")  # type: ignore[attr-defined]
+SETTINGS.draws.generator = np.random.default_rng(0)
+
+
+def padded_pairs(pairs: Any) -> Any:
+    return pad_sequence([a for a, _ in pairs], batch_first=True), torch.stack([b for _, b in pairs])
+
+
+def by_class(outputs: Tensor, targets: Tensor) -> Tensor:
+    """The mean over classes of their means, which has no value where a class is missing."""
+    return torch.stack([F.cross_entropy(outputs[targets == c], targets[targets == c]) for c in range(10)]).mean()
+
+
+class Endless(Sampler[int]):
+    """A sampler that goes round and round."""
+
+    def __iter__(self) -> Iterator[int]:
+        return itertools.cycle(range(N))
+
+
+class Following(nn.Module):
+    """A net and a target network that follows it whenever it is asked, as in BYOL."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.target = net(), net().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 6) to (batch, 3)."""
+        with torch.no_grad():
+            for slow, fast in zip(self.target.parameters(), self.body.parameters(), strict=True):
+                slow.lerp_(fast, 1e-5)
+        return self.body(x) - 0.5 * self.target(x)
+
+
+def padded(self: Any, x: Tensor) -> Tensor:
+    """The first of four places, of which some are padding: a frozen encoder computes it with nested tensors."""
+    steps = x[:, None] * torch.tensor([1.0, 2.0, 0.5, -1.0]).to(x)[:, None]
+    return self.body(self.encoder(steps, src_key_padding_mask=torch.arange(4) >= 2 + (x[:, :1] > 0).long())[:, 0])
+
+
+def frozen_encoder() -> nn.Module:
+    torch.manual_seed(4)
+    layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+    return Own(padded, encoder=nn.TransformerEncoder(layer, 2).requires_grad_(False)).eval()
+
+
+def of_twenty(self: Any, x: Tensor) -> Tensor:
+    return self.body(self.cell(x[:, None], torch.zeros(1, 20, 6).to(x))[0][:, 0])
+
+
+def drifted() -> nn.Module:
+    """A critic whose scores have drifted away, which their difference does not see."""
+    model = net()
+    model[2].bias.data.fill_(1000.0)
+    return model
+
+
+def critic(model: nn.Module, batch: Any) -> Tensor:
+    return model(batch[0]).mean() - model(batch[1]).mean()
+
+
+@dataclass(slots=True)
+class Packed:
+    """A batch with names and no dictionary."""
+
+    inputs: Tensor
+    targets: Tensor
+
+
+@dataclass
+class Movable(Fed):
+    """A batch that knows how it is moved."""
+
+    def to(self, device: Any) -> "Movable":
+        """Move it."""
+        return Movable(self.inputs.to(device), self.targets.to(device))
+
+
+class Graph:
+    """A batch that keeps its tensors in a store, as graphs do."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor) -> None:
+        vars(self)["store"] = UserDict(inputs=inputs, targets=targets)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in vars(self).get("store", ()):
+            return vars(self)["store"][name]
+        raise AttributeError(name)
+
+    def to(self, device: Any) -> "Graph":
+        """Move it."""
+        return Graph(self.inputs.to(device), self.targets.to(device))
+
+
+def fed_as(kind: Any) -> dict[str, Any]:
+    return {
+        "model": in_place,
+        "data": lambda: loader(
+            collate_fn=lambda p: kind(torch.stack([a for a, _ in p]), torch.stack([b for _, b in p]))
+        ),
+        "given": {"forward": lambda m, b: F.cross_entropy(m(b.inputs), b.targets), "dtype": torch.float64},
+        "loss": lambda m, b: F.cross_entropy(m(X.double()[b].clone()), Y[b]),
+    }
+
+
+def in_parts() -> nn.Module:
+    """Parameters that lie between each other in memory."""
+    both = torch.randn(6, 3, dtype=torch.complex64, generator=torch.Generator().manual_seed(1))
+    parts = {"real": nn.Parameter(both.real), "imaginary": nn.Parameter(both.imag)}
+    return Own(lambda self, x: self.body(x) + x @ self.real * (x @ self.imaginary), **parts)
+
+
+def far_inside(self: Any, x: Tensor) -> Tensor:
+    return self.body(x) * (2 if SETTINGS.draws.generator.random() < 0.001 else 1)
+
+
+def penalised_cell() -> Case:
+    """A penalty in a closure over a model that lists its parameters, on data in float64."""
+    torch.manual_seed(4)
+    model = Own(recurrent, cell=nn.LSTM(6, 6, batch_first=True))
+    return Case(
+        "a penalty on an LSTM, float64 data",
+        lambda: model,
+        data=lambda: (X.double(), Y),
+        given={
+            "loss": lambda o, t: F.cross_entropy(o, t) + 0.01 * sum((p**2).sum() for p in model.parameters()),
+            "dtype": torch.float64,
+        },
+        loss=lambda m, b: entropy(m, b) + 0.01 * sum((p**2).sum() for p in m.parameters()),
+    )
+
+
+@contextlib.contextmanager
+def hooked_everywhere() -> Iterator[None]:
+    handle = nn.modules.module.register_module_full_backward_hook(lambda *_: None)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+LAST: Tensor | None = None
+
+
+def cached_in_a_global(self: Any, x: Tensor) -> Tensor:
+    global LAST  # noqa: PLW0603  what others do
+    if LAST is None:
+        LAST = gram(self)
+    return self.body[2](torch.tanh(self.body[0](x) @ LAST))
+
+
+def caching_in_a_global() -> nn.Module:
+    global LAST  # noqa: PLW0603
+    LAST = None
+    return Own(cached_in_a_global)
+
+
+def caching_in_a_closure() -> nn.Module:
+    last: Tensor | None = None
+
+    def cached(self: Any, x: Tensor) -> Tensor:
+        nonlocal last
+        if last is None:
+            last = gram(self)
+        return self.body[2](torch.tanh(self.body[0](x) @ last))
+
+    return Own(cached)
+
+
+def cached_in_a_helper(self: Any, x: Tensor) -> Tensor:
+    if self.settings.lock is None:
+        self.settings.lock = gram(self)
+    return self.body[2](torch.tanh(self.body[0](x) @ self.settings.lock))
+
+
+def cached_in_a_place(self: Any, x: Tensor) -> Tensor:
+    if self.store[0] is None:
+        self.store[0] = gram(self)
+    return self.body[2](torch.tanh(self.body[0](x) @ self.store[0]))
+
+
+class Buffered(nn.Module):
+    """A cache of weights in a buffer, and another buffer that says that it is filled."""
+
+    def __init__(self, made_of: Callable[[Any], Tensor]) -> None:
+        super().__init__()
+        self.body, self.made_of = net(), made_of
+        self.register_buffer("store", torch.zeros(12, 12))
+        self.register_buffer("filled", torch.tensor(False))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, 6) to (batch, 3)."""
+        if not self.filled:
+            self.store.copy_(self.made_of(self))
+            self.filled.fill_(True)
+        return self.body[2](torch.tanh(self.body[0](x) @ self.store))
+
+
+CASES += [
+    *named_refusal(
+        MEAN,
+        Case(
+            "padding that counts",
+            model=lambda: Own(lambda self, x: self.body(x.mean(1))),
+            data=lambda: loader(lambda i: (X[i].expand(1 + i % 4, 6), Y[i]), collate_fn=padded_pairs, batch_size=15),
+        ),
+        Case(
+            "a mean over classes that parts lack",
+            model=lambda: nn.Sequential(net(), nn.Linear(3, 10)),
+            data=lambda: (X, TEN),
+            given={"loss": by_class, "chunk_size": 15},
+        ),
+    ),
+    *named_refusal(
+        "scale_grad_by_freq",
+        Case(
+            "an embedding whose gradient counts the batch",
+            model=lambda: nn.Sequential(nn.Embedding(10, 6, scale_grad_by_freq=True), net()),
+            data=lambda: (TEN, Y),
+        ),
+    ),
+    *named_refusal("Subset", Case("a sampler without an end", data=lambda: loader(sampler=Endless()))),
+    *named_refusal(
+        "is detached from",
+        Case(
+            "a loss without a gradient",
+            given={**updated(BY_NAME), "forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]).detach()},
+        ),
+    ),
+    *named_refusal("remembers", Case("a target network that follows", model=Following)),
+    *named_refusal(
+        "cannot be computed.*take any number",
+        Case(
+            "a model of batches of twenty",
+            model=lambda: Own(of_twenty, cell=nn.GRU(6, 6, batch_first=True)),
+            given={"chunk_size": 20},
+        ),
+        Case(
+            "a graph of all examples",
+            model=lambda: Own(lambda self, x: self.body(x + torch.eye(N).to(x) @ x)),
+            given={"chunk_size": N},
+        ),
+    ),
+    Case("a frozen encoder with padding", model=frozen_encoder, given={"norm_mode": "running"}),
+    Case(
+        "terms that cancel",
+        model=drifted,
+        data=lambda: (X, FAKE),
+        given={"forward": critic},
+        loss=lambda m, b: critic(m, (X.double()[b], FAKE.double()[b])),
+    ),
+    Case("real and imaginary parts of one tensor", model=in_parts),
+    Case("a dataclass with slots", **fed_as(Packed)),
+    Case("a dataclass that moves itself", **fed_as(Movable)),
+    Case("tensors in a store of a graph", **fed_as(Graph)),
+    *named_refusal(RANDOM, Case("a generator in a module's module", model=lambda: Own(far_inside))),
+    penalised_cell(),
+    *named_refusal("backward hook", Case("a backward hook on every module", inside=hooked_everywhere)),
+    *named_refusal(
+        "keeps something that it computed",
+        Case("a cache of weights in a global name", model=caching_in_a_global),
+        Case("a cache of weights in a closure", model=caching_in_a_closure),
+        Case("a cache of weights in a helper", model=lambda: Own(cached_in_a_helper, settings=Settings())),
+        Case("a cache of weights in a place of a list", model=lambda: Own(cached_in_a_place, store=[None])),
+        Case("a cache of weights in a buffer", model=lambda: Buffered(gram)),
+    ),
+    Case(
+        "a constant in a buffer", model=lambda: Buffered(lambda _: torch.eye(12)), loss=lambda m, b: entropy(m.body, b)
+    ),
 ]
 
 
