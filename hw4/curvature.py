@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Sequence
-from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ def largest_eigenvalues(
     """
     p, made = len(w := objective.w), 0
     objective.gradient()  # with its checks: a Hessian alone would not show that the loss is no fixed function
-    if not isinstance(k, Integral) or not 1 <= k < max(p, 2):
+    if not isinstance(k, int | np.integer) or not 1 <= k < max(p, 2):
         raise ValueError(f"k must be at least 1, whole and below the number of parameters, {p}, got {k}")
 
     def product(v: np.ndarray) -> np.ndarray:
@@ -128,7 +127,7 @@ def kink_share(objective: Objective, u: Update, *, nodes: int = 8) -> KinkShare:
     is 2 ``nodes`` + 1 Hessian-vector products and two gradients. Raises SmoothnessUndefinedError when the gradient
     does not change or is not finite.
     """
-    if not isinstance(nodes, Integral) or nodes < 1:
+    if not isinstance(nodes, int | np.integer) or nodes < 1:
         raise ValueError(f"the number of nodes must be at least 1 and whole, got {nodes}")
     w = objective.w
     step = _step(objective, _flat(objective, u), 1.0)

@@ -311,8 +311,8 @@ class Judging:
         if self.update and not session.testsfailed and session.exitstatus in (0, 1):
             self._write_baselines()
         if self._document:
-            facts = {"against": self.against or None, "compared": self._compared(), "update": self.update}
-            facts["exit_code"] = int(session.exitstatus)
+            facts: dict[str, Any] = {"against": self.against or None, "compared": self._compared()}
+            facts |= {"update": self.update, "exit_code": int(session.exitstatus)}
             _write(self._document, as_json(self.findings, facts))
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
             junit = Path(os.path.expandvars(self.config.option.xmlpath)).expanduser()

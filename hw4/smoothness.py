@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -255,7 +256,7 @@ def measure_directions(
 
     They share the full gradient at the point and a reordered one, so d directions cost d + 1 or d + 2 full gradients.
     """
-    if not isinstance(directions, Integral) or directions < 1:
+    if not isinstance(directions, int | np.integer) or directions < 1:
         raise ValueError(f"the number of directions must be at least 1 and whole, got {directions!r}")
     require_draws(objective, learning_rate, batch_size, generator)
     assert generator is not None
