@@ -280,17 +280,22 @@ def test_figures_of_the_page_before_do_not_stay(monkeypatch: pytest.MonkeyPatch)
     assert {path.name for path in Path("out").glob("*.png")} == {*named, "own.png"}
 
 
-def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = ["--learning-rate", "0.123456789", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
-    assert hw4(monkeypatch, *QUICK, *options, "--out", "out") == 0
-    sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "2", "--epochs", "2", "--momentum", "0.5"]
-    assert hw4(monkeypatch, *sweep, "--processes", "1", "--out", "out") == 0
+def require_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page in ``out`` says two commands, and they make what lies there."""
     commands = re.findall(r"To make it again: <code>hw4 (.*?)</code>", Path("out/index.html").read_text())
     assert len(commands) == 2
     for command in commands:
         assert hw4(monkeypatch, *command.split(), "--processes", "1", "--out", "again") == 0
     first, second = ({path.name for path in Path(out, "records").iterdir()} for out in ("out", "again"))
     assert first == second
+
+
+def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ["--learning-rate", "0.123456789", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
+    assert hw4(monkeypatch, *QUICK, *options, "--out", "out") == 0
+    sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "2", "--epochs", "2", "--momentum", "0.5"]
+    assert hw4(monkeypatch, *sweep, "--processes", "1", "--out", "out") == 0
+    require_made_again(monkeypatch)
 
 
 def test_a_network_alone_costs_no_other_command_its_page(
@@ -328,11 +333,7 @@ def test_what_was_left_out_is_left_out_when_it_is_made_again(monkeypatch: pytest
     assert hw4(monkeypatch, *QUICK, "--no-longer", "--out", "out") == 0
     sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "1", "--epochs", "1", "--no-rescue"]
     assert hw4(monkeypatch, *sweep, "--learning-rate", "1e4", "--processes", "1", "--out", "out") == 0
-    commands = re.findall(r"To make it again: <code>hw4 (.*?)</code>", Path("out/index.html").read_text())
-    for command in commands:
-        assert hw4(monkeypatch, *command.split(), "--processes", "1", "--out", "again") == 0
-    first, second = ({path.name for path in Path(out, "records").iterdir()} for out in ("out", "again"))
-    assert first == second
+    require_made_again(monkeypatch)
 
 
 def test_a_slip_of_the_pen_gives_no_page_of_the_neighbours(

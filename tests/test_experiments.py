@@ -97,9 +97,12 @@ def test_measuring_does_not_disturb_training(few_digits: Images) -> None:
         assert a.smoothness != b.smoothness
 
 
-def test_a_row_is_the_state_after_its_pass() -> None:
-    images, spec = load_images("digits", subset=0.1), small_spec(directions=1)
-    record, model, batches = train_convnet(spec, images), build_convnet(spec), seeded(0, BATCHES)
+@pytest.mark.parametrize("other", [{}, {"seed": 1}, {"norm": "batch"}, {"downsample": "stride"}], ids=str)
+def test_a_row_is_the_state_after_its_pass(other: dict[str, object]) -> None:
+    """Also where a run before it, in the same process and on the same images, began with other weights."""
+    images, spec = load_images("digits", subset=0.1), small_spec(directions=1, **other)
+    train_convnet(small_spec(directions=0), images)
+    record, model, batches = train_convnet(spec, images), build_convnet(spec), seeded(spec.seed, BATCHES)
     for row in record.rows:
         if row.completed:
             train_pass(model, images.x_train, images.y_train, learning_rate=0.04, batch_size=32, generator=batches)
