@@ -13,9 +13,9 @@ from hw4.data.images import Images, load_images
 from hw4.errors import RecordError, SpecError
 from hw4.processes import spread
 from hw4.records import ConvNetRecord, TextCNNRecord
-from hw4.runs import Record, make_all, run
+from hw4.runs import Record, _tasks, make_all, run
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
-from hw4.studies import Spec, Study, grid
+from hw4.studies import Spec, Study, cost, grid
 
 
 def small_net(**settings: object) -> ConvNetSpec:
@@ -36,6 +36,15 @@ def one_of_each() -> list[Spec]:
 
 def without_times(record: Record) -> dict[str, object]:
     return {name: value for name, value in record.model_dump().items() if name != "times"}
+
+
+def test_questions_become_vectors_first_and_then_the_longest_begin(tmp_path: Path) -> None:
+    specs = [*one_of_each(), *sweep_specs("grammar", strides=[500], trials=1)]
+    first, *others = _tasks([(tmp_path, spec) for spec in specs], "cpu", remote=False)
+    assert isinstance(first.specs[0], TextCNNSpec)
+    costs = [sum(map(cost, task.specs)) for task in others]
+    assert costs == sorted(costs, reverse=True)
+    assert sum(map(cost, first.specs)) < costs[0]
 
 
 def test_every_kind_is_made_once_and_found_later(tmp_path: Path) -> None:
