@@ -471,7 +471,7 @@ def every_gradient_is_there_at_once(patch: Patch) -> None:
 # --- the notebook ------------------------------------------------------------------------------------------------
 
 
-@fault("notebook", test_experiments.test_a_row_is_the_state_after_its_pass)
+@fault("notebook", test_experiments.test_a_row_is_the_state_after_its_pass, {})
 def curves_logged_at_the_start_of_a_pass(patch: Patch) -> None:
     waiting: list[Callable[[], float]] = []
 
