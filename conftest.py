@@ -28,7 +28,7 @@ settings.load_profile("hw4")
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of this suite."""
     parser.addoption(
-        "--require-real-data", action="store_true", help="fail instead of skip when the real FashionMNIST is not found"
+        "--require-real-data", action="store_true", help="fail instead of skip when the real data is not found"
     )
 
 

@@ -63,10 +63,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Train the homework's networks, measure the smoothness of their loss, and report what the runs show.",
-    epilog=f"Real data is looked for in $HW4_DATA, then in the user's cache. Exit codes: 0 done; {FAILED} failed; "
-    f"{USAGE} wrong usage; {UNMEASURABLE} the gate cannot say; {DIVERGED} done, but a ConvNet diverged (recorded and "
-    f"reported as such); {UNFINISHED} the gate could not run or write; {INTERRUPTED} interrupted. Examples: 'hw4 run', "
-    f"'hw4 gate --against main'.",
+    epilog=f"Real data is looked for in $HW4_DATA, then in the user's cache. Exit codes: 0 done; {FAILED} failed, "
+    f"or the gate is red; {USAGE} wrong usage; {UNMEASURABLE} the gate could not judge all; {DIVERGED} 'hw4 run' is "
+    f"done, but a ConvNet diverged (recorded and reported as such); {UNFINISHED} the gate could not run or write; "
+    f"{INTERRUPTED} interrupted. Examples: 'hw4 run', 'hw4 gate --against main'.",
 )
 
 EXAMPLES = {
@@ -109,7 +109,7 @@ Out = Annotated[
     typer.Option(
         parser=_folder,
         metavar="PATH",
-        help="Folder for records, figures and the page.  [default: reports/real or /embedded]",
+        help="Folder for records, figures and the page.  [default: reports/real or reports/embedded]",
     ),
 ]
 Processes = Annotated[int | None, typer.Option(help="Processes of one thread each.  [default: as many as processors]")]
@@ -117,7 +117,7 @@ Scheduler = Annotated[
     str | None,
     typer.Option(
         metavar="ADDRESS",
-        help="Train on the workers of the Dask scheduler at tcp://HOST:PORT in place of --processes (needs hw4[dask]).",
+        help="Train on the workers of the Dask scheduler at tcp://HOST:PORT instead of --processes (needs Dask).",
     ),
 ]
 Rescue = Annotated[
@@ -483,7 +483,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     device: Device = "cpu",
     seeds: Annotated[int, typer.Option(help="Paired seeds of everything: ladder, controls, mechanism.")] = CLAIM_SEEDS,
     first_seed: Annotated[int, typer.Option(help="The first of the seeds.", min=0)] = FIRST_SEED,
-    landscapes: Annotated[int, typer.Option(help="Seeds whose sharpness, kinks and steps are looked at.")] = VIEWS,
+    landscapes: Annotated[int, typer.Option(help="Seeds whose sharpness, kinks and range view are looked at.")] = VIEWS,
     passes: Annotated[int, typer.Option(help="Passes of the ladder's and the controls' runs.")] = LADDER_PASSES,
     landscape_passes: Annotated[int, typer.Option(help="Passes of the runs at 0.04 looked into.")] = LANDSCAPE_PASSES,
     rate: Annotated[
@@ -578,7 +578,7 @@ def report_command(
     anyway: Annotated[
         bool, typer.Option("--anyway", help="Draw a sweep although it is incomplete or mixed, and say so.")
     ] = False,
-    csv: Annotated[bool, typer.Option("--csv", help="Write results.csv as well: a row for each run and pass.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="Write results.csv, too: a table of all runs and passes.")] = False,
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
@@ -593,7 +593,7 @@ def report_command(
 @app.command(
     "gate",
     epilog=f"Exit codes: 0 not slower and not worse; {FAILED} a regression, changed numbers, or results too good to "
-    f"pass silently; {UNMEASURABLE} nothing can be said (a noisy machine, no comparable baseline), and why; "
+    f"pass silently; {UNMEASURABLE} not all could be judged (a noisy machine, no comparable baseline); "
     f"{UNFINISHED} it could not run or write. Examples: 'hw4 gate --against main' judges a branch without any "
     f"baseline; 'hw4 gate --update' takes what is now as the baseline. To gate code of your own, see pytest's 'gate' "
     f"fixture, which comes with hw4.",

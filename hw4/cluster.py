@@ -83,7 +83,7 @@ def open_cluster(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise Hw4Error("--scheduler needs Dask; install it with 'pip install hw4[dask]'") from error
+        raise Hw4Error("--scheduler needs Dask; install it with 'pip install dask[distributed]'") from error
     for name in filter(re.compile("distributed|tornado").match, logging.root.manager.loggerDict):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what goes wrong is said below, in one sentence
     try:

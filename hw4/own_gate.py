@@ -37,7 +37,7 @@ def judge_hw4(
             f"of your own use pytest's 'gate' fixture"
         )
     if importlib.util.find_spec("pytest") is None:
-        raise Hw4Error("'hw4 gate' runs pytest, which is not installed; install it with 'pip install hw4[test]'")
+        raise Hw4Error("'hw4 gate' runs pytest, which is not installed; install hw4's extra 'test'")
     where = environment(threads=1, dtype="float32").model_dump()  # before anything is written
     chosen = [str(test) for name, test in TESTS.items() if part in (name, "all")]
     say(f"Measuring {' and '.join(TESTS) if part == 'all' else part}{' for a baseline' * update} ...")

@@ -16,7 +16,7 @@ COLUMNS = {
     "folder": "where the record lies: records (the exercises), controls (exercise 2's), claim/ladder, claim/controls "
     "or claim/landscapes",
     "key": "name of the run, and of its record's file",
-    "network": "ConvNet, ConvNet + BatchNorm, Strided ConvNet or TextCNN",
+    "network": "label of the network: ConvNet, ConvNet + BatchNorm, Strided ConvNet, TextCNN ...",
     "data": "name of the data set",
     "vectors": "what made a text CNN's question vectors",
     "stride": "stride of a text CNN's convolution and pooling, in positions",

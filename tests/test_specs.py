@@ -133,7 +133,8 @@ def test_what_is_measured_and_who_is_trained_is_no_setting() -> None:
         ConvNetSpec.build(data="digits", downsample="stride", range_view=True, curvature_passes=(0, 3)),
     ]
     assert {spec.setting for spec in specs} == {ConvNetSpec.build(data="digits")}
-    assert len({TextCNNSpec(data="trec", stride=5), TextCNNSpec(data="trec", stride=5), *VARIANTS.values()}) == 6
+    twice = [TextCNNSpec(data="trec", stride=5) for _ in range(2)]
+    assert len({*twice, *VARIANTS.values()}) == 1 + len(VARIANTS)
     assert hash(EXERCISES["pooling"]) == hash(EXERCISES["pooling"])
 
 
