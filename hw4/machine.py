@@ -18,7 +18,12 @@ KEEP_MEMORY = {
 
 @cache
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of the first processor; nothing elsewhere."""
+    """What Linux says of the first processor, or macOS of all; nothing elsewhere."""
+    if platform.system() == "Darwin":
+        asked = subprocess.run(
+            ["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False
+        )
+        return {"CPU part": asked.stdout.strip()} if asked.stdout.strip() else {}
     try:
         lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()]
     except OSError:
@@ -37,9 +42,10 @@ def processor_name() -> str:
 
 
 def processor_class() -> str:
-    """Vendor, family, model and widest vector unit: processors of one class run the same code at the same speed."""
+    """Maker, kind and widest vector unit: processors of one class run the same code at the same speed."""
     facts = _cpuinfo()
-    known = [facts[name] for name in ("vendor_id", "cpu family", "model") if name in facts]
+    names = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU variant", "CPU part")
+    known = [facts[name] for name in names if name in facts]
     flags = facts.get("flags", "").split()
     unit = [name for flag, name in (("avx512f", "AVX512"), ("avx2", "AVX2")) if flag in flags][:1]
     return " ".join([*(known or [platform.processor() or platform.machine()]), *unit])

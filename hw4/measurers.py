@@ -6,7 +6,9 @@ test sets up is set up there as pytest does it, several measurers can be visited
 in alternation with today's. They end when the process that started them does, whatever ends it.
 """
 
+import argparse
 import dis
+import enum
 import functools
 import gc
 import hashlib
@@ -19,6 +21,7 @@ import platform
 import re
 import selectors
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -28,7 +31,7 @@ import threading
 import time
 import types
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -36,7 +39,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pytest
 
-from hw4.gate import Outcome, Slice, UnmeasurableError
+from hw4.gate import MOSTLY_WAITING, Outcome, Slice, UnmeasurableError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD, GitError, git, processor_class, write_revision
 
 SOCKET = "HW4_GATE_SOCKET"
@@ -54,11 +57,12 @@ DROPPED = (
     *("ATEN_", "COVERAGE_", "COV_CORE_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "NUMEXPR_"),
     *("OMP_", "ONEDNN_", "OPENBLAS_", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "PYTHON", "TORCH"),
 )
-"""Variables that change what is measured, by how they begin: a measurer does not inherit them, but for TORCH_HOME."""
+"""Variables that change what is measured, by how they begin: a measurer does not inherit them, but for those KEPT."""
+KEPT = ("TORCH_HOME", "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONUSERBASE")
+"""Where things lie, and whether compiled ones are kept: child processes would compile on every call."""
 SETTINGS = {
     **ONE_THREAD,
     **KEEP_MEMORY,  # fresh pages cost more, and less evenly, than anything else in a slice
-    "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",  # the order of a set of words is an order of training
     "PYTHONUTF8": "1",
 }
@@ -66,6 +70,7 @@ MOST_PARTS = 20_000
 """Of a frozen reference that are looked at for its fingerprint."""
 LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba")
 INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")]
+INSTALLED += [*site.getsitepackages(), site.getusersitepackages()]
 """Where Python keeps itself and what was installed; not all of its prefix, in which a checkout may lie."""
 Clock = Literal["processor", "wall"]
 CLOCKS: dict[str, Callable[[], float]] = {"processor": time.process_time, "wall": time.perf_counter}
@@ -151,9 +156,12 @@ class Measurer:
         ours, theirs = socket.socketpair()
         watched, self._alive = os.pipe()  # it ends when this process does, and with it what it writes to
         started = config.stash[ENVIRONMENT].items()
-        environment = {n: value for n, value in started if n == "TORCH_HOME" or not n.startswith(DROPPED)}
+        environment = {n: value for n, value in started if n in KEPT or not n.startswith(DROPPED)}
         numbers = f"{theirs.fileno()} {watched}"
         folder = tree.place(config.invocation_params.dir)
+        option = vars(config.option)
+        carried = {name: value for name, value in option.items() if _is_plain(value)}
+        others = {name: _as_text(value) for name, value in option.items() if not _is_plain(value)}
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
         options = [*_options(tree, config), f"--basetemp={scratch / 'tmp'}"]
         if config.pluginmanager.hasplugin("cacheprovider"):
@@ -171,10 +179,11 @@ class Measurer:
         theirs.close()
         os.close(watched)
         self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
-        carried = {name: value for name, value in vars(config.option).items() if _is_plain(value)}
         trees = [str(tree.root), str(tree.base)]
         self._missing: set[str] | None = None
-        self.send({"tests": self._tests, "options": carried, "trees": trees, "against": config.option.gate_against})
+        self._over = set[tuple[str, str]]()  # gates that were not asked for
+        settings = {"options": carried, "others": others, "trees": trees, "against": config.option.gate_against}
+        self.send({"tests": self._tests, **settings})
 
     def finish(self) -> None:
         """Let it end its tests, so that fixtures clear away what they set up."""
@@ -255,8 +264,11 @@ class Measurer:
                     return heard
                 if self._tests.index(heard["at"]) > self._tests.index(test):
                     raise UnmeasurableError(f"{self._where()}the test does not come to its gate")
+                self._over |= {(test, heard["gate"])} if heard["at"] == test else set()
                 self.send({"done": True} if heard["at"] == test else {"skip": True})
             elif heard.get("ended") == test:
+                if heard["why"] == "passed" and (test, gate) in self._over:
+                    raise UnmeasurableError(f"{self._where()}the gates of this test come in another order; keep it")
                 if heard["why"] == "passed":
                     return None
                 raise UnmeasurableError(f"{self._where()}the test ends before its gate: {heard['why']}")
@@ -276,6 +288,8 @@ def _options(tree: Tree, config: pytest.Config) -> list[str]:
     options += ["--rootdir", str(tree.place(config.rootpath)), f"--import-mode={option.importmode}"]
     if config.inipath is not None and tree.place(config.inipath).exists():
         options += ["-c", str(tree.place(config.inipath))]
+    if config.pluginmanager.hasplugin("logging"):
+        options += ["-o", "log_file="]  # the user's would be emptied
     if config.pluginmanager.hasplugin("timeout"):  # waiting for requests is no time of the test's
         options += ["--timeout=0"]
     reorders = ["no:randomly"] if config.pluginmanager.hasplugin("randomly") else []
@@ -293,6 +307,29 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, list):
         return all(map(_is_plain, value))
     return value is None or isinstance(value, str | int | float | bool)
+
+
+def _as_text(value: object) -> list[str]:
+    """The kind of an option that JSON does not know, and the text that it is told by."""
+    if isinstance(value, Path):
+        return ["path", str(value)]
+    return ["other", re.sub(" at 0x[0-9a-f]+", "", repr(value))]
+
+
+def take_options(option: argparse.Namespace, known: Collection[str], given: "Serving") -> None:
+    """Set the options that a conftest added as they were given; raises UsageError for one that cannot be handed on."""
+    mine = {name: value for name, value in vars(option).items() if name not in known}
+    for name, value in given.options.items():
+        if name in mine:
+            setattr(option, name, value)
+    for name, (kind, text) in given.others.items():
+        if name in mine and kind == "path":
+            setattr(option, name, Path(text))
+        elif name in mine and _as_text(mine[name]) != [kind, text]:
+            raise pytest.UsageError(
+                f"the option {name!r} is {text:.60}, which cannot be handed to the processes that measure; let it be "
+                f"text, a number or a path"
+            )
 
 
 class Team:
@@ -335,6 +372,11 @@ class Team:
             )
         if first is not None and first["wrong"]:
             raise UnmeasurableError(first["wrong"])
+        ours = environment()["libraries"]
+        if first is not None and first.get("libraries", ours) != ours:
+            raise UnmeasurableError(
+                f"the processes that measure load {first['libraries']}, and this one {ours}: use a virtual environment"
+            )
         return first
 
     def lacks(self, test: str) -> bool:
@@ -386,12 +428,12 @@ class Serving:
         number, watched = map(int, numbers.split())
         self._lines = socket.socket(fileno=number).makefile("rw", encoding="utf-8")
         self._broken: dict[str, str] = {}
-        self._calls: dict[str, int] = {}
         self._looked = {"__main__"}
         threading.Thread(target=_end_with_the_judge, args=[watched], daemon=True).start()
         first = self._hear()
         self._tests: list[str] = first["tests"]
         self.options: dict[str, object] = first["options"]
+        self.others: dict[str, list[str]] = first["others"]
         self._root, self._base = map(Path, first["trees"])
         self._against = bool(first["against"])
         if self._base != self._root:  # after all else: before a package that is installed in development mode
@@ -432,8 +474,7 @@ class Serving:
             self._say({"ended": report.nodeid, "why": _last_line(report.longreprtext) or report.outcome})
 
     def _arrive(self, test: str, name: str, **facts: object) -> None:
-        count = self._calls[test] = self._calls.get(test, 0) + 1
-        self._say({"at": test, "gate": name or f"#{count}", "wrong": self._wrong(), **facts})
+        self._say({"at": test, "gate": name, "wrong": self._wrong(), "libraries": environment()["libraries"], **facts})
 
     def _wrong(self) -> str:
         """Why nothing that is measured here would mean anything, in words, or nothing."""
@@ -454,6 +495,8 @@ class Serving:
             if not _is_own(Path(file), self._base):
                 if _is_own(Path(file), self._root):
                     return f"{name} was loaded from today's files, {file}: import it by its name, without a fixed path"
+                if Path(file).suffix in (".so", ".pyd") and _has_source(self._base, name):
+                    return f"{name} is compiled, and the same on both sides: compare by a baseline"
                 if _has_module(files, name, Path(file)):
                     return (
                         f"{name} was loaded from {file}, which is not the code to be compared: install the project "
@@ -477,7 +520,7 @@ class Serving:
                     repeats = {name: _repeats(work, clock) for name, work in works.items()}
                 if "prepare" in request:  # on the wall, also where the clock does not see waiting
                     seconds = {name: _timed(work, repeats[name], 0.0, clock)[1] for name, work in works.items()}
-                    wrong = self._wrong()  # now that all is loaded
+                    wrong = self._wrong() or _on_a_gpu()  # now that all is loaded
                     self._say({"error": wrong} if wrong else {name: repeats[name] * seconds[name] for name in works})
                     continue
                 gc.collect()  # what the last visit left would fill the memory
@@ -519,14 +562,36 @@ class Serving:
         return request
 
 
-@functools.cache
+def _on_a_gpu() -> str:
+    """Why the step cannot be timed where it works on a GPU, in words, or nothing."""
+    torch = sys.modules.get("torch")
+    used = [name for name in ("cuda", "xpu") if torch and getattr(torch, name).is_initialized()]
+    if torch and torch.backends.mps.is_available() and torch.mps.current_allocated_memory():
+        used.append("mps")
+    sentence = "a GPU is used ({}), whose work goes on after a call has returned, and which no baseline knows"
+    return f"{sentence.format(used[0])}: time the step on the CPU" if used else ""
+
+
+def _has_source(base: Path, name: str) -> bool:
+    """Whether a tree holds what an extension module is compiled from."""
+    stem = name.rpartition(".")[2]
+    suffixes = (".pyx", ".c", ".cc", ".cpp", ".cu", ".rs", ".f90")
+    return any(path.rpartition("/")[2] == stem + suffix for path in _files(base, suffixes) for suffix in suffixes)
+
+
 def _python_files(folder: Path) -> frozenset[str]:
-    """Python files below a folder, relative to it; not those of environments and hidden folders inside of it."""
+    """Python files below a folder, relative to it."""
+    return _files(folder, (".py",))
+
+
+@functools.cache
+def _files(folder: Path, suffixes: tuple[str, ...]) -> frozenset[str]:
+    """Files below a folder, relative to it; not those of environments and hidden folders inside of it."""
     found = set()
     for place, folders, files in os.walk(folder):
         here = Path(place)
         folders[:] = [name for name in folders if name[0] != "." and not (here / name / "pyvenv.cfg").exists()]
-        found |= {(here / name).relative_to(folder).as_posix() for name in files if name.endswith(".py")}
+        found |= {(here / name).relative_to(folder).as_posix() for name in files if name.endswith(suffixes)}
     return frozenset(found)
 
 
@@ -575,20 +640,30 @@ def _repeats(work: Callable[[], object], clock: Clock) -> int:
     result, repeats = work(), 1
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TypeError(f"a call gave {result!r:.40}..., and did nothing yet; let the step run it to its end")
+    later = ("block_until_ready", "add_done_callback", "__dask_graph__")
+    for each in result if isinstance(result, tuple | list) else [result]:
+        if any(hasattr(type(each), name) for name in later):
+            raise TypeError(f"a call gave a {type(each).__name__}, whose work may go on; let the step wait for its end")
     while (seconds := _timed(work, repeats, 0.0, clock)[0] * repeats) < SHORTEST_SECONDS and repeats < 1_000_000:
         repeats *= 2 if seconds > SHORTEST_SECONDS / 10 else 8
     return repeats
 
 
 def _waiting(slices: Sequence[Slice], taken: Sequence[tuple[float, float]]) -> float:
-    """The share of today's calls that their clock does not see, beyond that of the reference's calls beside them."""
+    """The share of today's calls that their clock does not see, beyond that of the reference's calls beside them.
+
+    Where it sees next to nothing of either, both wait, and no neighbour is to blame.
+    """
 
     def seen(reference: bool) -> float:
         chosen = [each for piece, each in zip(slices, taken, strict=True) if isinstance(piece, str) == reference]
         wall = math.fsum(wall for _, wall in chosen)
         return math.fsum(clock for clock, _ in chosen) / wall if wall else 1.0
 
-    return max(0.0, 1 - seen(reference=False) / max(seen(reference=True), 1e-9))
+    today, reference = seen(reference=False), seen(reference=True)
+    if max(today, reference) < 1 - MOSTLY_WAITING:
+        return 1 - today
+    return max(0.0, 1 - today / max(reference, 1e-9))
 
 
 def as_outcome(result: object) -> Outcome:
@@ -660,7 +735,12 @@ def _parts_of_value(value: object) -> list[object]:
         return [value.__func__, value.__self__]
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.items()]
-    if (_is_source(type(value)) or hasattr(value, "_parameters")) and hasattr(value, "__dict__"):  # or a torch module
+    if named := _named(value):
+        return [type(value), named]
+    if slots := _slots(value):
+        return [type(value), *slots, *sorted(getattr(value, "__dict__", {}).items())]
+    holds = _is_source(type(value)) or isinstance(value, types.SimpleNamespace | argparse.Namespace)
+    if (holds or hasattr(value, "_parameters")) and hasattr(value, "__dict__"):  # or a torch module
         return [type(value), *sorted(vars(value).items())]
     parts: list[object] = [type(value)]
     with suppress(Exception):
@@ -668,6 +748,31 @@ def _parts_of_value(value: object) -> list[object]:
     with suppress(Exception):  # of a range, a set, a loader of data; but what is in a mapping comes and goes
         parts += [] if isinstance(value, Mapping) else [len(value)]  # type: ignore[arg-type]
     return parts
+
+
+def _named(value: object) -> str:
+    """The name of what is known by its name: a file, a member of an enumeration, torch's dtypes and devices."""
+    if isinstance(value, os.PathLike):
+        return Path(os.fsdecode(value)).name
+    kind = type(value)
+    known = isinstance(value, enum.Enum) or (kind.__module__, kind.__name__) in (
+        ("torch", "dtype"),
+        ("torch", "device"),
+    )
+    return str(value) if known else ""
+
+
+def _slots(value: object) -> list[tuple[str, object]]:
+    """What an object of a class that is not a library's holds in slots."""
+    found = []
+    for each in filter(_is_source, type(value).__mro__):
+        slots = vars(each).get("__slots__", ())
+        for name in [slots] if isinstance(slots, str) else slots:
+            private = name.startswith("__") and not name.endswith("__")
+            real = f"_{each.__name__.lstrip('_')}{name}" if private else name
+            if real not in ("__dict__", "__weakref__") and hasattr(value, real):
+                found.append((name, getattr(value, real)))
+    return found
 
 
 def _parts_of_code(value: types.FunctionType | type) -> list[object]:

@@ -73,7 +73,7 @@ def _run_pytest(arguments: list[str]) -> tuple[bytes, bytes]:
             errors="replace",
             check=False,
         )
-        if document.exists():
+        if document.exists() and json.loads(document.read_bytes())["findings"]:
             return document.read_bytes(), junit.read_bytes()
     said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     problem = next((line for line in said if line.startswith(("ERROR", "E "))), said[-1] if said else "nothing")

@@ -34,6 +34,7 @@ from hw4.gate import (
     ACCURACY_MARGIN,
     FAILING,
     LARGEST_ERROR,
+    LARGEST_RATIO,
     LEAST_VISITS,
     LOSS_MARGIN,
     PROCESS_ERROR,
@@ -70,10 +71,12 @@ from hw4.measurers import (
     environment,
     revision,
     swept_folder,
+    take_options,
 )
 
 BASELINE = "gate-baseline.json"
 SCHEMA_VERSION = 2
+FAILED = "the test failed otherwise than by its gates, so that they may not all have been judged: mend that first"
 EXIT_UNMEASURABLE = 6
 """pytest's exit status when nothing is worse but something could not be judged; 0 to 5 are pytest's own."""
 BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2
@@ -203,10 +206,10 @@ class Judging:
         self.judged: dict[str, Judged] = {}
         self.unmeasurable = 0
         option = config.option
-        chosen = (option.keyword, option.markexpr, *(":" * ("::" in each) for each in config.args))
+        chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
         self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
-        self._items, self._baselines = dict[str, Path](), list[Path]()
-        self._written, self._unwritten = False, ""
+        self._items, self._baselines, self._looked = dict[str, Path](), list[Path](), set[Path]()
+        self._written, self._unwritten, self._left_out = False, "", list[str]()
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
         self._tests, self._ran = dict[str, Path](), set[str]()
         self._calls, self._said = dict[str, int](), dict[str, list[Judged]]()
@@ -246,6 +249,11 @@ class Judging:
         if file_path.name == BASELINE and not any(map(Path.is_file, files)):
             self._baselines.append(file_path)
 
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Remember files that were looked into, also those that are skipped as a whole: their gates are not judged."""
+        if not report.failed:
+            self._looked.add(self.config.rootpath / report.nodeid)
+
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """A test that is run again calls the gate for the first time again, in processes that are not past it."""
         if self._calls.pop(item.nodeid, None):
@@ -260,7 +268,8 @@ class Judging:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give what was judged along with the test's report, also from a worker of pytest-xdist."""
         report = yield
-        if item.nodeid in self._said:
+        early = report.when == "setup" and report.passed  # of gates in fixtures is told when the test has run
+        if item.nodeid in self._said and not early:
             said = self._said.pop(item.nodeid)
             vars(report)["gate"] = [asdict(each) for each in said]
             new = [each.finding for each in said if each.finding.verdict == "NEW"]
@@ -276,6 +285,17 @@ class Judging:
             judged = Judged(**{**each, "finding": Finding(**each["finding"])})
             self.judged[f"{judged.path}::{judged.key}"] = judged
             self.unmeasurable += report.failed and judged.finding.verdict == "UNMEASURABLE"
+        if report.failed and report.nodeid in self._tests:
+            self._add_failed(report)
+
+    def _add_failed(self, report: pytest.TestReport) -> None:
+        """A gated test that failed otherwise than by its gates may not have come to them all."""
+        if not any(each["finding"]["verdict"] in (*FAILING, "UNMEASURABLE") for each in getattr(report, "gate", ())):
+            path, test = self._tests[report.nodeid].parent / BASELINE, _short(report.nodeid)
+            with suppress(UnmeasurableError):
+                times = [entry for entry in read_baseline(path).values() if entry["test"] == test and "times" in entry]
+                finding = refusal("timing" if times else "accuracy", test.partition("::")[2], FAILED)
+                self.judged[f"{path}::{test} failed"] = Judged(finding, path=str(path), key=test)
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
         """What could not be judged, and what is new, are neither passed nor failed nor skipped."""
@@ -292,11 +312,11 @@ class Judging:
         partial = session.shouldstop or session.shouldfail or exitstatus not in (0, 1)
         if self._whole and not (partial or self.config.option.collectonly or self.update or self.against):
             self._add_missing()
-        if self._spread or not self.judged:
+        if self._spread or not (self.judged or self._document) or self.config.option.collectonly:
             return
         failed = session.testsfailed - self.unmeasurable
         verdict = overall(self.findings)
-        if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and not self.update:
+        if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and self.judged and not self.update:
             session.exitstatus = EXIT_UNMEASURABLE
         elif exitstatus == 0 and verdict in FAILING and not self.update:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -342,28 +362,37 @@ class Judging:
         elif self._written:
             paths = sorted({each.path for each in self.judged.values()})
             terminalreporter.write_line(f"Baseline: {', '.join(paths)}; commit it with the change that it belongs to.")
+            if self._left_out:
+                terminalreporter.write_line(f"Left out, for no test comes to it any more: {', '.join(self._left_out)}.")
         elif not self._unwritten:
             why = "something could not be measured" if self.unmeasurable else "a test failed, or not all were run"
             terminalreporter.write_line(f"No baseline was written, for {why}.")
 
-    def _gone(self, path: Path) -> list[str]:
-        """Gates of a baseline that are no longer there: whose test is gone, or was run and did not come to them."""
+    def _gone(self, path: Path, *, skipped: bool) -> list[str]:
+        """Gates of a baseline that are no longer there: whose test is gone, or was run and did not come to them.
+
+        Those of a file without any test, which may have been ``skipped`` as a whole, count or do not.
+        """
         if not self._whole:
             return []
+        asked = path in (*(file.parent / BASELINE for file in self._tests.values()), *self._baselines)
         here = {_short(test): test for test, file in self._items.items() if file.parent == path.parent}
         files = {test.partition("::")[0] for test in here}
         gone = []
         for key, entry in read_baseline(path).items():
             file, test = entry["test"].partition("::")[0], here.get(entry["test"])
-            lost = test in self._ran if test else file in files or not (path.parent / file).exists()
+            missing = asked and not (path.parent / file).exists()
+            empty = file in files or (skipped and path.parent / file in self._looked)
+            lost = test in self._ran if test else missing or empty
             gone += [key] * (lost and f"{path}::{key}" not in self.judged)
         return gone
 
     def _add_missing(self) -> None:
         """A gated test that is no longer there was not passed."""
-        for path in dict.fromkeys([*(file.parent / BASELINE for file in self._tests.values()), *self._baselines]):
+        files = [*self._tests.values(), *self._items.values(), *self._looked]
+        for path in dict.fromkeys([*(file.parent / BASELINE for file in files), *self._baselines]):
             with suppress(UnmeasurableError):  # a file that is no baseline: said at every test
-                for key in self._gone(path):
+                for key in self._gone(path, skipped=True):
                     part: Part = "timing" if "times" in read_baseline(path)[key] else "accuracy"
                     sentence = f"is in {path.name}, and was not run; if it is gone for good, renew or delete that"
                     finding = refusal(part, key.partition("::")[2], sentence)
@@ -374,10 +403,11 @@ class Judging:
 
     def _write_baselines(self) -> None:
         for path in {each.path for each in self.judged.values()}:
-            gone = self._gone(Path(path))
+            gone = self._gone(Path(path), skipped=False)
+            self._left_out += gone
             tests = {key: entry for key, entry in read_baseline(Path(path)).items() if key not in gone}
             for each in self.judged.values():
-                if each.path == path:
+                if each.path == path and each.keeps:
                     tests.setdefault(each.key, {}).update(each.keeps)
             document = {"schema_version": SCHEMA_VERSION, "tests": tests}
             write_atomically(Path(path).resolve(), (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
@@ -476,11 +506,12 @@ class Judging:
             return self._new("timing", call)
         row = call.row(stored) if stored else {}
         teams = [self._team(call, number) for number in range(1 + bool(self.against))]
-        then = teams[0].reach(call.test, call.gate) if self.against else row
+        then = teams[0].reach(call.test, call.given) if self.against else row
         now = _reach(teams[-1], call)
         if then is None:
             teams[-1].leave()
             return self._new("timing", call)
+        call.require_same_kind(then, times=True)
         call.require_same_ruler(then, now)
         samples = self._visits(teams, self.seconds)
         for team in teams:
@@ -517,6 +548,9 @@ class Judging:
         while not all(sample.precise for _, sample in pairs) and time.monotonic() < end:
             for team, sample in rng.sample(pairs, len(pairs)):
                 sample.visit(team.visit, rng)
+        for _, sample in pairs:
+            if not sample.self_check and sample.now.ratio * LARGEST_RATIO < 1:
+                raise UnmeasurableError(f"the step takes {sample.now.ratio:.2g} of the reference's time: does it work?")
         return [sample for _, sample in pairs]
 
     def _confirm(self, teams: Sequence[Team], call: "Call") -> list[Sample]:
@@ -545,6 +579,8 @@ class Judging:
                 f"measured {len(samples)} times, it took {', '.join(f'{each.now.ratio:.3f}' for each in samples)} of "
                 f"the reference's time; let calls of the step all do the same, and run again when less runs beside it"
             )
+        if now.ratio > LARGEST_RATIO:
+            raise UnmeasurableError(f"the step takes {now.ratio:.0f} times as long as its reference: give one like it")
         old = times.get(where["cpu"])
         change = None
         if old and (old["ruler"], old["clock"]) == (facts["ruler"], facts["clock"]):
@@ -586,8 +622,9 @@ class Judging:
             raise UnmeasurableError(problem)
         same_machine = False
         if self.against:
-            if self._team(call, 0).reach(call.test, call.gate) is None:
+            if (then := self._team(call, 0).reach(call.test, call.given)) is None:
                 return self._new("accuracy", call)
+            call.require_same_kind(then, times=False)
             before = self._team(call, 0).train(chunks, fault=False, seconds=seconds)
             self._team(call, 0).leave()
         team = self._team(call, -1)
@@ -599,14 +636,14 @@ class Judging:
         train = partial(team.train, seconds=seconds)
         if rules.exact:
             _check_repeats(now, train(chunks[:1], fault=False))
+        several = sum(entry["test"] == _short(call.test) for entry in entries.values())
+        tests, take = len(self._tests) * max(1, several, call.count), call.take  # as many as there may be
         if fault:
-            _check_fault(now, train(chunks, fault=True), rules, same_machine=same_machine)
+            _check_fault(now, train(chunks, fault=True), rules, same_machine=same_machine, tests=tests)
         team.leave()
         runs = {seed: asdict(run) for seed, run in now.items()}
         keeps = call.keep(outcomes={**where, "commit": self._commit(), "runs": runs}) if self.update else {}
         compared = f"{self.against}, trained here and now" if self.against else call.source(known)
-        several = sum(entry["test"] == _short(call.test) for entry in entries.values())
-        tests, take = len(self._tests) * max(1, several, call.count), call.take  # as many as there may be
         finding = judge_outcomes(call.name, before, now, rules=rules, same_machine=same_machine, tests=tests, take=take)
         if self.update and finding.verdict == "UNMEASURABLE":  # what was kept does not compare with what will be
             finding = Finding(part="accuracy", what=call.name, now=words(now), verdict="NEW")
@@ -627,12 +664,7 @@ class Call:
     @property
     def name(self) -> str:
         """Its name in the table."""
-        return self.given or self.test.partition("::")[2] + f" ({self.count})" * (self.count > 1)
-
-    @property
-    def gate(self) -> str:
-        """By what it is known in the processes that measure."""
-        return self.given or f"#{self.count}"
+        return self.given or self.test.partition("::")[2]
 
     @property
     def key(self) -> str:
@@ -657,6 +689,11 @@ class Call:
     def way_out(self) -> str:
         """What to do where the baseline does not compare."""
         return f"{self.take}, or compare with another commit by --gate-against REV"
+
+    def require_same_kind(self, then: Mapping[str, Any], *, times: bool) -> None:
+        """Raises UnmeasurableError where a gate of that name was of times and is of outcomes, or the other way."""
+        if ("ruler" in then) != times:
+            raise UnmeasurableError("a gate of this name was of another kind (times or outcomes): give it another name")
 
     def require_same_ruler(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         """Raises UnmeasurableError where two ratios are to different references, or by different clocks."""
@@ -688,7 +725,7 @@ class Call:
 
 def _reach(team: Team, call: Call) -> dict[str, Any]:
     """Bring processes to a gate that this one has come to; raises UnmeasurableError where they do not come to it."""
-    reached = team.reach(call.test, call.gate)
+    reached = team.reach(call.test, call.given)
     if reached is None:
         raise UnmeasurableError("the test does not come to this gate in the processes that measure")
     return reached
@@ -719,9 +756,9 @@ def _check_repeats(now: Runs, again: Runs) -> None:
             )
 
 
-def _check_fault(now: Runs, faulty: Runs, rules: Rules, *, same_machine: bool) -> None:
+def _check_fault(now: Runs, faulty: Runs, rules: Rules, *, same_machine: bool, tests: int) -> None:
     """Raises UnmeasurableError where a planted mistake is not seen."""
-    seen = judge_outcomes("", now, faulty, rules=rules, same_machine=same_machine, take="").verdict
+    seen = judge_outcomes("", now, faulty, rules=rules, same_machine=same_machine, tests=tests, take="").verdict
     if seen not in FAILING:
         raise UnmeasurableError(
             f"the planted fault was judged {seen}; the outcomes mean nothing until that is understood"
@@ -797,10 +834,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Judge, or measure for a process that judges."""
     if SOCKET in os.environ:
         serving = Serving(os.environ.pop(SOCKET))
-        known = config.stash.get(_KNOWN, set(serving.options))
-        for name, value in serving.options.items():  # what a conftest's own options were given there
-            if name not in known and hasattr(config.option, name):
-                setattr(config.option, name, value)
+        known: set[str] = config.stash.get(_KNOWN, set(vars(config.option)))
+        take_options(config.option, known, serving)
         config.stash[_MODE] = serving
         config.pluginmanager.register(serving, "gate-serving")
         return

@@ -333,7 +333,8 @@ def one_step_of_power_iteration(patch: Patch) -> None:
 def curvature_of_the_first_chunk_alone(patch: Patch) -> None:
     def first(original: Any, self: Objective, w: Tensor, v: Tensor) -> Tensor:
         everything = self._examples
-        self._examples = SimpleNamespace(pieces=lambda: [next(everything.pieces())])  # type: ignore[assignment]
+        one = SimpleNamespace(plan=everything.plan[:1], pieces=lambda **_: [next(everything.pieces())])
+        self._examples = one  # type: ignore[assignment]
         found: Tensor = original(self, w, v)
         self._examples = everything
         return found

@@ -1106,7 +1106,9 @@ CASES += [
             "loss and accuracy, all at once",
             given={"loss": lambda o, t: (F.cross_entropy(o, t), (o.argmax(1) == t).float().mean()), "chunk_size": N},
         ),
-        Case("mean and count, all at once", given={"loss": lambda o, t: (F.cross_entropy(o, t), len(t))}),
+        Case(
+            "mean and count, all at once", given={"loss": lambda o, t: (F.cross_entropy(o, t), len(t)), "chunk_size": N}
+        ),
     ),
     *named_refusal(
         "changes its trained weights",

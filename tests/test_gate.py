@@ -186,6 +186,8 @@ def test_what_passes_may_have_a_word_to_it() -> None:
     idle = measured(Machine(1, luck=0.03))
     idle.waiting = [0.5] * 20
     assert "50% of a call is waiting" in judged(idle).advice
+    idle.waiting = [0.9] * 20
+    assert judged(idle).verdict == "UNMEASURABLE"
 
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
@@ -290,6 +292,17 @@ def test_absence_of_evidence_is_never_a_pass(before: dict[str, Outcome], now: di
         finding = said(before, now, exact=exact)
         assert finding.verdict == "UNMEASURABLE"
         assert reason in finding.advice
+
+
+def test_seeds_that_training_ignores_are_one_run() -> None:
+    """Of which no test can say anything, but whether its bits are the same."""
+    runs = [
+        {str(seed): Outcome(share, None, False, name) for seed in range(8)} for name, share in (("a", 0.9), ("b", 0.88))
+    ]
+    assert said(*runs).verdict == "UNMEASURABLE"
+    assert "let training use its seed" in said(*runs).advice
+    assert said(*runs, exact=True).verdict == "CHANGED"
+    assert said(runs[0], runs[0]).verdict == "PASS"
 
 
 def test_a_seed_that_is_left_out_may_be_the_one_that_got_worse() -> None:

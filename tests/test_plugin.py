@@ -1,5 +1,6 @@
 """The gate's plugin as others run it: the example project of docs/example, with hw4 installed from its wheel."""
 
+import argparse
 import functools
 import json
 import os
@@ -11,17 +12,31 @@ import sys
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import tests.factory
 from hw4.gate import UnmeasurableError
-from hw4.machine import GitError, git, write_revision
-from hw4.measurers import SOCKET, Tree, _has_module, _repeats, _timed, _waiting, as_outcome, ruler
+from hw4.machine import GitError, git, processor_class, write_revision
+from hw4.measurers import (
+    SOCKET,
+    Tree,
+    _as_text,
+    _has_module,
+    _has_source,
+    _repeats,
+    _timed,
+    _waiting,
+    as_outcome,
+    ruler,
+    take_options,
+)
 from hw4.plugin import BASELINE, EXIT_UNMEASURABLE, Gate, _check_repeats, read_baseline
 
 ROOT = Path(__file__).parents[1]
@@ -274,6 +289,11 @@ def test_a_gated_test_that_is_gone_did_not_pass(project: Project) -> None:
         assert run.code == EXIT_UNMEASURABLE, run.said
         assert "was not run" in run.said
         assert "nothing to compare" not in project.pytest("-k", "training").said
+        (project.folder / "test_gate.py").write_text("def test_other():\n    pass\n")
+        for file in ((), ("test_gate.py",)):
+            run = project.pytest(*file)
+            assert run.verdicts == dict.fromkeys(("test_update", "test_training"), "UNMEASURABLE")
+            assert run.code == EXIT_UNMEASURABLE, run.said
     finally:
         (project.folder / "test_gate.py").write_text(text)
 
@@ -390,6 +410,32 @@ def test_parts(gate, subtests):
         with subtests.test(name):
             gate.outcomes(train, range(4), name=name)
 """
+ORDER = """
+import pytest
+
+
+def train(seed):
+    return {{"loss": 1.0 + seed}}
+
+
+@pytest.fixture
+def prepared(gate):
+    gate.outcomes(train, range(4), name="prepared")
+
+
+def test_after(prepared):
+    assert {holds}
+
+
+def test_two(gate):
+    {first}
+    {second}
+
+
+@pytest.mark.xfail
+def test_expected(gate):
+    gate.outcomes(lambda seed: 0.5, range(4))
+"""
 RUN_TWICE = """
 from _pytest.runner import runtestprotocol
 
@@ -474,6 +520,38 @@ def test_another_revision_is_the_same_for_every_test(project: Project, tmp_path:
         project.git("reset", "--quiet", "--hard", "HEAD~2")
 
 
+def test_gates_whose_test_fails_or_that_change_places_are_not_judged(project: Project) -> None:
+    """Before, in a fixture, or in a test that is meant to fail; in another order, of another kind, without a name."""
+    path = project.folder / "test_order.py"
+    one, two = (f"gate.outcomes(train, range(4), name={name!r})" for name in ("one", "two"))
+    try:
+        path.write_text(ORDER.format(holds="False", first=one, second=two))
+        run = project.pytest("test_order.py", "-k", "after")
+        assert run.verdicts == {"prepared": "NEW", "test_after": "UNMEASURABLE"}, run.said
+        assert run.code == 1
+        path.write_text(ORDER.format(holds="True", first=one, second=two))
+        assert project.pytest("test_order.py", "--gate-update").code == 0
+        kept = {key.partition("::")[2] for key in read_baseline(project.folder / BASELINE)}
+        assert {"prepared", "one", "two"} <= kept
+        assert "test_expected" not in kept
+        project.commit("two gates in an order")
+        time = "gate.time(lambda: sum(range(9000)), beside=lambda: sum(range(9001)), name='one')"
+        unnamed = "gate.outcomes(train, range(4))"
+        for first, second, sentence in (
+            (two, one, "the gates of this test come in another order"),
+            (time, two, "a gate of this name was of another kind"),
+            (unnamed, unnamed, "two gates have the name 'test_two'; give each its own"),
+        ):
+            path.write_text(ORDER.format(holds="True", first=first, second=second))
+            run = project.pytest("test_order.py", "-k", "two", "--gate-against", "HEAD")
+            assert run.code == EXIT_UNMEASURABLE, run.said
+            assert sentence in run.said
+    finally:
+        project.git("checkout", "--quiet", "--", ".")
+        project.git("reset", "--quiet", "--hard", "HEAD~1")
+        project.git("clean", "--quiet", "--force")
+
+
 def test_what_training_throws_is_told(project: Project) -> None:
     """Nothing of it is a traceback, or a wait; and a child that reads its input finds the end of it."""
     (project.folder / "test_throws.py").write_text(
@@ -529,6 +607,15 @@ class Heir(Frozen):
     """One that inherits its work."""
 
 
+class Slotted:
+    """A reference whose size is kept in a slot."""
+
+    __slots__ = ("__n",)
+
+    def __init__(self, n: int) -> None:
+        self.__n = n
+
+
 def frozen_import() -> Any:
     """A reference that imports what it calls."""
     from tests import factory
@@ -559,6 +646,10 @@ def test_a_ruler_is_its_code_and_its_sizes(monkeypatch: pytest.MonkeyPatch) -> N
     assert of({1, 2}) != of({1})
     assert of(1, 11) != of(11, 1)
     assert of("/here/data.npy") == of("/there/data.npy") != of("/here/other.npy")
+    assert of(Path("/here/data.npy")) == of(Path("/there/data.npy")) != of(Path("/here/other.npy"))
+    assert of(Slotted(1)) == of(Slotted(1)) != of(Slotted(2))
+    assert of(SimpleNamespace(n=1)) != of(SimpleNamespace(n=2))
+    assert of(torch.float32) != of(torch.float64)
     assert ruler(lambda: 1) != ruler(lambda: 2)
     assert ruler(lambda: tests.factory.make_row(1)) != ruler(lambda: tests.factory.make_reading(1))
     assert ruler(Frozen(40).work) != ruler(Frozen(80).work)
@@ -592,6 +683,13 @@ def test_a_tree_holds_modules_and_not_those_in_its_packages(
     assert _has_module(frozenset(files), name, Path("/site-packages", loaded)) == held
 
 
+def test_a_compiled_module_is_known_by_its_source(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "fast.pyx").touch()
+    assert _has_source(tmp_path, "project.fast")
+    assert not _has_source(tmp_path, "numpy.random._generator")
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     """A test is known by the name that it was collected by."""
     root, then = tmp_path.resolve() / "root", tmp_path / "then"
@@ -603,6 +701,27 @@ def test_links_are_not_followed(tmp_path: Path) -> None:
     assert tree.place(root / "test_it.py") == then / "test_it.py"
     assert tree.place(tmp_path / "view" / "shared") == then / "shared"
     assert tree.place(tmp_path) == tmp_path
+
+
+def test_options_reach_the_processes_that_measure_or_are_refused() -> None:
+    option = argparse.Namespace(root=Path("small"), size=1, mode=Slotted, theirs=1)
+    given: Any = SimpleNamespace(options={"size": 2, "theirs": 2, "gone": 2}, others={"root": _as_text(Path("big"))})
+    take_options(option, {"theirs"}, given)
+    assert vars(option) == {"root": Path("big"), "size": 2, "mode": Slotted, "theirs": 1}
+    given.others = {"mode": _as_text(Slotted)}
+    take_options(option, {"theirs"}, given)
+    given.others = {"mode": _as_text(Frozen)}
+    with pytest.raises(pytest.UsageError, match=r"the option 'mode' is .*Frozen.*, which cannot be handed"):
+        take_options(option, {"theirs"}, given)
+
+
+def test_processors_of_other_makers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Linux on ARM gives numbers in the place of names."""
+    classes = set()
+    for part in ("0xd0c", "0xd4f"):
+        monkeypatch.setattr("hw4.machine._cpuinfo", lambda part=part: {"CPU implementer": "0x41", "CPU part": part})
+        classes.add(processor_class())
+    assert classes == {"0x41 0xd0c", "0x41 0xd4f"}
 
 
 @pytest.mark.parametrize("seeds", [[0.5, 1.5, 2.5, 3.5], "1234", 8])
@@ -620,6 +739,8 @@ def test_a_clock_sees_what_it_can() -> None:
     hidden, _ = _timed(sleep, 2, 0.0, "processor")
     assert hidden < 0.02
     assert _waiting(["reference", 0.0], [(wall, wall), (0.25 * wall, wall)]) == pytest.approx(0.75)
+    assert _waiting(["reference", 0.0], [(0.5 * wall, wall), (0.5 * wall, wall)]) == 0
+    assert _waiting(["reference", 0.0], [(0.1 * wall, wall), (0.1 * wall, wall)]) == pytest.approx(0.9)
 
 
 def test_what_was_not_done_is_not_timed() -> None:
@@ -630,6 +751,8 @@ def test_what_was_not_done_is_not_timed() -> None:
 
     with pytest.raises(TypeError, match="did nothing yet"):
         _repeats(step, "processor")
+    with pytest.raises(TypeError, match="a Future, whose work may go on"):
+        _repeats(lambda: (1, Future[int]()), "processor")
     with pytest.raises(ValueError, match="beside is the step itself"):
         Gate(None, None).time(step, beside=step)  # type: ignore[arg-type]
 

@@ -28,9 +28,9 @@ def style(variant: str) -> dict[str, Any]:
     return {"color": chosen.color, "marker": chosen.marker, "linestyle": chosen.linestyle}
 
 
-def error_bar(found: Interval, *, bracket: bool = False) -> list[list[float]]:
-    """An interval's arms below and above its estimate, for matplotlib; none for one seed, unless it is a bracket."""
-    low, high = (found.low, found.high) if found.n > 1 or bracket else (found.estimate, found.estimate)
+def error_bar(found: Interval) -> list[list[float]]:
+    """An interval's arms below and above its estimate, for matplotlib; none for one seed."""
+    low, high = (found.low, found.high) if found.n > 1 else (found.estimate, found.estimate)
     return [[found.estimate - low], [high - found.estimate]]
 
 
