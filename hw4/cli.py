@@ -74,7 +74,7 @@ EXAMPLES = {
     "1 --passes 2' is a quick look; 'hw4 run --learning-rate 0.2 --out reports/lr0.2' tries another learning rate.",
     "sweep": "Examples: 'hw4 sweep' trains the homework's 60 models; 'hw4 sweep --stride 2 --stride 3 --trials 1000 "
     "--out reports/many' trains 2,000; 'hw4 sweep --learning-rate 0.05' tries another learning rate.",
-    "claim": "Examples: 'hw4 claim' takes 70 to 100 minutes on two processors; 'hw4 claim --data embedded --seeds 2 "
+    "claim": "Examples: 'hw4 claim' takes an hour or more on two processors; 'hw4 claim --data embedded --seeds 2 "
     "--landscapes 1 --passes 2 --landscape-passes 3' is a quick look.",
     "audit": "Examples: 'hw4 audit' takes about ten minutes on two processors; 'hw4 audit --data embedded --seeds 1 "
     "--passes 2' is a quick look.",

@@ -460,12 +460,8 @@ def judge_outcomes(
         if not (rules.exact and same_machine):
             return refusal("accuracy", name, f"all {len(now)} seeds gave one result: let training use its seed")
         shifts = {}  # one run and not many, of which no test can say anything; that it changed is certain
-    from hw4.stats import holm
-
-    labels = [(measure, sign) for measure in shifts for sign in (1, -1)]
-    adjusted = dict(zip(labels, holm([shifts[measure].p_value(sign) for measure, sign in labels]), strict=True))
-    bad += [f"{m} is worse (p = {adjusted[m, 1]:.2g})" for m in shifts if adjusted[m, 1] <= level]
-    good += [f"{m} is better (p = {adjusted[m, -1]:.2g})" for m in shifts if adjusted[m, -1] <= level]
+    worse, better = _told_apart(shifts, level)
+    bad, good = bad + worse, good + better
     verdict: Verdict = "PASS"
     advice = ""
     if bad:
@@ -476,10 +472,20 @@ def judge_outcomes(
     elif not same and rules.exact and same_machine:
         verdict = "CHANGED"
         advice = f"not worse, but not the same numbers: if the change was meant to, {take}"
-    elif not same and (blind := _blind(shifts, rules, level / len(labels))):
+    elif not same and (blind := _blind(shifts, rules, level / (2 * len(shifts)))):
         return refusal("accuracy", name, blind)
     finding = Finding(part="accuracy", what=name, before=words(before), now=words(now), verdict=verdict, advice=advice)
     return _with_numbers(finding, shifts, more=more, same=same)
+
+
+def _told_apart(shifts: Mapping[str, Shift], level: float) -> tuple[list[str], list[str]]:
+    """Which measures are worse, and which are better, by one-sided tests with Holm's correction, in words."""
+    from hw4.stats import holm
+
+    labels = [(measure, sign) for measure in shifts for sign in (1, -1)]
+    adjusted = dict(zip(labels, holm([shifts[measure].p_value(sign) for measure, sign in labels]), strict=True))
+    worse = [f"{m} is worse (p = {adjusted[m, 1]:.2g})" for m in shifts if adjusted[m, 1] <= level]
+    return worse, [f"{m} is better (p = {adjusted[m, -1]:.2g})" for m in shifts if adjusted[m, -1] <= level]
 
 
 def _with_numbers(finding: Finding, shifts: Mapping[str, Shift], *, more: int, same: bool) -> Finding:

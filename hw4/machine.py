@@ -14,6 +14,8 @@ KEEP_MEMORY = {
     "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
 }
 """For processes that are started: glibc would hand every large buffer back to the system, and ask for it again."""
+VECTOR_LIMITS = ("ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA")
+"""Variables by which torch and its library for convolutions are told which vector units to use."""
 
 
 @cache
@@ -32,13 +34,17 @@ def _cpuinfo() -> dict[str, str]:
 
 
 def processor_name() -> str:
-    """The processor's name, with what decides how sums are rounded: its family, model and widest vector unit."""
+    """The processor's name, with what decides how sums are rounded: its family, model and widest vector unit.
+
+    Variables that keep torch's libraries from using that unit are part of it.
+    """
+    limits = "".join(f", {name}={os.environ[name]}" for name in VECTOR_LIMITS if os.environ.get(name))
     facts = _cpuinfo()
     if "model name" not in facts:
-        return platform.processor() or platform.machine()
+        return (platform.processor() or platform.machine()) + limits
     flags = facts.get("flags", "").split()
     unit = next((f", {name}" for flag, name in (("avx512f", "AVX-512"), ("avx2", "AVX2")) if flag in flags), "")
-    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')}{unit})"
+    return f"{facts['model name']} (family {facts.get('cpu family')}, model {facts.get('model')}{unit}{limits})"
 
 
 def processor_class() -> str:

@@ -23,7 +23,7 @@ import torch
 
 import tests.factory
 from hw4.gate import UnmeasurableError
-from hw4.machine import GitError, git, processor_class, write_revision
+from hw4.machine import GitError, git, processor_class, processor_name, write_revision
 from hw4.measurers import (
     SOCKET,
     Tree,
@@ -716,12 +716,16 @@ def test_options_reach_the_processes_that_measure_or_are_refused() -> None:
 
 
 def test_processors_of_other_makers_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux on ARM gives numbers in the place of names."""
+    """Linux on ARM gives numbers in the place of names; and torch may be told to leave a vector unit alone."""
     classes = set()
     for part in ("0xd0c", "0xd4f"):
         monkeypatch.setattr("hw4.machine._cpuinfo", lambda part=part: {"CPU implementer": "0x41", "CPU part": part})
         classes.add(processor_class())
     assert classes == {"0x41 0xd0c", "0x41 0xd4f"}
+    monkeypatch.setattr("hw4.machine._cpuinfo", lambda: {"model name": "it", "flags": "avx2 avx512f"})
+    plain = processor_name()
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
+    assert processor_name() != plain, "torch rounds otherwise"
 
 
 @pytest.mark.parametrize("seeds", [[0.5, 1.5, 2.5, 3.5], "1234", 8])
