@@ -14,7 +14,7 @@ from scipy import stats
 from hw4.readings import Block
 from hw4.records import ConvNetRecord, PassRow
 from hw4.specs import EXERCISES, HOMEWORK_RATE, VARIANTS
-from hw4.stats import CONFIDENCE, Interval, geometric_interval, holm, mcnemar, mean_interval
+from hw4.stats import CONFIDENCE, ROUNDING, Interval, geometric_interval, holm, mcnemar, mean_interval
 from hw4.studies import CONTROLS, LOOKED_AFTER, largest_working
 
 PLAIN, NORMED = EXERCISES["smoothness"].variants
@@ -98,7 +98,6 @@ def mean_test(family: str, name: str, values: Sequence[float]) -> Decision:
     return Decision(family=family, name=name, n=len(values), effect=effect, null=0.0, p_value=_t_test(values))
 
 
-ROUNDING = 1e-12
 """Values that differ by no more than this share of their size differ by rounding alone."""
 
 

@@ -307,15 +307,15 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
     nets = _networks(convnets, only, images, seeds, longer=longer, subset=subset, noise_floor=noise_floor, **settings)
     trials = sweep_specs(questions) if texts else ()
-    _check_device(device)
+    _check_device(device if convnets or only else "cpu")
     say(f"Training {_counted(nets, trials)} {_where(workers, scheduler)}.")
     with alone(folder), _cluster(scheduler, say) as executor:
-        studies, known = _sweep_studies(trials, folder, rescue=rescue, controls=controls)
+        studies, known = _sweep_studies(trials, folder, fresh=fresh, rescue=rescue, controls=controls)
         how = {"processes": workers, "executor": executor, "fresh": fresh, "device": device, "weights": save_weights}
         studies = [(folder / RECORDS, grid(nets)), *studies]
         lost, failed, error = _train_what_can_be(studies, [*nets, *known], convnets, say, **how)
         _note(folder, notes, failed)
-        failed = _finish(folder, say, as_json, whole=False, alone=bool(only), diverged=lost)
+        failed |= _finish(folder, say, as_json, whole=False, alone=bool(only), diverged=lost)
     _end(failed, lost, len(nets), error)
 
 
@@ -327,7 +327,10 @@ def _exercises(exercise: Sequence[StrEnum] | None, only: Sequence[StrEnum] | Non
     return [known for known in EXERCISES if chosen & {"all", known}], bool(chosen & {"all", "stride"}) and not only
 
 
-NETS_OPTIONS = ("seeds", "passes", "learning_rate", "batch_size", "subset", "directions", "noise_floor", "longer")
+NETS_OPTIONS = (
+    *("seeds", "passes", "learning_rate", "batch_size", "subset", "directions", "noise_floor", "longer"),
+    "device",
+)
 TEXTS_OPTIONS = ("rescue", "controls")
 """Parameters of 'hw4 run' that only its ConvNets, or only its text CNNs, take notice of."""
 
@@ -348,11 +351,19 @@ def _counted(nets: "Sequence[Spec]", trials: "Sequence[Spec]") -> str:
 
 
 def _sweep_studies(
-    trials: Sequence[TextCNNSpec], folder: Path, *, rescue: bool, controls: bool | None
+    trials: Sequence[TextCNNSpec], folder: Path, *, fresh: bool, rescue: bool, controls: bool | None
 ) -> "tuple[list[tuple[Path, Study]], list[Spec]]":
-    """The studies of exercise 2, with the runs of theirs that are known beforehand."""
-    from hw4 import studies
+    """The studies of exercise 2, with the runs of theirs that are known beforehand.
 
+    Raises SpecError when no chart could be drawn of these trials and those that the folder holds already.
+    """
+    from hw4 import studies
+    from hw4.records import Store, TextCNNRecord
+
+    again = {spec.key for spec in trials if fresh}
+    if trials:
+        kept = Store(folder / RECORDS, TextCNNRecord).load_all("*_textcnn-*.json", but=again)
+        studies.require_equal_trials(trials, kept)
     found = [(folder / RECORDS, studies.sweep(trials, rescue=rescue))]
     if controls or (controls is None and any(spec.data == "trec" for spec in trials)):
         found.append((folder / CONTROLS, studies.controls(trials)))
@@ -375,7 +386,7 @@ def _train_what_can_be(
         raise Hw4Error(f"nothing could be done ({_explain(errors[0][1])[1]})") from errors[0][1]
     failed: dict[str, str] = {}
     for spec, error in errors:
-        for title in _exercises_of(spec, exercises):
+        for title in _exercises_of(spec, exercises) or [spec.key]:
             failed.setdefault(title, _explain(error)[1])
     lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
     return lost, dict(sorted(failed.items())), errors[0][1] if errors else None
@@ -432,6 +443,14 @@ def _end(failed: Mapping[str, str], lost: list[str], n_nets: int, error: Excepti
         raise typer.Exit(DIVERGED)
 
 
+def _end_with(absent: Mapping[str, str], own: str, say: Say) -> None:
+    """End with an error where the command's own part is not on the page, and say which others are not."""
+    for title, reason in absent.items():
+        if title == own:
+            raise Hw4Error(reason)
+        say(f"Not on the page: {title}, for {reason}.")
+
+
 @app.command("sweep", epilog=EXAMPLES["sweep"])
 def sweep_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
@@ -458,21 +477,19 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
         name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
     )
 
-    from hw4.records import RunNote, Store, TextCNNRecord
+    from hw4.records import RunNote, Store
     from hw4.runs import carry_out
-    from hw4.studies import require_equal_trials
 
     say(f"Training {_counted((), specs)} {_where(workers, scheduler)}.")
     with alone(folder):
-        store, again = Store(folder / RECORDS, TextCNNRecord), {spec.key for spec in specs if fresh}
-        require_equal_trials(specs, store.load_all("*_textcnn-*.json", but=again))
-        studies, known = _sweep_studies(specs, folder, rescue=rescue, controls=controls)
+        studies, known = _sweep_studies(specs, folder, fresh=fresh, rescue=rescue, controls=controls)
         with _cluster(scheduler, say) as executor:
             carry_out(studies, known, say, processes=workers, executor=executor, fresh=fresh)
         note = Store(folder, RunNote).load("run")
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
             _note(folder, note.notes, note.failed)
-        _finish(folder, say, as_json)
+        failed = _finish(folder, say, as_json, whole=False)
+    _end_with(failed, "Exercise 2", say)
 
 
 @app.command("claim", epilog=EXAMPLES["claim"])
@@ -512,15 +529,34 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     _check_device(device)
     say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
     with alone(folder), _cluster(scheduler, say) as executor:
-        old = list((folder / LANDSCAPES).glob("*_landscape*.json"))  # of records' version 1, which were no runs
-        if old and not fresh:
-            raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
+        old = _require_equal_passes(folder, [*rungs, *beside], views, fresh=fresh)
         arms = {LADDER: ladder(rungs, bisections=bisections), CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
         studies, how = [(folder / part, study) for part, study in arms.items()], {"fresh": fresh, "device": device}
         carry_out(studies, [*rungs, *beside, *views], say, processes=workers, executor=executor, **how)
         for path in old:
             path.unlink()
-        _finish(folder, say, as_json)
+        failed = _finish(folder, say, as_json, whole=False)
+    _end_with(failed, "The claim", say)
+
+
+def _require_equal_passes(
+    folder: Path, rungs: Sequence[ConvNetSpec], views: Sequence[ConvNetSpec], *, fresh: bool
+) -> list[Path]:
+    """Landscapes of records' version 1, which were no runs, to be removed when they are made again.
+
+    Raises Hw4Error where they would not be, SpecError when these runs and the folder's would have different lengths.
+    """
+    from hw4.records import ConvNetRecord, Store
+    from hw4.studies import require_equal_passes
+
+    old = list((folder / LANDSCAPES).glob("*_landscape*.json"))
+    if old and not fresh:
+        raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
+    for wanted, parts in ((rungs, (LADDER, CLAIM_CONTROLS)), (views, (LANDSCAPES,))):
+        again = {spec.key for spec in wanted if fresh} | {path.stem for path in old}
+        kept = [run for part in parts for run in Store(folder / part, ConvNetRecord).load_all(but=again)]
+        require_equal_passes(wanted, kept)
+    return old
 
 
 @app.command("audit", epilog=EXAMPLES["audit"])
@@ -564,7 +600,8 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
             how: dict[str, Any] = {"processes": workers, "executor": executor, "on_audit": on_audit}
             record = run_audit(specs, texts, folder / AUDIT, repeats=notebook_seeds, **how)
         say(as_text(record))
-        _finish(folder, say, as_json)
+        failed = _finish(folder, say, as_json, whole=False)
+    _end_with(failed, "The audit", say)
 
 
 @app.command("report", epilog="Example: 'hw4 report --out reports/embedded' after 'hw4 run --data embedded'.")
@@ -583,11 +620,11 @@ def report_command(
     _debug: Debug = False,
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
+    _finish(out, _sayer(as_json), as_json, anyway=anyway)
     if csv:
         from hw4.results import load_results
 
         write_atomically(out / "results.csv", load_results(out).to_csv(index=False).encode())
-    _finish(out, _sayer(as_json), as_json, anyway=anyway)
 
 
 @app.command(

@@ -22,6 +22,8 @@ RECORDS, WEIGHTS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = (
 
 PARTIAL = ".partial"
 """How the name of a file ends that is not written whole yet; it begins with a dot."""
+WRITTEN = (".json", ".safetensors", ".png", ".html", ".csv")
+"""How the names of our files end."""
 
 
 def write_atomically(path: Path, contents: bytes) -> None:
@@ -49,8 +51,20 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", blocking=False):
-            for left in folder.rglob(f".*{PARTIAL}"):  # by a process that was killed while it wrote
-                left.unlink(missing_ok=True)
+            for part in (
+                Path(),
+                RECORDS,
+                WEIGHTS,
+                CONTROLS,
+                LADDER,
+                LANDSCAPES,
+                CLAIM_CONTROLS,
+                AUDIT,
+                AUDIT / "sweep",
+            ):
+                for ending in WRITTEN:  # by a process that was killed while it wrote; others' files stay
+                    for left in (folder / part).glob(f".*{ending}.*{PARTIAL}"):
+                        left.unlink(missing_ok=True)
             yield
     except Timeout as error:
         raise Hw4Error(f"another hw4 is writing to {folder}; wait until it ends, or choose another --out") from error

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypeGuard, TypeVar
 
@@ -29,11 +30,13 @@ def spare_garbage() -> None:
 
 
 def one_thread(processes: int | None) -> int:
-    """How many processes to use, by default as many as processors; those started later have one thread each.
+    """How many processes to use, by default as many as processors that this one may use.
 
-    So has this one, where torch and numpy are not loaded yet. Raises SpecError for fewer than one.
+    Those started later have one thread each, and so has this one, where torch and numpy are not loaded yet. Raises
+    SpecError for fewer than one.
     """
-    workers = processes if processes is not None else os.cpu_count() or 1
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = processes if processes is not None else ours
     if workers < 1:
         raise SpecError(f"processes must be at least 1, got {workers}")
     os.environ.update(ONE_THREAD)
@@ -58,7 +61,8 @@ def _begin() -> None:
 def unguarded() -> str:
     """The running script, where it has no place that started processes, which read it again, would leave out."""
     main = sys.modules["__main__"]
-    script = "" if getattr(main, "__spec__", None) else getattr(main, "__file__", None) or ""
+    package = getattr(getattr(main, "__spec__", None), "name", "").endswith("__main__")  # is not read again
+    script = "" if package else getattr(main, "__file__", None) or ""
     try:
         return script if script and "__main__" not in Path(script).read_text(errors="replace") else ""
     except OSError:  # typed in, or inside of something
@@ -103,6 +107,28 @@ def _of_one_task(problem: BaseException) -> TypeGuard[Exception]:
     return isinstance(problem, Exception) and not isinstance(problem, BrokenProcessPool | WorkersError)
 
 
+@contextmanager
+def _pool(executor: Machines | None, processes: int) -> Iterator[Machines | ProcessPoolExecutor]:
+    """A cluster, or processes that end with the block; raises Hw4Error where one of them died.
+
+    After Ctrl-C, or where nobody takes results any more, what is still being made is not waited for.
+    """
+    if executor:
+        yield executor
+        return
+    with one_thread_pool(processes) as pool:
+        try:
+            yield pool
+        except BrokenProcessPool as error:
+            raise Hw4Error(DIED) from error
+        except (KeyboardInterrupt, GeneratorExit):
+            for worker in list((pool._processes or {}).values()):
+                worker.kill()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 def spread(
     make: Callable[..., Result],
     tasks: list[Task],
@@ -121,10 +147,9 @@ def spread(
     if executor is None and (processes == 1 or len(tasks) <= 1):
         yield from _here(make, tasks, on_failure)
         return
-    pool = executor or one_thread_pool(min(processes, len(tasks)))
     going: dict[Future[Result], Task] = {}
     failed: BaseException | None = None
-    try:
+    with _pool(executor, min(processes, len(tasks))) as pool:
         while (tasks and not failed) or going:
             while tasks and not failed:
                 task = tasks.pop(0)
@@ -142,8 +167,3 @@ def spread(
                     going = {other: task for other, task in going.items() if not other.cancel()}
         if failed is not None:
             raise failed
-    except BrokenProcessPool as error:
-        raise Hw4Error(DIED) from error
-    finally:
-        if isinstance(pool, ProcessPoolExecutor):
-            pool.shutdown(cancel_futures=True)

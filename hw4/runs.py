@@ -105,6 +105,18 @@ def _network(folder: Path, key: str) -> Path:
     return folder.parent / WEIGHTS / f"{key}.safetensors"
 
 
+def _kept(path: Path, record: Record) -> bool:
+    """Whether this file holds the network of a run, and not that of one that other code or data made."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            about = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return False
+    return (about.get("data"), about.get("code")) == (record.data.checksum, record.environment.code)
+
+
 def _keeps(folder: Path) -> bool:
     """Whether networks of the runs in this folder are kept where weights are asked for: those of the exercises are."""
     return folder.name == RECORDS.name
@@ -125,7 +137,7 @@ def _found(spec: Spec, folder: Path, device: str, cpus: Collection[str], *, weig
     With its network beside it, where ``weights`` are asked for and it did not diverge.
     """
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
-    if record is None or (weights and not record.diverged and not _network(folder, spec.key).exists()):
+    if record is None or (weights and not record.diverged and not _kept(_network(folder, spec.key), record)):
         return None  # without asking for the data, which take longer than many a run
     from hw4 import experiments
     from hw4.sweep import serves

@@ -10,6 +10,8 @@ from scipy import stats
 from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
+ROUNDING = 1e-12
+"""Values that differ by less than this share of the largest are equal, but for how they were computed."""
 LARGEST_LOG = math.log(np.finfo(float).max)
 
 
@@ -23,7 +25,9 @@ class Interval:
     n: int
 
     def compared_with(self, value: float) -> Literal["below", "above", "not decided"]:
-        """Say on which side of ``value`` the whole interval lies, if on one."""
+        """Say on which side of ``value`` the whole interval lies, if on one; without scatter nothing is told apart."""
+        if self.n > 1 and self.high - self.low <= ROUNDING * max(abs(self.low), abs(self.high)):
+            return "not decided"
         if self.high < value:
             return "below"
         return "above" if self.low > value else "not decided"

@@ -141,6 +141,21 @@ def require_equal_trials(wanted: Sequence[TextCNNSpec], found: "Sequence[TextCNN
         )
 
 
+def length(spec: ConvNetSpec) -> int:
+    """Passes at the run's own learning rate."""
+    return spec.passes - spec.warmup_passes
+
+
+def require_equal_passes(wanted: Sequence[ConvNetSpec], found: "Sequence[ConvNetRecord]") -> None:
+    """Raise SpecError when these runs would stand beside some of other lengths, with which no claim is decided."""
+    lengths = sorted({length(spec) for spec in (*wanted, *(run.spec for run in found))})
+    if wanted and len(lengths) > 1:
+        raise SpecError(
+            f"the folder holds or gets runs of {' and '.join(map(str, lengths))} passes, which do not belong together; "
+            f"give another --out, or delete the others from its folder 'claim'"
+        )
+
+
 def _rescue(trials: Sequence[TextCNNSpec], made: Made) -> list[TextCNNSpec]:
     """Trials at smaller rates that are wanted beside trials that are equal but for the trial."""
     lost, wanted = _diverged(trials, made), list[TextCNNSpec]()

@@ -35,7 +35,16 @@ from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
 from hw4.report import claim, landscapes
 from hw4.report.page import Report
 from hw4.specs import ConvNetSpec
-from hw4.studies import LADDER_RATES, Spec, control_specs, ladder, ladder_specs, landscape_specs, largest_working
+from hw4.studies import (
+    LADDER_RATES,
+    Spec,
+    control_specs,
+    ladder,
+    ladder_specs,
+    landscape_specs,
+    largest_working,
+    require_equal_passes,
+)
 from tests.factory import DATA, make_reading, make_record, make_row
 from tests.test_report import require_true
 
@@ -339,6 +348,17 @@ def test_ragged_ladders_and_strangers_are_refused() -> None:
     alien = views[0].model_copy(update={"data": DATA.model_copy(update={"checksum": "1" * 64})})
     with pytest.raises(RecordError, match="2 data sets"):
         claim.assemble(rungs, [alien, *views[1:]])
+    longer = [
+        make_record(
+            run.spec.model_copy(update={"passes": 2}), [*run.rows, run.rows[-1].model_copy(update={"completed": 2})]
+        )
+        for run in rungs[:1]
+    ]
+    with pytest.raises(RecordError, match="ladder and controls have 1 and 2 passes"):
+        claim.assemble([*rungs, *longer], views)
+    with pytest.raises(SpecError, match="of 1 and 2 passes, which do not belong together"):
+        require_equal_passes([run.spec for run in rungs], longer)
+    require_equal_passes([run.spec for run in rungs], rungs)
     with pytest.raises(SpecError, match="must rise and differ"):
         ladder_specs(rates=(0.2, 0.1), seeds=1, data="digits")
     lost = make_record(views[0].spec, views[0].rows[:2], diverged=True)

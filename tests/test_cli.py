@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -106,6 +107,15 @@ def test_the_whole_homework_ends_with_one_page(
     assert page.read_bytes() == first
 
 
+def test_what_others_have_not_written_whole_stays(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    ours, theirs = tmp_path / "records" / ".a.json.x1.partial", tmp_path / ".holiday.mkv.partial"
+    for path in (ours, theirs):
+        path.touch()
+    with alone(tmp_path):
+        assert (ours.exists(), theirs.exists()) == (False, True)
+
+
 def test_two_commands_do_not_share_a_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,7 +148,7 @@ def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(
 ) -> None:
     for data, asked, studies in (("grammar", None, 1), ("trec", None, 2), ("trec", False, 1), ("grammar", True, 2)):
         specs = sweep_specs(data, strides=[5], trials=1)  # type: ignore[arg-type]
-        found, known = cli._sweep_studies(specs, Path("out"), rescue=True, controls=asked)
+        found, known = cli._sweep_studies(specs, Path("out"), fresh=False, rescue=True, controls=asked)
         assert (len(found), len(known)) == (studies, 1 + 6 * (studies - 1))
     command = [*SWEEP, "--processes", "1", "--out", "out"]
     assert hw4(monkeypatch, *command) == 0
@@ -518,17 +528,20 @@ def test_the_shell_completes_commands() -> None:
 
 
 def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "hw4", *QUICK, "--seeds", "30", "--out", "out"]
+    """Also where the terminal tells every process, and twice."""
+    command = [sys.executable, "-m", "hw4", *QUICK, "--seeds", "30", "--out", "out", "--processes", "2"]
     # A shell starts background jobs with Ctrl-C ignored, and children inherit that unless a handler stands here.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, env={**os.environ}
+        command, stdout=-1, stderr=-1, text=True, cwd=tmp_path, env={**os.environ}, start_new_session=True
     ) as process:
         signal.signal(signal.SIGINT, before)
         assert process.stdout is not None
         for line in process.stdout:
             if "test accuracy" in line:
-                process.send_signal(signal.SIGINT)
+                for _ in range(2):
+                    os.killpg(process.pid, signal.SIGINT)
+                    time.sleep(0.2)
                 break
         _, err = process.communicate(timeout=60)
     assert process.returncode == cli.INTERRUPTED

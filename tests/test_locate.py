@@ -47,6 +47,19 @@ def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("HW4_DATA", raising=False)
 
 
+def test_without_a_home_the_folder_that_is_named_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def homeless() -> Path:
+        raise RuntimeError("no home")
+
+    monkeypatch.setattr("hw4.data.locate.cache_root", homeless)
+    with pytest.raises(DataError, match="set HW4_DATA or XDG_CACHE_HOME"):
+        data_roots()
+    monkeypatch.setenv("HW4_DATA", str(tmp_path))
+    assert data_roots() == [tmp_path]
+    monkeypatch.setenv("HW4_DATA", "~nobody-of-this-name/data")
+    assert data_roots() == [Path("~nobody-of-this-name/data")]
+
+
 @dataclass
 class Server:
     """A loopback server whose answers the test sets: path to (status, body, announced length)."""

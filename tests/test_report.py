@@ -40,13 +40,15 @@ def records(
     for spec in exercise_specs(["smoothness", "pooling"], seeds=seeds, data="digits", passes=passes):
         noise = 1 + spread * (spec.seed - 1) * (-1 if spec.norm else 1)
         better, rougher = (0.5, normed_smoothness) if spec.norm else (1.0, 1.0)
-        accuracy = (0.8 if spec.downsample == "stride" else 0.9) + 0.001 * spec.seed
+        accuracy = 0.8 + 0.0012 * spec.seed if spec.downsample == "stride" else 0.9 + 0.001 * spec.seed
         trained = [
             make_row(p, loss=2.3 * better * noise / (1 + p), accuracy=accuracy, smoothness=10 * rougher * noise)
             for p in range(1, passes + 1)
         ]
         start = make_row(0, loss=2.3, accuracy=0.1, smoothness=10 * noise)
-        made.append(make_record(spec, [start, *trained], seconds=1.0 if spec.downsample == "pool" else 0.4))
+        made.append(
+            make_record(spec, [start, *trained], seconds=1.0 if spec.downsample == "pool" else 0.4 + 2e-4 * spec.seed)
+        )
     return made
 
 
@@ -241,7 +243,7 @@ def slower(record: ConvNetRecord) -> ConvNetRecord:
     if record.spec.downsample == "pool":
         return record
     rows = [row.model_copy(update={"train_loss": 2.3 + 0.001 * record.spec.seed}) for row in record.rows]
-    return make_record(record.spec, rows, seconds=0.4)
+    return make_record(record.spec, rows, seconds=0.4 + 2e-4 * record.spec.seed)
 
 
 @pytest.mark.parametrize(
@@ -322,9 +324,36 @@ def test_longer_runs_that_diverged_or_saw_other_data_do_not_pass_silently() -> N
 @pytest.mark.parametrize("values", [[0.1, 0.3, -0.05], [-2.0, -2.1, -1.9, -2.05], [0.0, 0.0], [1.0, 1.0]])
 def test_the_paired_t_test_is_scipys(values: list[float]) -> None:
     said = tested(mean_interval(values), seeds=len(values))
-    p = stats.ttest_1samp(values, 0).pvalue if len(set(values)) > 1 else float(values[0] == 0)
+    if len(set(values)) == 1:
+        assert said == f" (no scatter to test by, n = {len(values)} seeds)"
+        assert mean_interval(values).compared_with(0.5) == "not decided"
+        return
+    p = stats.ttest_1samp(values, 0).pvalue
     assert said == f" (paired t test, p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}, n = {len(values)} seeds)"
     assert tested(mean_interval(values[:1]), seeds=3) == ""
+
+
+def test_seconds_of_other_machines_are_not_compared() -> None:
+    made = records()
+    far = [
+        run.model_copy(update={"environment": run.environment.model_copy(update={"cpu": "another"})})
+        if run.spec.downsample == "stride"
+        else run
+        for run in made
+    ]
+    for runs, alike in ((made, True), (far, False)):
+        section = next(each for each in sections(runs) if each.exercise == "pooling")
+        words = " ".join(answer(section))
+        assert ("times the processor time" in words) == alike
+        assert ("so their seconds are not compared" in words) != alike
+
+
+def test_runs_of_other_settings_have_headings_of_their_own_and_sparse_ones_none() -> None:
+    made = records()
+    for changes, headings in (({"momentum": 0.9, "directions": 0}, 4), ({"row_passes": ()}, 2)):
+        other = [make_record(run.spec.model_copy(update=changes), run.rows) for run in made]
+        titles = [entry.title for entry in exercises.entries([*made, *other])]
+        assert len(titles) == len(set(titles)) == headings
 
 
 def test_a_worse_test_loss_beside_a_better_accuracy_is_given_a_possible_reason_and_no_more() -> None:

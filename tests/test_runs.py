@@ -1,6 +1,7 @@
 """Making runs: once, in any number of processes, resumable, and nothing that does not serve is taken from disk."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,7 +12,7 @@ import torch
 
 from hw4.data.images import Images, load_images
 from hw4.errors import RecordError, SpecError
-from hw4.processes import spread
+from hw4.processes import one_thread, spread
 from hw4.records import ConvNetRecord, TextCNNRecord
 from hw4.runs import Record, _tasks, make_all, run
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
@@ -160,13 +161,23 @@ print(hw4.as_table(hw4.run((spec for spec in specs), "out", processes=2)).key.nu
 """
 
 
+def test_as_many_processes_as_processors_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 7}, raising=False)
+    assert one_thread(None) == 3
+
+
 @pytest.mark.parametrize("guarded", [False, True])
 def test_a_students_script_may_lack_the_place_that_processes_leave_out(guarded: bool, tmp_path: Path) -> None:
     script = tmp_path / "homework.py"
     body = SCRIPT.strip().replace("\n", "\n    ")
     script.write_text(f'if __name__ == "__main__":\n    {body}\n' if guarded else SCRIPT)
     done = subprocess.run(
-        [sys.executable, str(script)], capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path
+        [sys.executable, *([str(script)] if guarded else ["-m", "homework"])],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        cwd=tmp_path,
     )
     assert (done.returncode, done.stdout) == (0, "2 True\n"), done.stderr
     assert ("hw4.run trains in one process" in done.stderr) != guarded

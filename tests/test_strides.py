@@ -317,6 +317,18 @@ def test_how_much_large_strides_leave_unread_is_true(strides: tuple[int, int], l
     assert f"so large ones leave {left} of the vector unread" in said
 
 
+def test_permuted_and_held_out_trials_are_no_bars() -> None:
+    plain = whole()
+    others = [
+        make(record.spec.model_copy(update=changes), 0.1)
+        for record in plain
+        for changes in ({"permutation": record.trial}, {"held_out": True})
+    ]
+    assert [bar.mean for bar in summary_of([*plain, *others]).sweep.bars] == [
+        b.mean for b in summary_of(plain).sweep.bars
+    ]
+
+
 def test_every_protocol_has_a_chart_of_its_own() -> None:
     others = [*whole(2, epochs=3), *whole(2, momentum=0.5), *whole(2, learning_rate=0.2)]
     rescue = [make(spec, 0.6) for spec in sweep_specs("grammar", strides=[1], trials=2, learning_rate=0.05)]

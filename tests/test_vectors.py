@@ -50,7 +50,6 @@ def small_trec(blank_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (folder / name).write_text("\n".join(lines))
         monkeypatch.setitem(QUESTIONS.sha256, name, hashlib.sha256("\n".join([*lines, ""]).encode()).hexdigest())
     monkeypatch.setenv("HW4_DATA", str(blank_model.parent))
-    monkeypatch.setattr(vectors, "cache_root", lambda: tmp_path / "cache")
     monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
     return blank_model.parent
 
@@ -157,7 +156,6 @@ def test_another_version_is_used_when_it_is_what_there_is_and_said_aloud(
     (root / "en_core_web_sm").symlink_to(older)
     monkeypatch.setenv("HW4_DATA", str(root))
     monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
-    monkeypatch.setattr(vectors, "cache_root", lambda: tmp_path / "cache")
     _, name, sentences = choose_data("real", images=False, questions=True)
     assert name == "trec"
     assert "not the homework's vectors; 'hw4 fetch' brings those" in sentences[-1]

@@ -103,9 +103,18 @@ def cache_root() -> Path:
 
 
 def data_roots() -> list[Path]:
-    """Folders searched for real data: ``$HW4_DATA`` when it is set, then the user's cache."""
+    """Folders searched for real data: ``$HW4_DATA`` when it is set, then the user's cache, if there is a home for one.
+
+    Raises DataError where there is neither.
+    """
     chosen = os.environ.get("HW4_DATA")
-    return [*([Path(chosen).expanduser()] if chosen else []), cache_root()]
+    roots = [Path(os.path.expanduser(chosen))] if chosen else []  # noqa: PTH111  which leaves unknown users alone
+    try:
+        return [*roots, cache_root()]
+    except RuntimeError as error:
+        if not roots:
+            raise DataError("there is no home folder to keep data in; set HW4_DATA or XDG_CACHE_HOME") from error
+        return roots
 
 
 def find_root(data: Published) -> Path | None:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hw4.data.locate import MODEL, cache_root, damage, data_roots, find_model, model_name
+from hw4.data.locate import MODEL, damage, data_roots, find_model, model_name
 from hw4.data.questions import CLASSES, Questions, embedded_questions, find_trec, load_trec
 from hw4.errors import DataError
 from hw4.files import write_atomically
@@ -122,7 +122,7 @@ def _spacy(train: Questions, test: Questions) -> tuple[str, tuple[np.ndarray, np
         digest.update(f"\0{path.relative_to(model).as_posix()}\0".encode() + path.read_bytes())
     for text in (*train.texts, *test.texts):
         digest.update(b"\0" + text.encode())
-    cached = cache_root() / "vectors" / f"{digest.hexdigest()[:32]}.npy"
+    cached = data_roots()[-1] / "vectors" / f"{digest.hexdigest()[:32]}.npy"
     vectors = _read_cached(cached, len(train.texts) + len(test.texts))
     if vectors is None:
         vectors = spacy_vectors([*train.texts, *test.texts], model)

@@ -21,7 +21,7 @@ from hw4.report.entry import CHOICE, Entry, Table, again, data_words, images_wor
 from hw4.report.landscapes import VARIANTS, WITH, of
 from hw4.report.landscapes import entries as landscapes_entries
 from hw4.report.words import passes, plural, show, span
-from hw4.specs import HOMEWORK_RATE
+from hw4.specs import HOMEWORK_RATE, MEASURED
 from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import geometric_interval
 
@@ -38,10 +38,14 @@ Runs = Sequence[ConvNetRecord]
 
 def assemble(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> Claim:
     """Put the records together; raises RecordError when some are missing or they do not belong together."""
-    for runs in (ladder, landscapes, controls):
-        require_unmixed(runs)
-    if len({run.data.checksum for run in (*ladder, *landscapes, *controls)}) > 1:
-        raise RecordError("ladder and landscapes come from 2 data sets; make them again with 'hw4 claim --fresh'")
+    require_unmixed([*ladder, *landscapes, *controls])
+    for what, runs in (("ladder and controls", [*ladder, *controls]), ("landscapes", landscapes)):
+        lengths = sorted({studies.length(run.spec) for run in runs})
+        if len(lengths) > 1:
+            raise RecordError(
+                f"runs of {what} have {' and '.join(map(str, lengths))} passes and do not belong together; delete "
+                f"those of one length, or make each into a folder of its own"
+            )
     for run in landscapes:
         if len(run.times) < run.spec.passes or (run.spec.range_view and run.last.view is None):
             raise RecordError(f"{run.key} diverged and has no landscape to its end; choose a smaller learning rate")
@@ -55,8 +59,11 @@ def assemble(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> Claim:
 
 
 def _by_rate(runs: Runs) -> list[ConvNetRecord]:
-    """Each run once, by learning rate."""
-    once = {run.spec.model_copy(update={"row_passes": None}): run for run in runs}
+    """Each run once, by learning rate; of one that was made twice that of which more was measured."""
+    once: dict[object, ConvNetRecord] = {}
+    for run in runs:
+        trained = run.spec.model_copy(update=MEASURED)
+        once[trained] = max(once.get(trained, run), run, key=lambda each: each.spec.range_view)
     return sorted(once.values(), key=lambda run: run.spec.learning_rate)
 
 

@@ -1,6 +1,7 @@
 """One part of a report, and the words that all parts share on their data, their circumstances and their command."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -108,16 +109,22 @@ def images_words(data: DataIdentity, *, tested: bool = False) -> str:
 
 def mixed(records: Sequence[ConvNetRecord | TextCNNRecord]) -> list[str]:
     """Why these records cannot stand together, each reason in a sentence with the way out; mostly none."""
-    sources: dict[str, dict[object, str]] = {
-        "data sets": {record.data: data_words(record.data) for record in records},
-        "versions of the code": {record.environment.code: record.environment.code[:12] for record in records},
+    sources: dict[str, list[tuple[object, str]]] = {
+        "data sets": [(record.data, data_words(record.data)) for record in records],
+        "versions of the code": [(record.environment.code, record.environment.code[:12]) for record in records],
     }
-    return [
-        f"the {len(records)} records come from {len(names)} {what} ({', '.join(sorted(names.values()))}) and do not "
-        f"belong together; make them again with --fresh or report them from separate folders"
-        for what, names in sources.items()
-        if len(names) > 1
-    ]
+    found = []
+    for what, of in sources.items():
+        names, counts = dict(of), Counter(source for source, _ in of)
+        if len(names) > 1:
+            fewest = min(counts, key=lambda source: counts[source])
+            odd = [record.key for record, (source, _) in zip(records, of, strict=True) if source == fewest]
+            found.append(
+                f"the {len(records)} records come from {len(names)} {what} ({', '.join(sorted(names.values()))}) and "
+                f"do not belong together; make them again with --fresh, delete those that are not made again "
+                f"(the fewest, {len(odd)} with {odd[0]}, are of one), or report them from separate folders"
+            )
+    return found
 
 
 def require_unmixed(records: Sequence[ConvNetRecord | TextCNNRecord]) -> None:

@@ -45,7 +45,8 @@ class Measure:
 
     ``upper`` is the largest value that there can be; the smallest is 0. A ``log`` scale suits losses, which fall by
     factors; ``zero`` starts a linear axis at zero; ``trained`` fits a linear axis to what follows the first pass, for
-    beside the leap from chance nothing else would be seen. Two networks are compared by a ``ratio``, or a difference.
+    beside the leap from chance nothing else would be seen. Two networks are compared by a ``ratio``, or a difference;
+    what is ``timed`` compares where it was timed on one processor and device.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Measure:
     unit: str = ""
     scale: Literal["log", "zero", "trained"] = "log"
     ratio: bool = False
+    timed: bool = False
 
 
 def settled_smoothness(record: ConvNetRecord) -> float | None:
@@ -104,8 +106,8 @@ MEASURES = {
             scale="zero",
             ratio=True,
         ),
-        Measure(name="seconds per pass", of_run=_seconds("wall_seconds"), ratio=True),
-        Measure(name="processor seconds per pass", of_run=_seconds("cpu_seconds"), ratio=True),
+        Measure(name="seconds per pass", of_run=_seconds("wall_seconds"), ratio=True, timed=True),
+        Measure(name="processor seconds per pass", of_run=_seconds("cpu_seconds"), ratio=True, timed=True),
     )
 }
 """What exercises may show, by name."""
@@ -141,6 +143,14 @@ class Section(NamedTuple):
         return set.intersection(*(set(finished(arm)) for arm in self.arms))
 
     @property
+    def timed_alike(self) -> bool:
+        """Whether each seed's runs were made by one kind of processor and device, so that their seconds compare."""
+        places: dict[int, set[tuple[str, str]]] = {}
+        for run in (*self.runs, *self.longer.values()):
+            places.setdefault(run.spec.seed, set()).add((run.environment.cpu, run.environment.device))
+        return all(len(each) == 1 for each in places.values())
+
+    @property
     def measures(self) -> list[Measure]:
         """What its table shows, and its figure where it has a curve."""
         return [MEASURES[name] for name in EXERCISES[self.exercise].measures]
@@ -164,10 +174,12 @@ def lost(arm: Arm) -> str:
 def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
     """Group records into one section per exercise and setting.
 
-    An exercise appears for a setting when both its variants are there. Raises RecordError when runs of one setting saw
-    different data or were computed by different code, AloneError when nothing makes a whole exercise.
+    An exercise appears for a setting when both its variants are there, with a row after every pass. Raises RecordError
+    when runs of one setting saw different data or were computed by different code, AloneError when nothing makes a
+    whole exercise.
     """
     found = []
+    records = [each for each in records if each.spec.row_passes is None and each.spec.reading_passes is None]
     for setting in dict.fromkeys(record.spec.setting for record in records):
         group = [record for record in records if record.spec.setting == setting]
         require_unmixed(group)
@@ -204,7 +216,11 @@ def pairs(section: Section, measure: OfRun) -> list[tuple[float, float]]:
 def gap(section: Section, measure: Measure) -> Interval | None:
     """The second arm's measure over, or less, the first's; None where nothing can be compared."""
     found = pairs(section, measure.of_run)
-    if not found or (measure.ratio and min(value for pair in found for value in pair) <= 0):
+    if (
+        not found
+        or (measure.timed and not section.timed_alike)
+        or (measure.ratio and min(value for pair in found for value in pair) <= 0)
+    ):
         return None
     return paired_ratio(found) if measure.ratio else paired_difference(found)
 
@@ -276,7 +292,8 @@ def longer_table(section: Section) -> list[Table]:
     first, second = section.arms
     arms = [(finished(arm), section.setting.passes) for arm in section.arms]
     rows = [(label(arm), f"{done}", [(run, done) for run in arm.values()]) for arm, done in arms if arm]
-    for name, rule in (("equal time", within_time), ("equal train loss", equal_fit)):
+    rules = [("equal time", within_time)] * section.timed_alike + [("equal train loss", equal_fit)]
+    for name, rule in rules:
         if found := matched(section, rule):
             after = [(each.longer, each.completed) for each in found]
             rows.append((label(second), f"{_span(found).partition(' pass')[0]} ({name})", after))
@@ -329,6 +346,9 @@ def setting_words(setting: ConvNetSpec) -> str:
     said = {
         "learning_rate": f"learning rate {setting.learning_rate}",
         "batch_size": f"batch {setting.batch_size}",
+        "momentum": f"momentum {setting.momentum}",
+        "warmup_passes": f"a warm-up of {passes(setting.warmup_passes)}",
+        "head_rate": f"learning rate {setting.head_rate} of head and last affine",
         "passes": passes(setting.passes),
         "subset": f"a share of {setting.subset} of the training images",
         "norm_mode": f"{setting.norm_mode} statistics",
@@ -455,6 +475,11 @@ def _quality(section: Section) -> Iterator[str]:
 def _quicker(section: Section) -> Iterator[str]:
     """What striding saves in time."""
     ratio, seeds = gap(section, MEASURES["processor seconds per pass"]), len(section.seeds)
+    if not section.timed_alike:
+        yield (
+            "Runs of one seed were made on different processors or devices, so their seconds are not compared; "
+            "'hw4 run --exercise pooling --fresh' makes them on one."
+        )
     if ratio is not None:
         found = (
             f"training pass of the strided network takes {show(ratio, digits=2)} times the processor time of the "
@@ -477,7 +502,7 @@ def _quicker(section: Section) -> Iterator[str]:
 def _at_equal_time(section: Section) -> Iterator[str]:
     """What the second arm reaches in the processor time of the first's passes, where it was trained for longer."""
     other, ours = map(label, section.arms)
-    seeds, found = len(section.seeds), matched(section, within_time)
+    seeds, found = len(section.seeds), matched(section, within_time) if section.timed_alike else []
     gap = accuracy_gap(found)
     if gone := len(section.longer) - len(finished(section.longer)):
         yield f"{gone} of {plural(len(section.longer), 'run')} of {ours} over {passes(_most(section))} diverged."
@@ -600,7 +625,11 @@ def figure(section: Section) -> Figure:
     Where one was trained for longer, train loss and test accuracy follow over the processor time of the training.
     """
     drawn, last = panels(section), section.setting.passes
-    timed = [MEASURES[name] for name in ("train loss", "test accuracy")] if finished(section.longer) else []
+    timed = (
+        [MEASURES[name] for name in ("train loss", "test accuracy")]
+        if finished(section.longer) and section.timed_alike
+        else []
+    )
     columns = len(drawn) if len(drawn) <= 3 else 2
     rows = math.ceil((len(drawn) + len(timed)) / columns)
     canvas = Figure(figsize=(4.2 * columns, 3.6 * rows + 0.6), dpi=DPI, layout="constrained")

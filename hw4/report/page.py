@@ -115,6 +115,8 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
             if whole:
                 raise
             absent.setdefault(title, str(error))
+    for title in [title for title in absent if any(entry.title.startswith(title) for entry in entries)]:
+        notes.append(f"{title} is not whole: {absent.pop(title)}.")
     if not entries and (absent or alone):
         reasons = "; ".join(f"{title}: {reason}" for title, reason in (absent | alone).items())
         raise RecordError(f"nothing in {folder} can be reported ({reasons})")

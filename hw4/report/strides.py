@@ -181,7 +181,8 @@ def sweeps(records: Sequence[TextCNNRecord], beside: Sequence[TextCNNRecord] = (
     What stands ``beside``, the controls, goes with the first sweep of its protocol.
     """
     protocols: dict[object, dict[tuple[int, float], list[TextCNNRecord]]] = {}
-    for record in sorted(records, key=lambda r: (r.stride, -r.spec.learning_rate, r.trial)):
+    plain = [each for each in records if not each.spec.held_out and each.spec.permutation is None]
+    for record in sorted(plain, key=lambda r: (r.stride, -r.spec.learning_rate, r.trial)):
         protocol = protocols.setdefault(_protocol(record), {})
         protocol.setdefault((record.stride, record.spec.learning_rate), []).append(record)
     found = {
@@ -228,7 +229,7 @@ def _faults(sweep: Sweep) -> Iterator[str]:
             more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
             yield (
                 f"the sweep is incomplete: stride {bar.stride} at learning rate {bar.learning_rate:g} lacks trial "
-                f"{absent[0]}{more}; 'hw4 sweep' makes what is missing"
+                f"{absent[0]}{more}; 'hw4 sweep' with that sweep's options makes what is missing"
             )
     if lacking := _lacking(sweep.beside):
         yield (

@@ -7,7 +7,7 @@ from dataclasses import replace
 from scipy import stats
 
 from hw4.claim import SETTLED_PASS
-from hw4.stats import CONFIDENCE, Interval
+from hw4.stats import CONFIDENCE, ROUNDING, Interval
 
 
 def plural(n: int, noun: str) -> str:
@@ -84,14 +84,12 @@ def tested(found: Interval, seeds: int) -> str:
     if found.n < 2:
         return ""
     half_width, degrees = found.high - found.estimate, found.n - 1
-    p = float(found.estimate == 0)
-    if half_width:
-        t = abs(found.estimate) / half_width * stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
-        p = float(2 * stats.t.sf(t, degrees))
-    return (
-        f" (paired t test, p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}, n = {found.n}"
-        f"{'' if found.n == seeds else f' of {seeds}'} seeds)"
-    )
+    n = f"n = {found.n}{'' if found.n == seeds else f' of {seeds}'} seeds"
+    if half_width <= ROUNDING * abs(found.estimate):
+        return f" (no scatter to test by, {n})"
+    t = abs(found.estimate) / half_width * stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
+    p = float(2 * stats.t.sf(t, degrees))
+    return f" (paired t test, p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}, {n})"
 
 
 def bounded(interval: Interval, upper: float = math.inf) -> Interval:
