@@ -14,7 +14,8 @@ import math
 import random
 import sys
 import types
-from collections import deque
+import weakref
+from collections import OrderedDict, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -52,13 +53,14 @@ class Borrowed:
         held: Sequence[Any] = (),
     ) -> None:
         others = [each for each in (*beside, *reachable([model])) if isinstance(each, nn.Module)]
-        self.modules = list(dict.fromkeys(each for module in (model, *others) for each in module.modules()))
+        # By their ids throughout: a module's hash may be of what it holds (torchmetrics), which changes inside.
+        self.modules = list({id(each): each for module in (model, *others) for each in module.modules()}.values())
         _refuse(model, self.modules, norm_mode)
-        self._original = {module: module.__dict__ for module in self.modules}
+        self._original = [(module, module.__dict__) for module in self.modules]
         replaced = _replaced(self.modules, dtype, theirs=theirs)
         memo = self._memo(beside, held, replaced)
         self._inner = {
-            module: {name: copied(value, memo) for name, value in vars(module).items()} for module in self.modules
+            id(module): {name: copied(value, memo) for name, value in vars(module).items()} for module in self.modules
         }
         for tensor, own in replaced.items():
             if own is not tensor:
@@ -79,12 +81,19 @@ class Borrowed:
         with self.inside():
             if norm_mode != "as is":
                 _set_mode(model, training=norm_mode == "batch")
-            self._start = self._buffers()
-            self._frozen_at_start = self._frozen()
-            self._first = {each: {**vars(each), "_buffers": dict(each._buffers)} for each in self.modules}
-            holders = [*self.modules, *held]
+            self._start, self._frozen_at_start = self._buffers(), self._frozen()
+            self._first = {id(each): {**vars(each), "_buffers": dict(each._buffers)} for each in self.modules}
+            holders = [*self.modules, *held, *(vars(own) for own in self.leaves)]
+            self._plain = self._numbers({id(own) for own in replaced.values()})
             self._stores = [(each, _content(each)) for each in reachable(holders) if _may_keep(each)]
         self._require_kept(before)
+
+    def _numbers(self, ours: Collection[int]) -> list[tuple[Any, Any]]:
+        """Tensors and arrays among modules' attributes that may be a cache of weights, with copies of them."""
+        own = reachable([vars(each) for each in self.modules], {id(each) for each in self.modules}, code=False)
+        plain = [each for each in own if isinstance(each, np.ndarray) or (isinstance(each, Tensor) and each.is_leaf)]
+        few = [each for each in plain if id(each) not in ours and math.prod(each.shape) <= LARGEST_CACHE]
+        return [(each, copy.deepcopy(each)) for each in few]
 
     def _require_kept(self, before: Sequence[int]) -> None:
         """Raise ObjectiveError when setting the mode has changed trained weights."""
@@ -99,9 +108,18 @@ class Borrowed:
         """What copies of attributes hold: our tensors, and as they are modules, data and what the loss holds too."""
         alone = {id(module) for module in self.modules}
         mine = list(reachable([value for module in self.modules for value in vars(module).values()], alone, code=False))
-        used = {id(each) for each in reachable(held, alone | {id(each) for each in beside})}
-        self._shared = [each for each in mine if id(each) in used and _has_state(each) and id(each) not in alone]
-        kept = (*beside, *self.modules, *self._shared, *(each for each in mine if isinstance(each, Generator)))
+        # What code names is told apart by `is`.
+        code: list[Any] = [each for each in mine if isinstance(each, types.FunctionType)]
+        code += [kind for module in self.modules for kind in type(module).__mro__ if not _foreign(kind.__module__)]
+        code += [target for each in mine if isinstance(each, weakref.ref) and (target := each()) is not None]
+        used = {id(each) for each in reachable([*held, *code], alone | {id(each) for each in beside})}
+        self._shared = [
+            each for each in mine if (id(each) in used or _ends(each)) and _has_state(each) and id(each) not in alone
+        ]
+        once = (
+            each for each in mine if isinstance(each, Generator) or _runs(each) or _ends(each) or type(each) is object
+        )
+        kept = (*beside, *self.modules, *self._shared, *once)
         return {id(each): each for each in kept} | {id(tensor): own for tensor, own in replaced.items()}
 
     @contextlib.contextmanager
@@ -113,14 +131,14 @@ class Borrowed:
         theirs = [(each, _content(each)) for each, _ in self._contents]
         try:
             self._busy = True
-            for module, attributes in self._inner.items():
-                object.__setattr__(module, "__dict__", attributes)
+            for module in self.modules:
+                object.__setattr__(module, "__dict__", self._inner[id(module)])
             for each, content in self._contents:
                 _fill(each, content)
             yield
             self._contents = [(each, _content(each)) for each, _ in self._contents]
         finally:
-            for module, attributes in self._original.items():
+            for module, attributes in self._original:
                 object.__setattr__(module, "__dict__", attributes)
             for each, content in theirs:
                 _fill(each, content)
@@ -131,31 +149,44 @@ class Borrowed:
         """Whether modules, or what they refer to, hold something else than at first: our own, as it is asked inside."""
         return (
             bool(self.changed_buffers())
+            or any(not _alike(now, then) for now, then in self._plain)
             or any(_differ(_held(each), content) for each, content in self._stores)
-            or any(_differ({**vars(each), "_buffers": first["_buffers"]}, first) for each, first in self._first.items())
+            or any(
+                _differ({**vars(each), "_buffers": first["_buffers"]}, first)
+                for each in self.modules
+                for first in [self._first[id(each)]]
+            )
         )
 
     @contextlib.contextmanager
     def as_at_first(self) -> Iterator[None]:
         """Inside, modules hold what they began with, and so does what they refer to."""
-        now = {module: vars(module) for module in self.modules}
+        now = [(module, vars(module)) for module in self.modules]
+        written = [(each, copy.deepcopy(each), then) for each, then in self._plain if not _alike(each, then)]
         filled = [(each, _content(each), content) for each, content in self._stores if _differ(_held(each), content)]
         try:
-            for module, first in self._first.items():
-                object.__setattr__(module, "__dict__", {**first, "_buffers": self._first_buffers(module)})
+            for module in self.modules:
+                first = {**self._first[id(module)], "_buffers": self._first_buffers(module)}
+                object.__setattr__(module, "__dict__", first)
             for each, _, content in filled:
                 _fill(each, content)
+            for each, _, then in written:
+                _write(each, then)
             yield
         finally:
-            for module, attributes in now.items():
+            for each, content, _ in written:
+                _write(each, content)
+            for module, attributes in now:
                 object.__setattr__(module, "__dict__", attributes)
             for each, content, _ in filled:
                 _fill(each, content)
 
     def _first_buffers(self, module: nn.Module) -> dict[str, Tensor | None]:
         """Copies of a module's buffers as they were at first; a BatchNorm's as they are, which change nothing."""
-        found: dict[str, Tensor | None] = dict(self._first[module]["_buffers"])
-        found.update({name: self._start[module, name].clone() for name in found if (module, name) in self._start})
+        found: dict[str, Tensor | None] = dict(self._first[id(module)]["_buffers"])
+        found.update(
+            {name: self._start[id(module), name].clone() for name in found if (id(module), name) in self._start}
+        )
         return found
 
     @contextlib.contextmanager
@@ -183,7 +214,8 @@ class Borrowed:
         """Names of buffers and frozen parameters that computing has changed; no running statistics of a BatchNorm."""
         changed = [key for key, value in self._buffers().items() if not _equal(value, self._start.get(key))]
         changed += [key for key, value in self._frozen().items() if value != self._frozen_at_start.get(key)]
-        return [f"{type(module).__name__}.{name}" for module, name in changed]
+        kinds = {id(module): type(module).__name__ for module in self.modules}
+        return [f"{kinds[module]}.{name}" for module, name in changed]
 
     def require_separate_buffers(self) -> None:
         """Raise ObjectiveError when a buffer has changed that shares memory with another, which ours do not."""
@@ -194,22 +226,22 @@ class Borrowed:
                     f"computed, where copies of the two would part; use one of them"
                 )
 
-    def _buffers(self) -> dict[tuple[nn.Module, str], Tensor]:
+    def _buffers(self) -> dict[tuple[int, str], Tensor]:
         """Copies of all buffers but BatchNorm's."""
         return {
-            (module, name): buffer.detach().clone()
+            (id(module), name): buffer.detach().clone()
             for module in self.modules
             if not isinstance(module, BATCH_STATISTICS)
-            for name, buffer in self._inner[module]["_buffers"].items()
+            for name, buffer in self._inner[id(module)]["_buffers"].items()
             if buffer is not None
         }
 
-    def _frozen(self) -> dict[tuple[nn.Module, str], int]:
+    def _frozen(self) -> dict[tuple[int, str], int]:
         """What tells whether parameters that are not trained have changed; copies would be as large as they are."""
         return {
-            (module, name): fingerprint(p)
+            (id(module), name): fingerprint(p)
             for module in self.modules
-            for name, p in self._inner[module]["_parameters"].items()
+            for name, p in self._inner[id(module)]["_parameters"].items()
             if p is not None and not p.requires_grad and not p.is_meta
         }
 
@@ -227,29 +259,55 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
     if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ObjectiveError("a scripted module keeps its parameters where they cannot be moved; give the eager module")
     for name, parameter in model.named_parameters():
-        if isinstance(parameter, nn.parameter.UninitializedParameter):
-            raise ObjectiveError(f"the parameter {name} has no shape yet; run the model once on a batch")
-        if parameter.device != next(model.parameters()).device or parameter.is_meta:
-            raise ObjectiveError(
-                f"the parameter {name} is on {parameter.device}; all must have values on one device, so load them or "
-                f"move the model (model.to(device))"
-            )
-        if parameter.requires_grad and parameter.is_complex():
-            raise ObjectiveError(
-                f"the parameter {name} is complex, and smoothness is defined for real ones; hold its real and "
-                f"imaginary parts as a real parameter (torch.view_as_real)"
-            )
-        if parameter.requires_grad and parameter.is_floating_point() and parameter.element_size() < 2:
-            raise ObjectiveError(
-                f"the parameter {name} is of {parameter.dtype}, in which no gradient can be summed; train and measure "
-                f"it in a wider precision (model.float())"
-            )
-        if parameter.requires_grad and parameter._backward_hooks:
-            raise ObjectiveError(
-                f"the parameter {name} has a hook that may change its gradient, chunk by chunk; remove it for the "
-                f"measurement (the handle's remove())"
-            )
+        _refuse_parameter(name, parameter, next(model.parameters()).device)
+        if parameter.requires_grad:
+            _refuse_trained(name, parameter)
     _refuse_shared_memory(model)
+
+
+def _refuse_parameter(name: str, parameter: nn.Parameter, device: torch.device) -> None:
+    """Raise ObjectiveError for a parameter without values, or that is elsewhere."""
+    if isinstance(parameter, nn.parameter.UninitializedParameter):
+        raise ObjectiveError(f"the parameter {name} has no shape yet; run the model once on a batch")
+    if parameter.device != device or parameter.is_meta:
+        raise ObjectiveError(
+            f"the parameter {name} is on {parameter.device}; all must have values on one device, so load them or "
+            f"move the model (model.to(device))"
+        )
+    if parameter.device.type not in ("cpu", "cuda"):
+        raise ObjectiveError(
+            f"the parameter {name} is on {parameter.device}, where float64 and its generator are out of reach; "
+            f"move the model to the CPU or a CUDA device (model.cpu())"
+        )
+
+
+def _refuse_trained(name: str, parameter: nn.Parameter) -> None:
+    """Raise ObjectiveError for a trained parameter that is no part of a vector of real numbers."""
+    if parameter.layout != torch.strided:
+        raise ObjectiveError(
+            f"the parameter {name} is {str(parameter.layout).removeprefix('torch.')}, which cannot be a part of a "
+            f"flat vector; hold its values as a dense parameter and make the sparse tensor of them in forward"
+        )
+    if hasattr(parameter, "__tensor_flatten__"):
+        raise ObjectiveError(
+            f"the parameter {name} is a {type(parameter).__name__}, which has its numbers elsewhere (sharded or "
+            f"quantised); give the plain model (unshard it, parameter.full_tensor())"
+        )
+    if parameter.is_complex():
+        raise ObjectiveError(
+            f"the parameter {name} is complex, and smoothness is defined for real ones; hold its real and "
+            f"imaginary parts as a real parameter (torch.view_as_real)"
+        )
+    if parameter.is_floating_point() and parameter.element_size() < 2:
+        raise ObjectiveError(
+            f"the parameter {name} is of {parameter.dtype}, in which no gradient can be summed; train and measure "
+            f"it in a wider precision (model.float())"
+        )
+    if parameter._backward_hooks:
+        raise ObjectiveError(
+            f"the parameter {name} has a hook that may change its gradient, chunk by chunk; remove it for the "
+            f"measurement (the handle's remove())"
+        )
 
 
 def _set_mode(model: nn.Module, *, training: bool) -> None:
@@ -352,6 +410,8 @@ def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
     """A copy of what holds something without one: all else in it is copied."""
     if id(value) in memo:
         return memo[id(value)]
+    if _runs(value) or _ends(value):
+        return value
     if isinstance(value, tuple):
         return _tuple_copied(value, memo)
     found: Any
@@ -399,9 +459,37 @@ def _has_state(value: Any) -> bool:
     fixed = isinstance(value, nn.Module | Tensor | Generator | type | FUNCTIONS | types.ModuleType | functools.partial)
     if isinstance(value, STORES) or fixed or not hasattr(value, "__dict__"):
         return isinstance(value, STORES)
+    if _runs(value) or _ends(value):
+        return not _runs(value)
     with contextlib.suppress(Exception):
         return copy.copy(value) is not value  # a logger is there once
     return True
+
+
+def _runs(value: Any) -> bool:
+    """Whether threads or processes meet in an object (queues, events, threads): a copy would wait for nobody."""
+    return any(kind.__module__.partition(".")[0] in MEETING for kind in type(value).__mro__)
+
+
+LARGEST_CACHE = 1_000_000
+"""Numbers that a tensor or an array may have to be looked at for a cache of weights."""
+MEETING = (
+    "threading",
+    "_thread",
+    "queue",
+    "_queue",
+    "multiprocessing",
+    "concurrent",
+    "asyncio",
+    "subprocess",
+    "socket",
+)
+"""Modules of what threads and processes meet in."""
+
+
+def _ends(value: Any) -> bool:
+    """Whether an object closes something when it is gone, which a copy would close for it."""
+    return hasattr(type(value), "__del__")
 
 
 def _may_keep(value: Any) -> bool:
@@ -410,7 +498,7 @@ def _may_keep(value: Any) -> bool:
         return bool(_bound(value))
     fixed = isinstance(value, nn.Module | Tensor | Generator | type | FUNCTIONS | types.ModuleType)
     own = isinstance(getattr(value, "__dict__", None), dict) or slots(value)
-    return isinstance(value, STORES) or bool(own and not fixed)
+    return isinstance(value, STORES) or bool(own and not fixed and not _runs(value))
 
 
 def _bound(function: types.FunctionType) -> dict[str | int, Any]:
@@ -432,6 +520,9 @@ def _held(value: Any) -> Any:
     """What an object holds, a level down."""
     if isinstance(value, types.FunctionType):
         return _bound(value)
+    if isinstance(value, dict):  # as it is stored: a subclass may give something else than it holds
+        order = OrderedDict.keys(value) if isinstance(value, OrderedDict) else dict.keys(value)
+        return {key: dict.__getitem__(value, key) for key in order}
     if isinstance(value, STORES):
         return value
     slotted = {name: getattr(value, name) for name in slots(value)}
@@ -468,9 +559,14 @@ def _fill(value: Any, content: Any) -> None:
                 value.__globals__[name] = each
             else:
                 value.__closure__[name].cell_contents = each  # type: ignore[index]
+    elif isinstance(value, dict):
+        kind = OrderedDict if isinstance(value, OrderedDict) else dict
+        kind.clear(value)
+        for key, each in content.items():
+            kind.__setitem__(value, key, each)
     elif isinstance(value, STORES):
         value.clear()
-        (value.update if isinstance(value, dict | set) else value.extend)(content)
+        (value.update if isinstance(value, set) else value.extend)(content)  # type: ignore[union-attr]
     else:
         slotted = {name for kind in type(value).__mro__ for name in _slots(kind)}
         for name in {*slots(value)} - content.keys():
@@ -495,6 +591,19 @@ def lent(objects: Sequence[Any], kept: Sequence[Any]) -> Iterator[None]:
     finally:
         for each, own in originals.values():
             object.__setattr__(each, "__dict__", own)
+
+
+def _alike(first: Any, second: Any) -> bool:
+    return _equal(first, second) if isinstance(first, Tensor) else bool(np.array_equal(first, second))
+
+
+def _write(value: Any, content: Any) -> None:
+    """Give a tensor or an array these numbers."""
+    if isinstance(value, Tensor):
+        with torch.no_grad():
+            value.copy_(content)
+    else:
+        value[...] = content
 
 
 def _equal(first: Tensor, second: Tensor | None) -> bool:
@@ -575,12 +684,12 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
         value = todo.popleft()
         if id(value) in seen or isinstance(value, str | bytes | float | types.ModuleType):
             continue
-        if isinstance(value, dict | list) and not value:
+        if type(value) in (dict, list) and not value:
             yield value
             continue
         seen.add(id(value))
         yield value
-        closed = isinstance(value, Generator | Tensor | np.ndarray | int) or id(value) in alone
+        closed = isinstance(value, Generator | Tensor | np.ndarray | int) or id(value) in alone or _runs(value)
         if not closed and (code or not isinstance(value, types.FunctionType)):
             todo += _within(value)
 
@@ -600,12 +709,13 @@ def counts(holders: Iterable[Any]) -> list[str]:
     return found
 
 
-def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
+def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
     """What an object holds, a level down."""
     if isinstance(value, Mapping):
-        return [each for pair in itertools.islice(value.items(), 100) for each in pair]
+        pairs = dict.items(value) if isinstance(value, dict) else value.items()
+        return [*(each for pair in itertools.islice(pairs, 100) for each in pair), *_attributes(value)]
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return list(itertools.islice(value, 100))
+        return [*itertools.islice(value, 100), *_attributes(value)]
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
@@ -626,7 +736,11 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
         for cell in value.__closure__ or ():
             with contextlib.suppress(ValueError):  # a cell that is still empty
                 found.append(cell.cell_contents)
-        return [*found, *(value.__defaults__ or ())]
+        return [*found, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]
+    if isinstance(value, types.BuiltinFunctionType):  # random.Random(0).random
+        return [value.__self__]
+    if isinstance(value, weakref.ref):
+        return [value()]
     own = [] if isinstance(value, type) else list(getattr(value, "__dict__", {}).items())
     kinds = (value if isinstance(value, type) else type(value)).__mro__
     for kind in kinds:
@@ -636,6 +750,11 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
                 [] if isinstance(value, type) else [(n, getattr(value, n)) for n in _slots(kind) if hasattr(value, n)]
             )
     return [each for name, each in own if name not in ("_parameters", "_buffers", "__class__")]
+
+
+def _attributes(value: Any) -> list[dict[str, Any]]:
+    """The dictionary of a container's attributes: where a UserDict or a cache has its entries."""
+    return [own] if isinstance(own := getattr(value, "__dict__", None), dict) else []
 
 
 def _foreign(module: str) -> bool:

@@ -227,6 +227,8 @@ def largest_steps(
     if not learning_rate > 0:
         raise ValueError(f"learning_rate must be above 0, from where the search goes on, got {learning_rate}")
     here = objective.loss_and_gradient()
+    if not (math.isfinite(here[0]) and math.isfinite(norm(here[1]))):
+        raise SmoothnessUndefinedError("the loss or its gradient is not finite: the model has diverged")
     drawn = objective.minibatch_gradient(None, batch_size, generator)
     steps = [
         LargestStep(direction="gradient", **_largest_step(objective, here[1], here, learning_rate)),

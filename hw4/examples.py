@@ -64,6 +64,11 @@ class Examples:
 
 def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     """Examples held in tensors, or in dicts, lists and tuples of tensors, that are equally long."""
+    if any(each.layout not in (torch.strided, torch.sparse_coo) for each in tensors((x, y)) if not each.is_nested):
+        raise ObjectiveError(
+            "x or y is a tensor whose rows cannot be drawn by their numbers (CSR and its like); give x.to_sparse_coo() "
+            "or x.to_dense()"
+        )
     if any(each.is_nested for each in tensors((x, y))):
         raise ObjectiveError("x or y is a nested tensor, which cannot be cut by example; give a Dataset of its parts")
     lengths = [(what, len(each) if each.ndim else 0) for what, value in (("x", x), ("y", y)) for each in tensors(value)]
@@ -73,6 +78,11 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     if any(length != n for _, length in lengths) or n == 0:
         counts = " and ".join(str(length) for _, length in lengths[:4])
         raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
+    if n > 1 and any(len(each) == n for each in _without_tensors((x, y))):
+        raise ObjectiveError(
+            f"x or y holds a list of {n} things that are no tensors, which cannot be cut by example with the others; "
+            f"make a tensor of it (torch.as_tensor), or give a Dataset"
+        )
     parts = torch.arange(n, device="cpu").tensor_split(math.ceil(n / chunk_size))
     dense = all(each.layout == torch.strided for each in tensors((x, y)))
 
@@ -106,7 +116,15 @@ def of_loader(loader: Any, place: Place) -> Examples:
 
     def fetch(indices: Sequence[int]) -> Batch:
         many = getattr(dataset, "__getitems__", None)
-        return collate(many(list(indices)) if many else [dataset[index] for index in indices])
+        found = many(list(indices)) if many else [dataset[index] for index in indices]
+        try:
+            return collate(found)
+        except (RuntimeError, TypeError) as error:
+            raise ObjectiveError(
+                f"{len(found)} examples cannot be put together in a batch ({type(error).__name__}: "
+                f"{(str(error).splitlines() or [''])[0]}); examples from all over the data are, as SGD draws: give a "
+                f"DataLoader whose collate_fn pads or lists what differs in shape"
+            ) from error
 
     return Examples(plan, fetch, place)
 
@@ -280,6 +298,19 @@ def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
             f"a batch is a {type(value).__name__}, which cannot be made from a dict; return a dict in collate_fn"
         ) from error
     return found
+
+
+def _without_tensors(value: Any) -> Iterator[Any]:
+    """Every list or tuple of a batch that holds no tensor."""
+    if isinstance(value, Mapping):
+        for each in value.values():
+            yield from _without_tensors(each)
+    elif isinstance(value, list | tuple):
+        if not list(tensors(value)):
+            yield value
+        else:
+            for each in value:
+                yield from _without_tensors(each)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:

@@ -84,7 +84,12 @@ class Reads(_Mode):
         del types
         if not func.overloadpacket.__name__.startswith(EMPTY):
             for each in tree_leaves((args, kwargs)):
-                if isinstance(each, Tensor) and (found := span(each)) and self._first < found[2] <= self._last + 1:
+                if (
+                    isinstance(each, Tensor)
+                    and (found := span(each))
+                    and found[1] < self._last
+                    and self._first < found[2]
+                ):
                     self.found |= {
                         name: None
                         for other, name in self._spans

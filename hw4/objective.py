@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -71,7 +72,7 @@ class Objective:
         found = list(reachable([loss, forward]))
         self._beside = [each for each in found if isinstance(each, BESIDE)]
         self._borrow(dtype)
-        _refuse_arrays(found, self.names, self._borrowed.originals)
+        _refuse_arrays([*found, *reachable([model])], self.names, self._borrowed.originals)
         self._sums = self._originals_sums()
         self._holders = [*self._borrowed.modules, loss, forward, getattr(x, "dataset", x)]
         with self._borrowed.inside():
@@ -107,6 +108,8 @@ class Objective:
     def _computing(self, borrowed: Borrowed | None = None) -> Iterator[None]:
         """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
         cached = torch.is_autocast_cache_enabled()
+        states = [each.state for each in self._beside if isinstance(each, torch.optim.Optimizer)]
+        known = [{id(key) for key in state} for state in states]
         with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
             torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
             torch.clear_autocast_cache()
@@ -115,6 +118,9 @@ class Objective:
                     yield
             finally:
                 torch.set_autocast_cache_enabled(cached)
+                for state, keys in zip(states, known, strict=True):  # which makes entries of whatever is looked up
+                    for key in [each for each in state if id(each) not in keys]:
+                        del state[key]
 
     def _batch_loss(self, batch: Batch) -> tuple[Tensor, float | None]:
         """The loss of a batch, with its weight where the loss gives one."""
@@ -245,6 +251,9 @@ class Objective:
         with double._computing():
             for indices, losses in zip(samples, found, strict=True):
                 double._require_additive(indices, losses, EXACT if exact else 64 * SINGLE)
+                finite = exact and math.isfinite(float(losses[0][0]))
+                if finite and double._only_values_add(indices, mean=losses[0][1] is None):
+                    raise ObjectiveError(_no_mean(len(indices), float(losses[0][0]), None, self.n))
         return exact
 
     def _unaliased_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
@@ -283,7 +292,7 @@ class Objective:
         Where the loss holds parameters or anything their ids, the first batch's gradients by theirs and by ours must
         agree.
         """
-        by_id = {id(p) for p in self._borrowed.originals}
+        by_id = {n for p in self._borrowed.originals for n in (id(p), p.data_ptr()) if n}
         numbers = [each for each in (*held, *reachable([self._model])) if isinstance(each, int)]
         if not by_id & {*map(id, held), *numbers}:
             return
@@ -406,6 +415,27 @@ class Objective:
                 sizes.append(float(total.norm()))
         low = max(torch.finfo(p.dtype).eps for p in self.parameters) > 1e-5
         return sizes[-1] > (0.2 if low else 0.02) * max(sizes)
+
+    def _only_values_add(self, whole: Sequence[int], *, mean: bool) -> bool:
+        """Whether in float64 a batch's gradient is another than its parts' put together, though its loss is not.
+
+        So it is where a term is divided by its own detached value. The smallest parameters tell, and need no memory.
+        """
+        ordered = sorted(self.parameters, key=Tensor.numel)
+        enough = sum(size <= SMALLEST for size in itertools.accumulate(map(Tensor.numel, ordered)))
+        few = ordered[: max(1, enough)]
+        total, sizes, value = [torch.zeros_like(p) for p in few], [0.0], 0.0
+        with self._borrowed.without_batch_statistics(), _named_refusals():
+            for indices, sign in ((whole, 1.0), *((part, -1.0) for part in _parts(whole))):
+                loss = self._batch_loss(self._examples.take(indices))[0]
+                slopes = torch.autograd.grad(loss, few, allow_unused=True) if loss.requires_grad else [None] * len(few)
+                for part, slope in zip(total, slopes, strict=True):
+                    if slope is not None:
+                        part.add_(slope, alpha=sign * (len(indices) / len(whole) if mean else 1.0))
+                sizes.append(math.hypot(*(float(part.norm()) for part in total)))
+                value = float(loss.detach())
+        seen = math.isfinite(sizes[-1]) and max(sizes) > NO_SLOPE * abs(value)
+        return seen and sizes[-1] > SAME_SLOPE * max(sizes)
 
     def _tolerance(self, roundings: int, *losses: Tensor) -> float:
         """How far, relatively, two ways to sum one loss may differ by rounding: few of a low precision's roundings.
@@ -599,7 +629,7 @@ class Objective:
                     f"an update by name must have a tensor of its shape for each of {', '.join(self.names)}, got "
                     f"{', '.join(update)}"
                 )
-            return [update[name].detach() for name in self.names]
+            return [update[name].detach().to_dense() for name in self.names]
         if update.shape != (sum(self._sizes),):
             raise ValueError(f"expected a flat update of {sum(self._sizes)} numbers, got shape {tuple(update.shape)}")
         return [part.view(shape) for part, shape in zip(self.split(update.detach()), shapes.values(), strict=True)]
@@ -740,12 +770,20 @@ class Objective:
         """
         again, gradient = self.loss_and_gradient_here(reordered=True)
         close = self._tolerance(1000) * abs(loss)
-        if math.isfinite(again) and abs(again - loss) > close:
+        if math.isfinite(again) and abs(again - loss) > close and not self._cancels():
             raise ObjectiveError(
                 f"the loss is {loss:.6g}, but {again:.6g} with the examples of every batch in another order (it pairs "
                 f"examples by where they are), so noise_floor='reordered' would be no rounding; use 'float64' or None"
             )
         return gradient
+
+    def _cancels(self) -> bool:
+        """Whether in float64 the order of examples changes nothing: large terms cancel in the loss."""
+        with contextlib.suppress(Exception):
+            (double := self.in_double()).move_to(self.here)
+            loss, again = (double.loss_and_gradient_here(reordered=each)[0] for each in (False, True))
+            return abs(again - loss) <= 1e-9 * abs(loss)
+        return False
 
     def _require_true_hessians(self, own: Mapping[Any, int]) -> None:
         """Raise ObjectiveError when a Hessian is no derivative: of the first batch, or of those where functions are.
@@ -922,6 +960,12 @@ EXACT = 1e-10
 """How far, relatively, ways to sum one loss may differ in float64; a loss may be small beside its terms."""
 ALIKE = 0.002
 """Losses that are relatively nearer than this are about the same."""
+SMALLEST = 100_000
+"""Numbers in the smallest parameters, of which gradients are compared."""
+NO_SLOPE = 1e-9
+"""Gradients this small beside the loss are rounding."""
+SAME_SLOPE = 1e-6
+"""How far, relatively, ways to sum one gradient may differ in float64."""
 SAME_WEIGHT = 1e-6
 """How far, relatively, rounding may move a batch's weight from one time to the next."""
 IDENTITY = (
@@ -1029,6 +1073,11 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
     first = text.splitlines()[0] if text else ""
     if "more than 1 value per channel" in text:
         return "a BatchNorm in training mode needs more than one example in every batch; take a larger chunk_size"
+    if "HigherOrderOperator" in text:
+        return (
+            f"the model or the loss uses an operation that cannot be looked into ({first.split(' and mode')[0]}); "
+            f"compute the same by plain operations (torch.where for torch.cond)"
+        )
     if "use_reentrant" in text or "heckpoint" in text:
         return REENTRANT
     if "donated buffer" in text:

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from hw4.borrowed import Randomness
+from hw4.borrowed import Randomness, copied
 from hw4.errors import ObjectiveError
 from hw4.memory import fingerprint
 from hw4.objective import Forward, Objective
@@ -171,9 +172,11 @@ def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     twins: dict[int, Tensor] = {}
     kept = [(p, p.detach().clone()) for group in optimizer.param_groups for p in group["params"]]
     for p, values in kept:
-        twins[id(p)] = nn.Parameter(values.clone(), p.requires_grad)
+        twins[id(p)] = torch.Tensor._make_subclass(type(p), values.clone(), p.requires_grad)
         twins[id(p)].grad = None if p.grad is None else p.grad.detach().clone()
     memo: dict[int, Any] = dict(twins)
+    for p, _ in kept:  # what an optimiser may read beside the gradient
+        vars(twins[id(p)]).update({name: copied(value, memo) for name, value in vars(p).items()})
     with Randomness([optimizer]).watched():
         copy.deepcopy(optimizer, memo).step()
     _require_own_step(model, optimizer, kept, twins)
@@ -216,7 +219,9 @@ def _refuse_optimizer(optimizer: torch.optim.Optimizer) -> None:
             f"it, or the difference that its step makes to the parameters as update="
         )
     way_out = "measure the difference that its step makes to the parameters and give that as update="
-    hooks = [*optimizer._optimizer_step_pre_hooks.values(), *optimizer._optimizer_step_post_hooks.values()]
+    everywhere = _global_optimizer_pre_hooks | _global_optimizer_post_hooks
+    own = (optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks)
+    hooks = [*everywhere.values(), *(hook for each in own for hook in each.values())]
     if hooks:
         raise ObjectiveError(f"the optimiser {kind.__name__} has hooks on step(), which a copy has not; {way_out}")
     step = vars(optimizer).get("step", kind.step)
@@ -230,10 +235,10 @@ def _refuse_optimizer(optimizer: torch.optim.Optimizer) -> None:
     ):
         raise ObjectiveError(f"step() of the optimiser {kind.__name__} needs a closure; {way_out}")
     plain = vars(torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0))
-    own = [name for name in vars(optimizer) if name not in plain and name not in SCHEDULED]
-    if own and not kind.__module__.startswith("torch.optim"):
+    added = [name for name in vars(optimizer) if name not in plain and name not in SCHEDULED]
+    if added and not kind.__module__.startswith("torch.optim"):
         raise ObjectiveError(
-            f"the optimiser {kind.__name__} has attributes of its own ({', '.join(own[:3])}), which a copy has not; "
+            f"the optimiser {kind.__name__} has attributes of its own ({', '.join(added[:3])}), which a copy has not; "
             f"{way_out}"
         )
 
@@ -259,6 +264,7 @@ def measure_directions(
     if not isinstance(directions, int | np.integer) or directions < 1:
         raise ValueError(f"the number of directions must be at least 1 and whole, got {directions!r}")
     require_draws(objective, learning_rate, batch_size, generator)
+    learning_rate = float(learning_rate)
     assert generator is not None
     drawn = (objective.minibatch_gradient(None, batch_size, generator).mul_(-learning_rate) for _ in range(directions))
     return _readings(objective, drawn, directions, learning_rate, noise_floor)

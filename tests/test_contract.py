@@ -8,13 +8,15 @@ The right value is plain ``autograd.grad`` in float64 on the user's own model, m
 import contextlib
 import copy
 import functools
+import gc
 import itertools
 import random
 import threading
-from collections import UserDict, defaultdict, namedtuple
+from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from tempfile import NamedTemporaryFile
+from fractions import Fraction
+from tempfile import NamedTemporaryFile, TemporaryFile
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -1747,6 +1749,174 @@ CASES += [
     ),
 ]
 
+UNSET = object()
+
+
+class Instances(OrderedDict[str, Any]):
+    """A registry that gives a new module for its class, as transformers' does."""
+
+    def __getitem__(self, name: str) -> Any:
+        return super().__getitem__(name)()
+
+
+REGISTRY = Instances(tanh=nn.Tanh)
+
+
+class Closing:
+    """Something that closes its file in the end."""
+
+    def __init__(self) -> None:
+        self.file = TemporaryFile()  # noqa: SIM115  it closes it
+
+    def scale(self) -> float:
+        """One, from the file."""
+        return 1.0 + len(self.file.read())
+
+    def __del__(self) -> None:
+        self.file.close()
+
+
+class ByState(nn.Module):
+    """A module whose hash is of what it holds, as those of torchmetrics are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total = torch.zeros(())
+
+    def __hash__(self) -> int:
+        return hash(id(self.total))
+
+
+def hooked_notes() -> nn.Module:
+    """A hook notes in a dict what the model's loss reads there."""
+    notes: dict[str, Tensor] = {}
+    model = Own(lambda self, x: self.body(x), notes=notes)
+    model.body[0].register_forward_hook(lambda *given: notes.__setitem__("hidden", given[-1]))
+    return model
+
+
+def by_pointer(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+    """A penalty on parameters that are told by where they lie."""
+    known = {p.data_ptr() for p in model.parameters()}
+    return lambda o, t: F.cross_entropy(o, t) + sum((p**2).sum() for p in model.parameters() if p.data_ptr() in known)
+
+
+POINTED, PADDED = net(), net()
+FLAT = torch.zeros(sum(p.numel() for p in PADDED.parameters()) + 512)
+for place, p in zip(FLAT.split([p.numel() for p in PADDED.parameters()] + [512]), PADDED.parameters(), strict=False):
+    p.data = place.copy_(p.detach().flatten()).view(p.shape)
+
+
+def in_numpy() -> nn.Module:
+    model = Own(lambda self, x: self.body(x) * float((self.array**2).sum()))
+    vars(model)["array"] = model.body[0].weight.detach().numpy()
+    return model
+
+
+def cached_in(self: Any, x: Tensor) -> Tensor:
+    """A cache in whatever the model has for it."""
+    if self.kept.get("gram") is None:
+        self.kept["gram"] = gram(self)
+    return self.body[2](torch.tanh(self.body[0](x) @ self.kept["gram"]))
+
+
+def cached_beside_a_weight(self: Any, x: Tensor) -> Tensor:
+    weight = self.body[0].weight
+    if not hasattr(weight, "gram"):
+        weight.gram = gram(self)
+    return self.body[2](torch.tanh(self.body[0](x) @ weight.gram))
+
+
+def cached_in_numbers(self: Any, x: Tensor) -> Tensor:
+    if not self.filled:
+        self.store.copy_(gram(self).detach())
+        self.filled.fill_(True)
+    return self.body[2](torch.tanh(self.body[0](x) @ self.store.to(x)))
+
+
+def over_itself(o: Tensor, t: Tensor) -> Tensor:
+    value = F.cross_entropy(o, t)
+    return value / value.detach()
+
+
+def evened(o: Tensor, t: Tensor) -> Tensor:
+    """Two terms of equal size, by a weight that is detached."""
+    first, second = F.cross_entropy(o, t), (o**2).mean()
+    return first + second * (first.detach() / second.detach())
+
+
+def chosen(self: Any, x: Tensor) -> Tensor:
+    return self.body(x) * (1.0 if self.scale is UNSET else 3.0)
+
+
+def sparse_weight() -> nn.Module:
+    return Own(lambda self, x: self.body(x), extra=nn.Parameter(torch.eye(3).to_sparse()))
+
+
+def branching(self: Any, x: Tensor) -> Tensor:
+    return torch.cond(x.sum() > 0, lambda z: z + 1, lambda z: z - 1, (self.body(x),))
+
+
+CASES += [
+    Case("a sentinel", model=lambda: Own(chosen, scale=UNSET), loss=lambda m, b: entropy(m.body, b)),
+    Case(
+        "notes of a hook",
+        model=hooked_notes,
+        given={"forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]) + 0.1 * (m.notes["hidden"] ** 2).mean()},
+        loss=lambda m, b: entropy(m.body, b) + 0.1 * (m.body[0](X.double()[b]) ** 2).mean(),
+    ),
+    Case("a registry of classes", model=lambda: Own(lambda self, x: self.body[2](REGISTRY["tanh"](self.body[0](x))))),
+    Case(
+        "a file that is closed in the end", model=lambda: Own(lambda s, x: s.body(x) * s.kept.scale(), kept=Closing())
+    ),
+    Case("a module whose hash is of its state", model=lambda: Own(lambda self, x: self.body(x), metric=ByState())),
+    *named_refusal(
+        MEAN,
+        Case("a loss over its own value", given={"loss": over_itself}),
+        Case("terms that are balanced", given={"loss": evened}),
+    ),
+    *named_refusal(
+        "keeps something that it computed",
+        Case("a cache of weights in a UserDict", model=lambda: Own(cached_in, kept=UserDict())),
+        Case("a cache of weights beside a weight", model=lambda: Own(cached_beside_a_weight)),
+        Case(
+            "a cache of weights in plain tensors",
+            model=lambda: Own(cached_in_numbers, store=torch.zeros(12, 12), filled=torch.tensor(False)),
+        ),
+    ),
+    *named_refusal("tells parameters apart", Case("addresses", lambda: POINTED, given={"loss": by_pointer(POINTED)})),
+    *named_refusal(
+        "taken out of the model beforehand",
+        Case(
+            "a norm of padded memory",
+            model=lambda: PADDED,
+            given={"loss": lambda o, t: F.cross_entropy(o * FLAT.norm(), t)},
+        ),
+        Case("a weight's numbers in numpy", model=in_numpy),
+    ),
+    *named_refusal(
+        "a list of 60 things that are no tensors",
+        Case(
+            "a list as long as the data",
+            model=lambda: Own(lambda self, x: self.body(x["a"])),
+            data=lambda: ({"a": X, "scale": [1.0] * N}, Y),
+            given={"chunk_size": N},
+        ),
+    ),
+    *named_refusal("extra is sparse_coo", Case("a sparse parameter", model=sparse_weight)),
+    *named_refusal("to_sparse_coo", Case("data by rows, compressed", data=lambda: ({"x": X.to_sparse_csr()}, Y))),
+    *named_refusal(
+        "cannot be put together in a batch",
+        Case(
+            "examples of unequal lengths",
+            model=lambda: Own(lambda self, x: self.body(x.mean(1, keepdim=True).expand(-1, 6))),
+            data=lambda: loader(lambda i: (X[i, : 1 + i % 5], Y[i]), batch_size=1),
+        ),
+    ),
+    *named_refusal("cannot be looked into", Case("torch.cond", model=lambda: Own(branching))),
+    Case("a rate that is a fraction", given={"learning_rate": Fraction(1, 10)}),
+]
+
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
@@ -1845,6 +2015,47 @@ def test_an_optimiser_whose_copy_would_step_elsewhere_is_refused(make: Any, mess
     scheduled = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.optim.lr_scheduler.StepLR(scheduled, 1)
     assert optimizer_update(model, scheduled)["0.bias"] == pytest.approx(-0.1 * model[0].bias.grad, abs=1e-7)
+
+
+def test_what_a_model_holds_serves_on() -> None:
+    """A registry gives classes still, and a file is open."""
+    model = Own(lambda s, x: s.body[2](REGISTRY["tanh"](s.body[0](x))) * s.kept.scale(), kept=Closing())
+    for _ in range(2):
+        measure_smoothness(model, X, Y, **settings())
+        gc.collect()
+        model(X)
+    assert dict.__getitem__(REGISTRY, "tanh") is nn.Tanh
+
+
+def test_a_teacher_that_is_a_default_is_left_as_it_was() -> None:
+    teacher = nn.BatchNorm1d(6, affine=False)
+
+    def forward(model: nn.Module, batch: Any, *, teacher: nn.Module = teacher) -> Tensor:
+        return F.cross_entropy(model(teacher(batch[0])), batch[1])
+
+    measure_smoothness(net(), X, Y, forward=forward, **settings())
+    assert int(teacher.num_batches_tracked) == 0
+
+
+def test_rates_that_stand_beside_parameters_are_those_of_the_step() -> None:
+    class Scaled(torch.optim.SGD):
+        """A rate for each parameter."""
+
+        @torch.no_grad()
+        def step(self, closure: Any = None) -> Any:  # type: ignore[override]
+            """A step."""
+            del closure
+            for p in self.param_groups[0]["params"]:
+                p.add_(p.grad, alpha=-0.1 * getattr(p, "scale", 1.0))
+
+    model = net()
+    vars(model[0].weight)["scale"] = 10.0
+    F.cross_entropy(model(X), Y).backward()
+    optimizer, before = Scaled(model.parameters(), lr=0.1), [p.detach().clone() for p in model.parameters()]
+    update = optimizer_update(model, optimizer)
+    optimizer.step()
+    for part, p, then in zip(update.values(), model.parameters(), before, strict=True):
+        assert torch.equal(part, p - then)
 
 
 class Noisy(torch.optim.SGD):
