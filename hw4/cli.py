@@ -336,12 +336,18 @@ TEXTS_OPTIONS = ("rescue", "controls")
 
 
 def _say_idle(context: typer.Context, say: Say, *, nets: bool, texts: bool) -> None:
-    """Say which options were given that change nothing, for what they are of is not trained."""
-    for options, kind, trained in ((NETS_OPTIONS, "ConvNets", nets), (TEXTS_OPTIONS, "text CNNs", texts)):
+    """Say which options were given that change nothing, for what they are of is not trained or measured."""
+    chosen = context.params
+    for options, idle, why in (
+        (NETS_OPTIONS, not nets, "of ConvNets, and none is trained here"),
+        (TEXTS_OPTIONS, not texts, "of text CNNs, and none is trained here"),
+        (("longer",), nets and chosen["only"], "of an exercise, and only networks are trained here"),
+        (("noise_floor",), nets and not chosen["directions"], "of readings, and none is asked for"),
+    ):
         sources = {name.replace("_", "-"): context.get_parameter_source(name) for name in options}
         given = [f"--{name}" for name, source in sources.items() if source and source.name == "COMMANDLINE"]
-        if given and not trained:
-            say(f"Without effect: {', '.join(given)}; of {kind}, and none is trained here.")
+        if given and idle:
+            say(f"Without effect: {', '.join(given)}; {why}.")
 
 
 def _counted(nets: "Sequence[Spec]", trials: "Sequence[Spec]") -> str:

@@ -337,6 +337,8 @@ def test_options_that_change_nothing_are_said(
     assert "1 trial: test accuracy 0." in out or "runs were found on disk" in out
     assert hw4(monkeypatch, *QUICK, "--controls", "--out", "out") == 0
     assert capsys.readouterr().out.startswith("Without effect: --controls; of text CNNs, and none is trained here.\n")
+    assert hw4(monkeypatch, *QUICK, "--noise-floor", "--directions", "0", "--out", "out") == 0
+    assert "Without effect: --noise-floor; of readings, and none is asked for.\n" in capsys.readouterr().out
 
 
 def test_what_was_left_out_is_left_out_when_it_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,6 +72,9 @@ def test_a_run_whose_network_is_wanted_and_missing_is_made_again(tmp_path: Path)
     (tmp_path / WEIGHTS / f"{spec.key}.safetensors").unlink()
     assert again(weights=False) == [True, True]
     assert again(weights=True) == [True, False]
+    path = tmp_path / WEIGHTS / f"{spec.key}.safetensors"
+    save_file(load_file(path), path, {"data": "another", "code": "another"})
+    assert again(weights=True) == [True, False], "another code's network passed for this run's"
 
 
 def test_what_is_not_the_runs_network_is_refused(tmp_path: Path) -> None:
