@@ -17,7 +17,7 @@ help:
 	@echo "make test        run the tests"
 	@echo "make notebook    run notebooks/homework4.ipynb on embedded data and save it with its outputs"
 	@echo "make benchmarks  time the fast code against plain PyTorch, side by side"
-	@echo "make gate        judge whether the code became slower or worse than the committed baseline (two minutes)"
+	@echo "make gate        judge whether the code became slower or worse than the committed baseline (one to two minutes)"
 	@echo "make lint        formatter, linter, type checker"
 	@echo "make clean       remove the virtual environment and caches; reports stay"
 
