@@ -98,9 +98,6 @@ def mean_test(family: str, name: str, values: Sequence[float]) -> Decision:
     return Decision(family=family, name=name, n=len(values), effect=effect, null=0.0, p_value=_t_test(values))
 
 
-"""Values that differ by no more than this share of their size differ by rounding alone."""
-
-
 def _t_test(values: Sequence[float]) -> float | None:
     """The p-value against 0; None where there is no scatter to judge by."""
     if len(values) < 2 or max(values) - min(values) <= ROUNDING * max(map(abs, values)):

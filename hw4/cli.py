@@ -535,7 +535,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     _check_device(device)
     say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
     with alone(folder), _cluster(scheduler, say) as executor:
-        old = _require_equal_passes(folder, [*rungs, *beside], views, fresh=fresh)
+        old = _require_one_length(folder, [*rungs, *beside], views, fresh=fresh)
         arms = {LADDER: ladder(rungs, bisections=bisections), CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
         studies, how = [(folder / part, study) for part, study in arms.items()], {"fresh": fresh, "device": device}
         carry_out(studies, [*rungs, *beside, *views], say, processes=workers, executor=executor, **how)
@@ -545,7 +545,7 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     _end_with(failed, "The claim", say)
 
 
-def _require_equal_passes(
+def _require_one_length(
     folder: Path, rungs: Sequence[ConvNetSpec], views: Sequence[ConvNetSpec], *, fresh: bool
 ) -> list[Path]:
     """Landscapes of records' version 1, which were no runs, to be removed when they are made again.

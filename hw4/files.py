@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hw4.errors import Hw4Error
 
-RECORDS, WEIGHTS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = (
+RECORDS, WEIGHTS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = PLACES = (
     Path("records"),
     Path("weights"),
     Path("controls"),
@@ -51,17 +51,7 @@ def alone(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", blocking=False):
-            for part in (
-                Path(),
-                RECORDS,
-                WEIGHTS,
-                CONTROLS,
-                LADDER,
-                LANDSCAPES,
-                CLAIM_CONTROLS,
-                AUDIT,
-                AUDIT / "sweep",
-            ):
+            for part in (Path(), *PLACES, AUDIT / "sweep"):
                 for ending in WRITTEN:  # by a process that was killed while it wrote; others' files stay
                     for left in (folder / part).glob(f".*{ending}.*{PARTIAL}"):
                         left.unlink(missing_ok=True)

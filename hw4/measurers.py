@@ -573,8 +573,10 @@ def _on_a_gpu() -> str:
 
 
 def _has_source(base: Path, name: str) -> bool:
-    """Whether a tree holds what an extension module is compiled from."""
-    stem = name.rpartition(".")[2]
+    """Whether a tree holds what an extension module is compiled from: of its own, not of a library's of that name."""
+    top, stem = name.partition(".")[0], name.rpartition(".")[2]
+    if top != stem and not any(top in file.split("/") for file in _python_files(base)):
+        return False
     suffixes = (".pyx", ".c", ".cc", ".cpp", ".cu", ".rs", ".f90")
     return any(path.rpartition("/")[2] == stem + suffix for path in _files(base, suffixes) for suffix in suffixes)
 

@@ -685,9 +685,12 @@ def test_a_tree_holds_modules_and_not_those_in_its_packages(
 
 def test_a_compiled_module_is_known_by_its_source(tmp_path: Path) -> None:
     (tmp_path / "src").mkdir()
-    (tmp_path / "src" / "fast.pyx").touch()
+    (tmp_path / "project").mkdir()
+    for file in ("src/fast.pyx", "src/_C.cpp", "project/__init__.py"):
+        (tmp_path / file).touch()
     assert _has_source(tmp_path, "project.fast")
-    assert not _has_source(tmp_path, "numpy.random._generator")
+    assert not _has_source(tmp_path, "project.slow")
+    assert not _has_source(tmp_path, "torch._C"), "which is not this project's"
 
 
 def test_links_are_not_followed(tmp_path: Path) -> None:
