@@ -16,12 +16,14 @@ import sys
 import types
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.utils.data import DataLoader, Dataset
 
 from hw4.errors import ObjectiveError
 from hw4.memory import fingerprint, overlapping
@@ -52,9 +54,7 @@ class Borrowed:
         theirs: bool = False,
         held: Sequence[Any] = (),
     ) -> None:
-        others = [each for each in (*beside, *reachable([model])) if isinstance(each, nn.Module)]
-        # By their ids throughout: a module's hash may be of what it holds (torchmetrics), which changes inside.
-        self.modules = list({id(each): each for module in (model, *others) for each in module.modules()}.values())
+        self.modules = _all_modules(model, beside)
         _refuse(model, self.modules, norm_mode)
         self._original = [(module, module.__dict__) for module in self.modules]
         replaced = _replaced(self.modules, dtype, theirs=theirs)
@@ -119,7 +119,8 @@ class Borrowed:
         once = (
             each for each in mine if isinstance(each, Generator) or _runs(each) or _ends(each) or type(each) is object
         )
-        kept = (*beside, *self.modules, *self._shared, *once)
+        data = (each for each in mine if isinstance(each, Dataset | DataLoader))
+        kept = (*beside, *data, *self.modules, *self._shared, *once)
         return {id(each): each for each in kept} | {id(tensor): own for tensor, own in replaced.items()}
 
     @contextlib.contextmanager
@@ -246,9 +247,30 @@ class Borrowed:
         }
 
 
+def _all_modules(model: nn.Module, beside: Sequence[Any]) -> list[nn.Module]:
+    """The model's modules, each once, and those of modules beside it or that it refers to."""
+    others = [each for each in (*beside, *reachable([model])) if isinstance(each, nn.Module)]
+    # By their ids throughout: a module's hash may be of what it holds (torchmetrics), which changes inside.
+    found = {id(each): each for module in (model, *others) for each in module.modules()}
+    within = {id(each) for each in model.modules()}
+    return [each for number, each in found.items() if number in within or not _is_frozen_script(each)]
+
+
+def _is_frozen_script(module: nn.Module) -> bool:
+    """Whether it is a scripted module that computes the same each time, such as a perceptual loss's network."""
+    scripted = isinstance(module, torch.jit.ScriptModule) and not module.training
+    return scripted and not any(p.requires_grad for p in module.parameters())
+
+
 def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode) -> None:
     """Raise ObjectiveError for modules and parameters that cannot be measured, by name."""
     _refuse_modes(model, norm_mode)
+    for name, buffer in model.named_buffers():
+        if buffer.requires_grad:
+            raise ObjectiveError(
+                f"the buffer {name} requires a gradient and is no parameter of the model; make it an nn.Parameter, or "
+                f"detach it"
+            )
     everywhere = nn.modules.module._global_backward_hooks or nn.modules.module._global_backward_pre_hooks
     for module in modules:
         if everywhere or module._backward_hooks or module._backward_pre_hooks:
@@ -262,6 +284,12 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
         _refuse_parameter(name, parameter, next(model.parameters()).device)
         if parameter.requires_grad:
             _refuse_trained(name, parameter)
+    for name, module in model.named_modules():
+        if isinstance(module, LazyModuleMixin) and hasattr(module, "_initialize_hook"):
+            raise ObjectiveError(
+                f"{name} ({type(module).__name__}) has not run yet, and becomes another module when it does; run the "
+                f"model once on a batch"
+            )
     _refuse_shared_memory(model)
 
 
@@ -474,15 +502,7 @@ def _runs(value: Any) -> bool:
 LARGEST_CACHE = 1_000_000
 """Numbers that a tensor or an array may have to be looked at for a cache of weights."""
 MEETING = (
-    "threading",
-    "_thread",
-    "queue",
-    "_queue",
-    "multiprocessing",
-    "concurrent",
-    "asyncio",
-    "subprocess",
-    "socket",
+    *("threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess", "socket"),
 )
 """Modules of what threads and processes meet in."""
 
@@ -615,6 +635,8 @@ def _equal(first: Tensor, second: Tensor | None) -> bool:
 
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+Ways = tuple[Callable[[], Any], Callable[[Any], Any]]
+"""To read a state, and to put it back."""
 FUNCTIONS = types.FunctionType | types.MethodType | types.BuiltinFunctionType
 
 
@@ -637,35 +659,40 @@ class Randomness:
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
         """Watch the generators, and put them back."""
-        before = self._states()
+        ways = self._ways()
+        before = {name: read() for name, (read, _) in ways.items()}
         try:
             yield
         finally:
-            after = self._states()
-            self.moved += [name for name in before if not _same(before[name], after[name])]
-            torch.set_rng_state(before["torch"])
-            np.random.set_state(before["numpy"])  # noqa: NPY002  what others draw from
-            random.setstate(before["Python's random"])
-            if "torch.cuda" in before:
-                torch.cuda.set_rng_state_all(before["torch.cuda"])
-            for place, generator in enumerate(self._own):
-                _set_state(generator, before[f"a {type(generator).__name__} of its own ({place + 1})"])
+            self.moved += [name for name, (read, _) in ways.items() if not _same(before[name], read())]
+            for name, (_, write) in ways.items():
+                write(before[name])
 
-    def _states(self) -> dict[str, Any]:
-        states: dict[str, Any] = {
-            "torch": torch.get_rng_state(),
-            "numpy": np.random.get_state(),  # noqa: NPY002
-            "Python's random": random.getstate(),
+    def _ways(self) -> dict[str, Ways]:
+        """How the state of each generator is read, in a copy, and put back."""
+        found: dict[str, Ways] = {
+            "torch": (torch.get_rng_state, torch.set_rng_state),
+            "numpy": (np.random.get_state, np.random.set_state),
+            "Python's random": (random.getstate, random.setstate),
         }
         if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-            states["torch.cuda"] = torch.cuda.get_rng_state_all()
-        for place, generator in enumerate(self._own):
-            states[f"a {type(generator).__name__} of its own ({place + 1})"] = _state(generator)
-        return states
+            found["torch.cuda"] = torch.cuda.get_rng_state_all, torch.cuda.set_rng_state_all
+        for place, each in enumerate(self._own, 1):
+            found[f"a {type(each).__name__} of its own ({place})"] = _ways_of(each)
+        return found
 
 
-MOST = 100_000
-"""So many objects are looked through at most, those that are nearest first."""
+def _ways_of(generator: Any) -> Ways:
+    if isinstance(generator, np.random.Generator):
+        bits = generator.bit_generator
+        return lambda: copy.deepcopy(bits.state), functools.partial(setattr, bits, "state")
+    if isinstance(generator, random.Random):
+        return generator.getstate, generator.setstate
+    return generator.get_state, generator.set_state
+
+
+MOST, MOST_ENTRIES = 100_000, 100
+"""So many objects are looked through at most, those that are nearest first, and so many entries of each."""
 
 
 def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool = True) -> Iterator[Any]:
@@ -713,9 +740,9 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
     """What an object holds, a level down."""
     if isinstance(value, Mapping):
         pairs = dict.items(value) if isinstance(value, dict) else value.items()
-        return [*(each for pair in itertools.islice(pairs, 100) for each in pair), *_attributes(value)]
+        return [*(each for pair in itertools.islice(pairs, MOST_ENTRIES) for each in pair), *_attributes(value)]
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return [*itertools.islice(value, 100), *_attributes(value)]
+        return [*itertools.islice(value, MOST_ENTRIES), *_attributes(value)]
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
     if isinstance(value, types.MethodType):
@@ -769,21 +796,6 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
     for each in code.co_consts:
         if isinstance(each, types.CodeType):
             yield from _codes(each)
-
-
-def _state(generator: Any) -> Any:
-    if isinstance(generator, np.random.Generator):
-        return copy.deepcopy(generator.bit_generator.state)
-    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
-
-
-def _set_state(generator: Any, state: Any) -> None:
-    if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
-    elif isinstance(generator, random.Random):
-        generator.setstate(state)
-    else:
-        generator.set_state(state)
 
 
 def _same(first: Any, second: Any) -> bool:

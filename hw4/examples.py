@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from hw4.borrowed import Randomness, copied, lent, reachable, slots
+from hw4.borrowed import MOST_ENTRIES, Randomness, copied, lent, reachable, slots
 from hw4.errors import ObjectiveError
 
 Batch = Any
@@ -138,9 +138,16 @@ def _plan(loader: DataLoader[Any]) -> list[list[int]]:
     if plan != again:
         raise ObjectiveError(
             f"the data loader draws its examples by {_sampler(loader)}, so two gradients would not be over the same "
-            f"batches; give one with shuffle=False"
+            f"batches; give one {_without(loader)}"
         )
     return plan
+
+
+def _without(loader: DataLoader[Any]) -> str:
+    """How a loader goes through the same examples in an order that stays."""
+    if isinstance(loader.sampler, RandomSampler | SequentialSampler):
+        return "with shuffle=False"
+    return "over torch.utils.data.Subset(dataset, indices) without a sampler, for it may draw from a part of the data"
 
 
 def _indices(loader: DataLoader[Any]) -> list[list[int]]:
@@ -181,7 +188,8 @@ def _refuse_loader(loader: Any) -> None:
             f"x is of type {kind}, from which no example can be drawn by its number; give tensors, a torch Dataset or "
             f"a torch DataLoader (a wrapper's own, where it has one)"
         )
-    if type(loader).__iter__ is not DataLoader.__iter__:
+    ways = [getattr(type(loader), name) is getattr(DataLoader, name) for name in ("__iter__", "_get_iterator")]
+    if not all(ways) or "_get_iterator" in vars(loader):
         raise ObjectiveError(
             f"the data loader {kind} has a way of iterating of its own, so nothing tells how many examples its batches "
             f"hold; give a plain torch DataLoader, whose dataset or collate_fn does the same"
@@ -268,7 +276,13 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
             ) from error
     record = hasattr(type(value), "__dataclass_fields__") or hasattr(type(value), "__attrs_attrs__")
     if not record and callable(getattr(value, "to", None)):  # a graph, whose tensors are somewhere inside
-        memo = {id(each): change(each) for each in reachable([value], code=False) if isinstance(each, Tensor)}
+        held = list(reachable([value], code=False))
+        if any(isinstance(each, list | tuple | dict) and len(each) > MOST_ENTRIES for each in held):
+            raise ObjectiveError(
+                f"a batch holds a {type(value).__name__} with a list or a dict of more than {MOST_ENTRIES} entries, of "
+                f"which not all are looked at; give its tensors in a dict and put it together again in forward="
+            )
+        memo = {id(each): change(each) for each in held if isinstance(each, Tensor)}
         if not memo:
             raise ObjectiveError(
                 f"a batch holds a {type(value).__name__}, whose tensors cannot be seen; give its tensors in a dict and "

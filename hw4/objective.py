@@ -96,8 +96,9 @@ class Objective:
         self._moved_loss = _in_precision(self.loss, dtype)
         self.names, self.parameters = self._borrowed.names, self._borrowed.leaves
         self._sizes = [p.numel() for p in self.parameters]
-        self._like = flatten([p.detach().reshape(-1)[:0] for p in self.parameters])
+        self._like = _wide(flatten([p.detach().reshape(-1)[:0] for p in self.parameters]))
         self._at_start, self._twice = True, False
+        self._low = any(p.element_size() < SINGLE_BYTES for p in self.parameters)
         self._weights: list[float | None] | None = None
         self._seen: dict[int, float] = {}
         self._first_pass: list[float] | None = None
@@ -114,7 +115,7 @@ class Objective:
             torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
             torch.clear_autocast_cache()
             try:
-                with (borrowed or self._borrowed).inside():
+                with (borrowed or self._borrowed).inside(), self._without_cudnn():
                     yield
             finally:
                 torch.set_autocast_cache_enabled(cached)
@@ -122,14 +123,24 @@ class Objective:
                     for key in [each for each in state if id(each) not in keys]:
                         del state[key]
 
+    def _without_cudnn(self) -> contextlib.AbstractContextManager[Any]:
+        """On a GPU torch's own recurrent layers, for cuDNN's have no gradient in evaluation mode, and no second one."""
+        recurrent = any(isinstance(each, nn.RNNBase) for each in self._borrowed.modules)
+        if not recurrent or not self.parameters[0].is_cuda:
+            return contextlib.nullcontext()
+        ways = torch.backends.cudnn
+        return ways.flags(
+            enabled=False, benchmark=ways.benchmark, deterministic=ways.deterministic, allow_tf32=ways.allow_tf32
+        )
+
     def _batch_loss(self, batch: Batch) -> tuple[Tensor, float | None]:
         """The loss of a batch, with its weight where the loss gives one."""
         if self.forward is not None:
             with _named_refusals(self._dtype):
                 found = self.forward(self._model, batch)
-        elif isinstance(batch, list | tuple) and not hasattr(batch, "_fields") and len(batch) == 2:
+        elif isinstance(batch, list | tuple) and len(batch) == 2:
             with _named_refusals(self._dtype):
-                found = self._moved_loss(self._model(batch[0]), batch[1])
+                found = self._loss_of_pair(*batch)
         else:
             what = f"{len(batch)} parts" if isinstance(batch, list | tuple) else f"a {type(batch).__name__}"
             raise ObjectiveError(
@@ -137,14 +148,38 @@ class Objective:
                 f"forward=lambda model, batch: ..., which returns the batch's loss"
             )
         weight = None
+        if isinstance(found, float | int):
+            raise ObjectiveError(DETACHED)
         if isinstance(found, tuple | list) and len(found) == 2:
             found, weight = found[0], _number(found[1])
         if not isinstance(found, Tensor) or found.ndim or not found.is_floating_point():
             what = f"shape {tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
             raise ObjectiveError(
-                f"the loss must be one real number, the batch's mean, or a pair (sum, weight), got {what}"
+                f"the loss must be one real number, the batch's mean, or a pair (sum, weight), each a tensor of no "
+                f"dimensions, got {what}"
             )
         return found, weight
+
+    def _loss_of_pair(self, inputs: Any, targets: Any) -> Any:
+        """The loss of inputs and targets; raises ObjectiveError where either is given another way."""
+        try:
+            outputs = self._model(inputs)
+        except NOT_FED as error:
+            if isinstance(inputs, Tensor) and "positional argument" not in str(error):
+                raise
+            raise ObjectiveError(
+                f"the model cannot be given a {type(inputs).__name__} as its one input ({_first(error)}); say how it "
+                f"is fed by forward=lambda model, batch: loss(model(*batch[0]), batch[1]), or model(**batch[0])"
+            ) from error
+        try:
+            return self._moved_loss(outputs, targets)
+        except NOT_FED as error:
+            if isinstance(outputs, Tensor):
+                raise
+            raise ObjectiveError(
+                f"the loss cannot be given the {type(outputs).__name__} that the model returns ({_first(error)}); say "
+                f"which part is meant by forward=lambda model, batch: loss(model(batch[0])[0], batch[1])"
+            ) from error
 
     def _detached_loss(self, indices: Sequence[int], watch: Watch | None = None) -> tuple[Tensor, float | None]:
         """The loss of these examples and its weight, without what derivatives would need."""
@@ -168,11 +203,21 @@ class Objective:
                 f"(chunk_size={self.n}) and give the step as update="
             ) from error
 
-    def _share(self, value: Tensor, weight: float | None, count: int) -> Tensor:
-        """A batch's part in the mean over all examples."""
+    def _scaled(self, value: Tensor, weight: float | None, count: int) -> tuple[Tensor, float]:
+        """A batch's part in the mean over all examples: what is differentiated, and a factor of it.
+
+        In low precision that is the batch's mean, for gradients of a small part of it would be lost in rounding.
+        """
+        if not self._low:
+            return (value * (count / self.n) if weight is None else value / self._total_weight()), 1.0
         if weight is None:
-            return value * (count / self.n)
-        return value / self._total_weight()
+            return value, count / self.n
+        return value / (weight or 1.0), (weight or 1.0) / self._total_weight()
+
+    def _share(self, value: Tensor, weight: float | None, count: int) -> float:
+        """A batch's part in the mean over all examples, as a number."""
+        objective, factor = self._scaled(value, weight, count)
+        return float(_wide(objective.detach()) * factor)
 
     def _total_weight(self) -> float:
         """The weight of all examples together, where the loss gives weights."""
@@ -208,7 +253,7 @@ class Objective:
             with self._computing():
                 for place in sorted({0, len(plan) - 1}):
                     value, weight = self._unaliased_loss(plan[place])
-                    self._seen[place] = float(self._share(value, weight, len(plan[place])).detach())
+                    self._seen[place] = self._share(value, weight, len(plan[place]))
                     if not math.isfinite(self._seen[place]):
                         self._require_finite_examples()  # else a diverged model; whoever measures it says so
                     known[place] = value.detach(), weight
@@ -240,6 +285,12 @@ class Objective:
             if self.dtype != torch.float64:
                 if any(hasattr(each, "_orig_mod") or each._compiled_call_impl for each in self._borrowed.modules):
                     return False  # to compile it once more would take longer than everything else
+                held = [
+                    t for each in self._borrowed.modules for t in (*each._parameters.values(), *each._buffers.values())
+                ]
+                own = {id(t): t for t in held if t is not None and t.is_floating_point()}.values()
+                if 8 * sum(t.numel() for t in own) > 2 * sum(t.nbytes for t in own) + LARGE:
+                    return False
                 double = self.in_double()
             with double._computing():
                 found = [double._in_parts(indices, watch=lowest) for indices in samples]
@@ -345,10 +396,12 @@ class Objective:
         self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None, watch: Watch | None = None
     ) -> list[tuple[Tensor, float | None]]:
         """The losses and weights of a batch, which may be known, and of its parts; layers that look at it all aside."""
-        with self._borrowed.without_batch_statistics(), self._of_any_number(len(indices)):
-            whole = None if self._borrowed.looks_at_batches else known
-            whole = whole or self._detached_loss(indices, watch)
-            return [whole, *(self._detached_loss(part, watch) for part in _parts(indices))]
+        with self._borrowed.without_batch_statistics():
+            found = [known] if known and not self._borrowed.looks_at_batches else []
+            for part in [indices, *_parts(indices)][len(found) :]:
+                with self._of_any_number(len(part)):
+                    found.append(self._detached_loss(part, watch))
+            return found
 
     def _check_parts(
         self, indices: Sequence[int], exact: bool, known: tuple[Tensor, float | None] | None = None
@@ -467,6 +520,7 @@ class Objective:
         for node in _nodes(value):
             if "CheckpointFunction" in node.name():
                 raise ObjectiveError(REENTRANT)
+            self._low |= node.name().startswith("ToCopyBackward")  # as autocast makes
             if getattr(node, "_saved_scale_grad_by_freq", False):
                 raise ObjectiveError(BY_FREQUENCY)
         ours = {id(p) for p in self.parameters}
@@ -501,7 +555,8 @@ class Objective:
             raise ObjectiveError(
                 f"random numbers were drawn from {' and '.join(dict.fromkeys(self._random.moved))} while the loss of "
                 f"{how_many} examples was computed: something in the model, the loss or the data set is random "
-                f"(dropout, layers skipped at random, augmentation); switch it off for the measurement"
+                f"(dropout, layers skipped at random, augmentation); switch it off for the measurement, or draw from a "
+                f"generator that is made anew for each example (torch.Generator().manual_seed(i))"
             )
 
     def _check_pass(self, losses: Sequence[Tensor], total: Tensor) -> None:
@@ -554,7 +609,7 @@ class Objective:
         self.move_to()
         with self._computing():
             found = self._batch_loss(self._examples.take(self._examples.plan[0]))
-            self._seen = {0: float(self._share(*found, len(self._examples.plan[0])).detach())}
+            self._seen = {0: self._share(*found, len(self._examples.plan[0]))}
         self._require_fixed("all")
         self._require_unchanged({0: self._first_pass[0]})
 
@@ -585,14 +640,14 @@ class Objective:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of flat vectors: the widest of the parameters'."""
+        """The precision of flat vectors: the widest of the parameters', and float32 at least, in which they add up."""
         return self._like.dtype
 
     @property
     def w(self) -> Tensor:
         """The model's own parameters, flat (p,), in a copy of its own; ObjectiveError when they were trained since."""
         with torch.inference_mode(False):
-            return flatten(list(self._start()))
+            return _wide(flatten(list(self._start())))
 
     def _start(self) -> Iterator[Tensor]:
         """The model's own parameters, one by one, in the precision that is computed in, if they are the same still."""
@@ -606,9 +661,9 @@ class Objective:
                 "the model's parameters are others than when this objective was built; build one anew after training"
             )
 
-    def _originals_sums(self) -> list[str]:
+    def _originals_sums(self) -> list[int]:
         """What tells whether the user's parameters have changed; a copy would be as large as they are."""
-        return [str(float(p.detach().sum())) for p in self._borrowed.originals]  # nan is not itself, "nan" is
+        return [fingerprint(p) for p in self._borrowed.originals]
 
     def split(self, w: Tensor) -> Sequence[Tensor]:
         """Cut a flat vector into the parameters' parts, in their order."""
@@ -654,7 +709,7 @@ class Objective:
     def here(self) -> Tensor:
         """Where the parameters were moved to, flat (p,), in a copy."""
         with torch.inference_mode(False):
-            return flatten([p.detach() for p in self.parameters])
+            return _wide(flatten([p.detach() for p in self.parameters]))
 
     def step(self) -> Tensor:
         """How far (p,) the parameters are from the model's own, as rounding left it."""
@@ -678,11 +733,11 @@ class Objective:
         total, parts_of_total = self._accumulators()
         losses, own, reached = [], [], False
         with self._computing(), self._untouched():
-            for batch, weighted in self._shares(reordered=reordered):
-                self._add_gradients(parts_of_total, weighted)
-                reached |= weighted.requires_grad
+            for batch, objective, factor in self._shares(reordered=reordered):
+                self._add_gradients(parts_of_total, objective, factor)
+                reached |= objective.requires_grad
                 own.append(batch.detach())
-                losses.append(weighted.detach())
+                losses.append(_wide(objective.detach()) * factor)
         if not reached:
             raise ObjectiveError(DETACHED)
         if not reordered:
@@ -695,28 +750,29 @@ class Objective:
     def loss_here(self) -> float:
         """The loss f where the parameters were moved to, without its gradient."""
         with self._computing(), self._untouched():  # a forward pass may take derivatives itself
-            return float(functools.reduce(torch.add, [share.detach() for _, share in self._shares()]))
+            shares = [_wide(objective.detach()) * factor for _, objective, factor in self._shares()]
+            return float(functools.reduce(torch.add, shares))
 
-    def _shares(self, *, reordered: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
-        """Every batch's loss, and its part in the mean over all examples."""
+    def _shares(self, *, reordered: bool = False) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Every batch's loss, and its part in the mean over all examples, see :meth:`_scaled`."""
         places = range(len(self._examples.plan))
         for place, (batch, count) in zip(
             reversed(places) if reordered else places, self._examples.pieces(reordered=reordered), strict=True
         ):
             value, weight = self._batch_loss(batch)
-            share = self._share(value, weight, count)
+            objective, factor = self._scaled(value, weight, count)
             if not reordered:
                 self._require_weight(place, weight)
-            yield value, share
-            del value, share
+            yield value, objective, factor
+            del value, objective
 
     def _accumulators(self) -> tuple[Tensor, list[Tensor]]:
         """Zeros (p,) to add to, and the same memory in the shapes of the parameters."""
         total = self._like.new_zeros(sum(self._sizes))
         return total, [part.view(p.shape) for part, p in zip(self.split(total), self.parameters, strict=True)]
 
-    def _add_gradients(self, total: Sequence[Tensor], objective: Tensor) -> None:
-        """Add an objective's gradient to ``total``, parameter by parameter, so that it is never there as a whole."""
+    def _add_gradients(self, total: Sequence[Tensor], objective: Tensor, factor: float = 1.0) -> None:
+        """Add an objective's gradient, times a factor, to ``total``, by parameter: it is never there as a whole."""
         if not objective.requires_grad:
             return  # a constant loss
 
@@ -726,7 +782,7 @@ class Objective:
                     f"a torch.autograd.Function gives None as the gradient of a trained parameter of shape "
                     f"{tuple(parameter.shape)} that it was given; let its backward compute it, or detach it"
                 )
-            accumulated.add_(parameter.grad)
+            accumulated.add_(parameter.grad, alpha=factor)
             parameter.grad = None
 
         hooks = []
@@ -843,7 +899,7 @@ class Objective:
         own: dict[Any, int] = {}
         # Attention's fused kernels have no second derivative; the plain one is the same function.
         with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
-            for place, (_, objective) in enumerate(self._shares()):
+            for place, (_, objective, factor) in enumerate(self._shares()):
                 if not objective.requires_grad:
                     continue
                 if not self._twice:
@@ -851,7 +907,7 @@ class Objective:
                 gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
                 slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
                 del gradients
-                self._add_gradients(parts_of_total, slope)
+                self._add_gradients(parts_of_total, slope, factor)
         if not self._twice:
             self._require_true_hessians(own)
             self._twice = True
@@ -956,6 +1012,8 @@ BESIDE = (nn.Module, Dataset, DataLoader, torch.optim.Optimizer)
 FEW = 16
 """So many examples' losses are computed in float64."""
 SINGLE = torch.finfo(torch.float32).eps
+SINGLE_BYTES, LARGE = 4, 2**28
+"""Of a number in float32; and by so many bytes a copy in float64 may be larger than twice the model."""
 EXACT = 1e-10
 """How far, relatively, ways to sum one loss may differ in float64; a loss may be small beside its terms."""
 ALIKE = 0.002
@@ -968,6 +1026,8 @@ SAME_SLOPE = 1e-6
 """How far, relatively, ways to sum one gradient may differ in float64."""
 SAME_WEIGHT = 1e-6
 """How far, relatively, rounding may move a batch's weight from one time to the next."""
+NOT_FED = (TypeError, AttributeError, KeyError, IndexError)
+"""What a model or a loss raises that is given a tuple where it takes a tensor, say."""
 IDENTITY = (
     "the loss or the model tells parameters apart by what they are (id(p), `is`, as keys), but copies take their place "
     "while they are measured, so it gave another gradient; tell them apart by name (model.named_parameters())"
@@ -988,6 +1048,16 @@ REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
     "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
 )
+
+
+def _first(error: Exception) -> str:
+    """The first line of what an error says."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _wide(vector: Tensor) -> Tensor:
+    """The same in float32, where it is in less: sums of many numbers stall there."""
+    return vector.to(torch.promote_types(vector.dtype, torch.float32))
 
 
 def _leaves(value: Tensor) -> Iterator[Tensor]:
@@ -1072,14 +1142,24 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
     """What one of torch's errors means here, where that is known."""
     first = text.splitlines()[0] if text else ""
     if "more than 1 value per channel" in text:
-        return "a BatchNorm in training mode needs more than one example in every batch; take a larger chunk_size"
+        return (
+            "a BatchNorm in training mode needs more than one example in every batch; take a larger chunk_size, a data "
+            "loader whose last batch has more than one, or a larger batch_size"
+        )
     if "HigherOrderOperator" in text:
         return (
             f"the model or the loss uses an operation that cannot be looked into ({first.split(' and mode')[0]}); "
             f"compute the same by plain operations (torch.where for torch.cond)"
         )
-    if "use_reentrant" in text or "heckpoint" in text:
+    if "use_reentrant" in text:
         return REENTRANT
+    if "torch.utils.checkpoint" in text and "ecomput" in text:
+        return KEPT
+    if "CPU int64 tensor" in text:
+        return (
+            "every tensor of a batch is moved to the model's device, but lengths of sequences must stay on the CPU; "
+            "give forward=, and pass lengths.cpu() there"
+        )
     if "donated buffer" in text:
         return "a compiled model has no second derivative; give the eager model (model._orig_mod)"
     if "derivative for" in text or "double backward" in text:
@@ -1091,7 +1171,7 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
             f"an operation was given no tensor ({first}): where the model takes or returns several things, say which "
             f"are meant by forward=lambda model, batch: ..., which returns the batch's loss"
         )
-    if "dtype" not in text and "scalar type" not in text:
+    if not any(each in text for each in ("dtype", "scalar type", "can't be cast", "not implemented for '")):
         return None
     if dtype is not None:
         return (

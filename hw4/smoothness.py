@@ -279,6 +279,8 @@ def require_draws(objective: Objective, learning_rate: Any, batch_size: Any, gen
     ):
         if not isinstance(value, kind):
             raise ValueError(f"{name} must be {what}, got {value!r}")  # noqa: TRY004  as everything that is refused
+    if not 0 <= learning_rate < math.inf:  # of 0 the update is zero, which is refused as such
+        raise ValueError(f"learning_rate must be above 0 and finite, got {learning_rate!r}")
     draw_batches(objective.n, batch_size=int(batch_size), generator=torch.Generator())  # refuses one out of range
 
 

@@ -166,7 +166,7 @@ def not_ignored(outputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 class Own(nn.Module):
     """A model of a function of itself and its inputs."""
 
-    def __init__(self, function: Callable[[Any, Tensor], Tensor], **parts: Any) -> None:
+    def __init__(self, function: Callable[..., Any], **parts: Any) -> None:
         super().__init__()
         self.body = net()
         self.function = function
@@ -328,6 +328,41 @@ def autocast() -> Any:
 
 def recurrent(self: Any, x: Tensor) -> Tensor:
     return self.body(self.cell(x[:, None].expand(-1, 4, -1))[0][:, -1])
+
+
+class Doubled(DataLoader[Any]):
+    """A loader whose batches are others than its data set's."""
+
+    def _get_iterator(self) -> Any:
+        return ((2 * x, y) for x, y in super()._get_iterator())
+
+
+def doubling() -> DataLoader[Any]:
+    return Doubled(TensorDataset(X, Y), batch_size=20)
+
+
+def lazy_loaded() -> nn.Module:
+    model = nn.Sequential(nn.LazyLinear(12), nn.Tanh(), nn.LazyLinear(3))
+    model.load_state_dict({name: torch.randn_like(value) for name, value in net().state_dict().items()})
+    return model
+
+
+def trained_buffer() -> nn.Module:
+    model = Own(lambda s, x: s.body(x) * s.scale)
+    model.register_buffer("scale", torch.ones(3, requires_grad=True))
+    return model
+
+
+def seeded_by_index(i: int) -> Any:
+    torch.manual_seed(i)
+    return torch.randn(6), int(Y[i])
+
+
+@functools.cache
+def scripted() -> Any:
+    torch.manual_seed(2)
+    layer = nn.Sequential(nn.Linear(3, 3), nn.Tanh()).eval().requires_grad_(False)
+    return torch.jit.trace(layer, torch.zeros(2, 3)), copy.deepcopy(layer).double()
 
 
 def named_refusal(message: str, *cases: Case) -> list[Case]:
@@ -1459,7 +1494,7 @@ CASES += [
     *named_refusal("norm_mode='as is'", Case("a model without a mode", model=lambda: Exported(None))),
     *named_refusal("cannot compute with these types", Case("inputs in float64", data=lambda: (X.double(), Y))),
     *named_refusal(
-        "was given no tensor.*forward=",
+        "tuple that the model returns .*forward=",
         Case("a model that returns two", model=lambda: Own(lambda self, x: self.body(x).chunk(2))),
     ),
     *named_refusal(
@@ -1915,7 +1950,86 @@ CASES += [
     ),
     *named_refusal("cannot be looked into", Case("torch.cond", model=lambda: Own(branching))),
     Case("a rate that is a fraction", given={"learning_rate": Fraction(1, 10)}),
+    *named_refusal("becomes another module", Case("a lazy layer whose weights were loaded", model=lazy_loaded)),
+    *named_refusal(
+        "has a way of iterating of its own", Case("a loader with an iterator of its own", data=lambda: (doubling(),))
+    ),
+    *named_refusal("the buffer scale requires a gradient", Case("a trained buffer", model=trained_buffer)),
+    *named_refusal(
+        "cannot be given a tuple as its one input",
+        Case("two inputs", model=lambda: Own(lambda s, a, b: s.body(a + b)), data=lambda: ((X, X), Y)),
+    ),
+    *named_refusal(
+        "cannot be given a dict as its one input", Case("a dict of inputs", data=lambda: ({"ids": X, "mask": X}, Y))
+    ),
+    *named_refusal(
+        "the tuple that the model returns",
+        Case(
+            "two outputs",
+            model=lambda: Own(lambda s, x: (s.body(x), x)),
+            given={"loss": F.mse_loss},
+            data=lambda: (X, torch.randn(N, 3)),
+        ),
+    ),
+    Case(
+        "a scripted loss network",
+        model=lambda: (scripted(), net())[1],
+        given={"forward": lambda m, b: F.cross_entropy(scripted()[0](m(b[0])), b[1])},
+        loss=lambda model, batch: F.cross_entropy(scripted()[1](model(X.double()[batch])), Y[batch]),
+    ),
+    *named_refusal(
+        "made anew for each example", Case("a data set that seeds by index", data=lambda: loader(seeded_by_index))
+    ),
+    *named_refusal(
+        "Subset",
+        Case(
+            "a sampler that draws from a part",
+            data=lambda: loader(sampler=torch.utils.data.SubsetRandomSampler(range(N))),
+        ),
+    ),
+    *named_refusal(
+        "whose last batch has more than one",
+        Case("a last batch of one", model=lambda: net(nn.BatchNorm1d(12)), data=lambda: loader(batch_size=59)),
+    ),
+    *named_refusal(
+        "is detached from the trained parameters",
+        Case("a number", given={"forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]).item()}),
+    ),
+    *named_refusal(
+        "the loss of 1 examples cannot be computed",
+        Case(
+            "outputs squeezed too far", model=lambda: Own(lambda s, x: s.body(x) + 0 * x[1, 0]), given={"chunk_size": 2}
+        ),
+    ),
+    Case("batches that are named pairs", data=lambda: loader(lambda i: Pair(X[i], Y[i]))),
+    *named_refusal(
+        "convert the examples",
+        Case(
+            "binary targets that are whole numbers",
+            data=lambda: (X, torch.randint(2, (N, 3))),
+            given={"loss": nn.BCEWithLogitsLoss()},
+        ),
+    ),
+    *(
+        Case(f"a rate of {rate}", given={"learning_rate": rate}, refusal="learning_rate must be above 0 and finite")
+        for rate in (-0.1, float("nan"), float("inf"))
+    ),
 ]
+
+
+def test_low_precision_adds_up_in_a_higher_one() -> None:
+    """Shares of a long data set are below half a unit of bfloat16's sums, and gradients of them below fp16's least."""
+    x, y = torch.randn(6_000, 6), torch.randint(3, (6_000,))
+    for dtype, close in ((torch.bfloat16, 0.02), (torch.float16, 0.003)):
+        low = net().to(dtype)
+        high = copy.deepcopy(low).float()
+        found, expected = (
+            Objective(model, x.to(dtype).to(kind), y, chunk_size=10).loss_and_gradient()
+            for model, kind in ((low, dtype), (high, torch.float32))
+        )
+        assert found[0] == pytest.approx(expected[0], rel=close)
+        assert found[1].dtype == torch.float32
+        assert float((found[1] - expected[1]).norm()) < 3 * close * float(expected[1].norm())
 
 
 @pytest.mark.filterwarnings("ignore")
