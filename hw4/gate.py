@@ -312,13 +312,9 @@ def judge_times(name: str, before: Estimate, sample: Sample, *, take: str) -> Fi
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one training run ended.
+    """How a training run ended: accuracy (0 to 1) and loss (above 0, nats), None where not given or where it diverged.
 
-    Attributes:
-        accuracy: share of right answers, 0 to 1; None when it is not given or the run diverged.
-        loss: above 0, in nats; None when it is not given or the run diverged.
-        diverged: whether a number was not finite.
-        digest: equal for equal bits.
+    ``diverged``: whether a number was not finite; ``digest``: equal for equal bits.
     """
 
     accuracy: float | None
@@ -343,14 +339,7 @@ Runs = Mapping[str, Outcome]
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What counts as a change of outcomes.
-
-    Attributes:
-        accuracy: loss of accuracy that passes.
-        loss: relative growth of the loss that passes.
-        diverged: so many more diverged runs pass.
-        sees: a loss of accuracy, and twice that share of the loss, that must be seen, or nothing is said.
-        exact: whether other bits on the same machine are a change.
+    """What counts as a change of outcomes, as :meth:`hw4.plugin.Gate.outcomes` takes it.
 
     Raises ValueError for margins that are none, and for a change that passes and must be seen.
     """

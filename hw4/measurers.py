@@ -6,6 +6,7 @@ test sets up is set up there as pytest does it, several measurers can be visited
 in alternation with today's. They end when the process that started them does, whatever ends it.
 """
 
+import _socket
 import argparse
 import dis
 import enum
@@ -14,6 +15,7 @@ import gc
 import hashlib
 import importlib.metadata
 import inspect
+import itertools
 import json
 import math
 import os
@@ -42,6 +44,7 @@ import pytest
 from hw4.gate import MOSTLY_WAITING, Outcome, Slice, UnmeasurableError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD, GitError, git, processor_class, write_revision
 
+_Socket = socket.socket  # before a test forbids sockets, which are put in the module's place then
 SOCKET = "HW4_GATE_SOCKET"
 ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 """The variables that pytest was started with."""
@@ -58,14 +61,22 @@ DROPPED = (
     *("OMP_", "ONEDNN_", "OPENBLAS_", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "PYTHON", "TORCH"),
 )
 """Variables that change what is measured, by how they begin: a measurer does not inherit them, but for those KEPT."""
-KEPT = ("TORCH_HOME", "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONUSERBASE")
+KEPT = (
+    *("TORCH_HOME", "TORCH_EXTENSIONS_DIR", "TORCHINDUCTOR_CACHE_DIR", "TORCHDYNAMO_DISABLE", "PYTHON_ENV"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONPYCACHEPREFIX", "PYTHONUSERBASE"),
+)
 """Where things lie, and whether compiled ones are kept: child processes would compile on every call."""
 SETTINGS = {
     **ONE_THREAD,
     **KEEP_MEMORY,  # fresh pages cost more, and less evenly, than anything else in a slice
     "PYTHONHASHSEED": "0",  # the order of a set of words is an order of training
     "PYTHONUTF8": "1",
+    **dict.fromkeys(("NUMBA_NUM_THREADS", "VECLIB_MAXIMUM_THREADS", "TF_NUM_INTRAOP_THREADS"), "1"),
+    "TF_NUM_INTEROP_THREADS": "1",
+    "JAX_CPU_ENABLE_ASYNC_DISPATCH": "false",
 }
+DEFAULTS = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
+"""Settings for those who made none of their own."""
 MOST_PARTS = 20_000
 """Of a frozen reference that are looked at for its fingerprint."""
 LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba")
@@ -104,6 +115,9 @@ class Tree:
         """Where its modules are looked for: where this process looks, but in this tree first."""
         entries = [Path(entry).absolute() for entry in sys.path]
         kept = [each for each in entries if not any(each.is_relative_to(place) for place in INSTALLED)]
+        if self.base != self.root:  # what setuptools finds in development mode, child processes would find in today's
+            finders = [each for name, each in list(sys.modules.items()) if name.startswith("__editable__")]
+            kept += [Path(file).parent for each in finders for file in getattr(each, "MAPPING", {}).values()]
         return os.pathsep.join(dict.fromkeys(str(self.place(each)) for each in kept if each.suffix != ".zip"))
 
 
@@ -118,14 +132,15 @@ def _is_own(path: Path, root: Path) -> bool:
 def swept_folder() -> Iterator[Path]:
     """A temporary folder that goes whatever happens: a process of its own removes it, for one that is killed cannot."""
     folder = os.path.realpath(tempfile.mkdtemp(prefix="gate-"))
-    sweep = "import shutil, sys; sys.stdin.read(); [shutil.rmtree(sys.argv[1], True) for _ in range(3)]"
+    # A byte is its end, or the end of this process: what else was forked here may hold the pipe open.
+    sweep = "import os, shutil, sys; os.read(0, 1); [shutil.rmtree(sys.argv[1], True) for _ in range(3)]"
     sweeper = subprocess.Popen(
         [sys.executable, "-I", "-S", "-c", sweep, folder], stdin=subprocess.PIPE, start_new_session=True
     )
     try:
         yield Path(folder)
     finally:
-        sweeper.communicate()
+        sweeper.communicate(b".")
 
 
 def revision(folder: Path, name: str, into: Path) -> Tree:
@@ -153,7 +168,7 @@ class Measurer:
     def __init__(self, tree: Tree, config: pytest.Config, tests: Mapping[str, Path], scratch: Path) -> None:
         self._tests, self._tree = list(tests), tree
         files = [str(file) for file in dict.fromkeys(map(tree.place, tests.values())) if file.exists()]
-        ours, theirs = socket.socketpair()
+        ours, theirs = (_Socket(fileno=each.detach()) for each in _socket.socketpair())
         watched, self._alive = os.pipe()  # it ends when this process does, and with it what it writes to
         started = config.stash[ENVIRONMENT].items()
         environment = {n: value for n, value in started if n in KEPT or not n.startswith(DROPPED)}
@@ -174,13 +189,14 @@ class Measurer:
             pass_fds=[theirs.fileno(), watched],
             cwd=folder if folder.is_dir() else tree.base,
             start_new_session=True,  # so that it can be ended together with the processes it starts
-            env={**environment, **SETTINGS, "PYTHONPATH": tree.search_path(), SOCKET: numbers},
+            env={**DEFAULTS, **environment, **SETTINGS, "PYTHONPATH": tree.search_path(), SOCKET: numbers},
         )
         theirs.close()
         os.close(watched)
         self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
         trees = [str(tree.root), str(tree.base)]
         self._missing: set[str] | None = None
+        self.gated = set[str]()
         self._over = set[tuple[str, str]]()  # gates that were not asked for
         settings = {"options": carried, "others": others, "trees": trees, "against": config.option.gate_against}
         self.send({"tests": self._tests, **settings})
@@ -216,20 +232,30 @@ class Measurer:
 
     def _hear(self, seconds: float) -> dict[str, Any]:
         self._socket.settimeout(seconds)
+        line, how = "", ""
         try:
             line = self._lines.readline()
-        except (OSError, ValueError):  # late, or gone
-            line = ""
+        except TimeoutError:
+            how = f"gave no answer within {seconds:.0f} seconds; make the step or what comes before it smaller"
+        except (OSError, ValueError):  # gone
+            pass
         if not line:
             self._said.seek(0)
             said = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
             telling = [line for line in said if line.startswith(("E ", "ERROR", "INTERNALERROR>", "pytest."))]
-            raise UnmeasurableError(
-                f"the process that measures ended early, or gave no answer within {seconds:.0f} seconds: "
-                f"{(telling or said or ['it said nothing'])[-1].removeprefix('E').strip()}"
-            )
+            last = (telling or said or ["it said nothing"])[-1].removeprefix("E").strip()
+            raise UnmeasurableError(f"the process that measures {how or self._end()}: {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer
+
+    def _end(self) -> str:
+        """How it ended, in words."""
+        try:
+            code = self._process.wait(1)
+        except subprocess.TimeoutExpired:
+            return "stopped to answer"
+        killed = f"was killed by signal {-code}" + " (out of memory?)" * (code == -signal.SIGKILL)
+        return killed if code < 0 else f"ended early with exit status {code}"
 
     def ask(self, request: Mapping[str, object], seconds: float) -> dict[str, Any]:
         """Send a request and wait for its answer; raises UnmeasurableError when none comes, or with what went wrong."""
@@ -256,9 +282,10 @@ class Measurer:
             heard = self._hear(ANSWER_SECONDS)
             if "collected" in heard:
                 self._missing = {each for each in self._tests if each not in heard["collected"]}
+                self.gated = set(heard["gated"])
                 broken = [why for file, why in heard["broken"].items() if test.startswith(file)]
                 if test in self._missing and broken:
-                    raise UnmeasurableError(f"{self._where()}{broken[0]}")
+                    raise UnmeasurableError(self._where() + broken[0] + self._lack(broken[0]))
             elif "at" in heard:
                 if (heard["at"], heard["gate"]) == (test, gate):
                     return heard
@@ -271,25 +298,40 @@ class Measurer:
                     raise UnmeasurableError(f"{self._where()}the gates of this test come in another order; keep it")
                 if heard["why"] == "passed":
                     return None
-                raise UnmeasurableError(f"{self._where()}the test ends before its gate: {heard['why']}")
+                why = heard["why"] + self._lack(heard["why"])
+                raise UnmeasurableError(f"{self._where()}the test ends before its gate: {why}")
 
     def lacks(self, test: str) -> bool:
         """Whether its tree has no such test; known once it has been asked to reach one."""
         return test in (self._missing or ())
 
+    def _lack(self, error: str) -> str:
+        """What may be missing in a revision's tree, where something is."""
+        found = self._tree.name and any(kind in error for kind in ("ModuleNotFoundError", "FileNotFoundError"))
+        return " (of a revision there is what git keeps: nothing ignored or generated, no submodule)" if found else ""
+
     def _where(self) -> str:
         return f"at {self._tree.name}, " if self._tree.name else ""
+
+
+def is_gated(item: pytest.Item) -> bool:
+    """Whether a test asks for the ``gate`` of this package, and not for a fixture or a parameter of that name."""
+    found = getattr(getattr(item, "_fixtureinfo", None), "name2fixturedefs", {}).get("gate", ())
+    if not found or "gate" in getattr(getattr(item, "callspec", None), "params", ()):
+        return False
+    last = found[-1]
+    return getattr(last.func, "__module__", "") == "hw4.plugin" or "gate" in last.argnames
 
 
 def _options(tree: Tree, config: pytest.Config) -> list[str]:
     """Options that make pytest collect in another process what it collects in this one, and report nothing."""
     option = config.option
-    options = ["-q", "--capture=no", "--continue-on-collection-errors", "-o", "addopts="]
+    options, ours = ["-q", "--capture=no", "--continue-on-collection-errors"], ["-o", "addopts="]
     options += ["--rootdir", str(tree.place(config.rootpath)), f"--import-mode={option.importmode}"]
     if config.inipath is not None and tree.place(config.inipath).exists():
         options += ["-c", str(tree.place(config.inipath))]
     if config.pluginmanager.hasplugin("logging"):
-        options += ["-o", "log_file="]  # the user's would be emptied
+        ours += ["-o", "log_file="]  # the user's would be emptied
     if config.pluginmanager.hasplugin("timeout"):  # waiting for requests is no time of the test's
         options += ["--timeout=0"]
     reorders = ["no:randomly"] if config.pluginmanager.hasplugin("randomly") else []
@@ -299,7 +341,7 @@ def _options(tree: Tree, config: pytest.Config) -> list[str]:
         options += ["-o", setting]
     for setting in option.pythonwarnings or ():
         options += ["-W", setting]
-    return options
+    return [*options, *ours]
 
 
 def _is_plain(value: object) -> bool:
@@ -379,6 +421,11 @@ class Team:
             )
         return first
 
+    @property
+    def gated(self) -> set[str]:
+        """The gated tests that this tree has in the files of those that are asked for."""
+        return set[str]().union(*(member.gated for member in self.members))
+
     def lacks(self, test: str) -> bool:
         """Whether this tree has no such test at all."""
         return all(member.lacks(test) for member in self.members)
@@ -427,7 +474,7 @@ class Serving:
     def __init__(self, numbers: str) -> None:
         number, watched = map(int, numbers.split())
         self._lines = socket.socket(fileno=number).makefile("rw", encoding="utf-8")
-        self._broken: dict[str, str] = {}
+        self._broken, self._gated = dict[str, str](), list[str]()
         self._looked = {"__main__"}
         threading.Thread(target=_end_with_the_judge, args=[watched], daemon=True).start()
         first = self._hear()
@@ -460,13 +507,14 @@ class Serving:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Run the tests that are asked for, in that order, without a limit to their time: much of it is waiting."""
         known = {item.nodeid: item for item in items}
+        self._gated = [item.nodeid for item in items if is_gated(item)]
         items[:] = [known[test] for test in self._tests if test in known]
         for node in {node for item in items for node in item.listchain()}:
             node.own_markers[:] = [mark for mark in node.own_markers if mark.name != "timeout"]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say what is there."""
-        self._say({"collected": [item.nodeid for item in session.items], "broken": self._broken})
+        self._say({"collected": [item.nodeid for item in session.items], "broken": self._broken, "gated": self._gated})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Say how a test ended; its gates may be in subtests, and where its fixtures clear away."""
@@ -562,12 +610,24 @@ class Serving:
         return request
 
 
+OTHER_GPUS: dict[str, Callable[[Any], bool]] = {
+    "jax": lambda jax: jax.default_backend() != "cpu",
+    "tensorflow": lambda tensorflow: bool(tensorflow.config.list_logical_devices("GPU")),
+    "cupy": lambda _: True,
+    "mlx.core": lambda _: True,  # which also puts work off
+}
+"""Whether libraries other than torch work on a GPU, where they are loaded."""
+
+
 def _on_a_gpu() -> str:
     """Why the step cannot be timed where it works on a GPU, in words, or nothing."""
     torch = sys.modules.get("torch")
-    used = [name for name in ("cuda", "xpu") if torch and getattr(torch, name).is_initialized()]
+    used = [name for name in ("cuda", "xpu") if torch and getattr(getattr(torch, name, None), "is_initialized", bool)()]
     if torch and torch.backends.mps.is_available() and torch.mps.current_allocated_memory():
         used.append("mps")
+    for name, working in OTHER_GPUS.items():
+        with suppress(Exception):
+            used += [name] * (name in sys.modules and working(sys.modules[name]))
     sentence = "a GPU is used ({}), whose work goes on after a call has returned, and which no baseline knows"
     return f"{sentence.format(used[0])}: time the step on the CPU" if used else ""
 
@@ -643,8 +703,11 @@ def _repeats(work: Callable[[], object], clock: Clock) -> int:
     if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
         raise TypeError(f"a call gave {result!r:.40}..., and did nothing yet; let the step run it to its end")
     later = ("block_until_ready", "add_done_callback", "__dask_graph__")
-    for each in result if isinstance(result, tuple | list) else [result]:
-        if any(hasattr(type(each), name) for name in later):
+    todo = [result]
+    for each in todo:
+        if isinstance(each, tuple | list | dict):
+            todo += each.values() if isinstance(each, dict) else each
+        elif any(hasattr(type(each), name) for name in later):
             raise TypeError(f"a call gave a {type(each).__name__}, whose work may go on; let the step wait for its end")
     while (seconds := _timed(work, repeats, 0.0, clock)[0] * repeats) < SHORTEST_SECONDS and repeats < 1_000_000:
         repeats *= 2 if seconds > SHORTEST_SECONDS / 10 else 8
@@ -786,11 +849,15 @@ def _parts_of_code(value: types.FunctionType | type) -> list[object]:
     parts: list[object] = [value.__defaults__, value.__kwdefaults__]
     codes = [value.__code__]
     for code in codes:
-        found = [value.__globals__.get(name) for name in code.co_names]
+        loaded = _loaded(code)
+        found = [value.__globals__.get(name) if name in loaded else None for name in code.co_names]
         found += _imported(code, value.__globals__)
         for module in found:  # of modules that are not installed, what the code names; they may name modules again
             if isinstance(module, types.ModuleType) and not _is_installed(_file(module)):
-                named = [vars(module).get(name) for name in code.co_names]
+                of = [taken for name, taken in loaded.items() if value.__globals__.get(name) is module]
+                whole = not of or any("" in taken for taken in of)
+                names = [name for name in code.co_names if whole or any(name in taken for taken in of)]
+                named = [vars(module).get(name) for name in names]
                 found += [each for each in named if each is not None and not any(each is known for known in found)]
         parts += [code.co_code, *code.co_names, *found]
         for constant in code.co_consts:
@@ -802,6 +869,16 @@ def _parts_of_code(value: types.FunctionType | type) -> list[object]:
         with suppress(ValueError):  # an empty cell
             parts.append(cell.cell_contents)
     return parts
+
+
+def _loaded(code: types.CodeType) -> dict[str, set[str]]:
+    """The globals that a code loads, each with the attributes that it takes of it at once; "" where it does not."""
+    steps, found = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"], dict[str, set[str]]()
+    for step, after in itertools.pairwise(steps):
+        if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
+            taken = after.argval if after.opname in ("LOAD_ATTR", "LOAD_METHOD") else ""
+            found.setdefault(step.argval, set()).add(taken)
+    return found
 
 
 def _imported(code: types.CodeType, names: dict[str, Any]) -> list[object]:
@@ -816,7 +893,11 @@ def _imported(code: types.CodeType, names: dict[str, Any]) -> list[object]:
 
 def _is_source(value: types.FunctionType | type) -> bool:
     """Whether a function or class is not from an installed library."""
-    return not _is_installed(_file(sys.modules.get(value.__module__ or "")))
+    module = sys.modules.get(value.__module__ or "")
+    if module is None:  # loaded from its file by hand
+        file = getattr(getattr(value, "__code__", None), "co_filename", "")
+        return isinstance(value, type) or not (file.startswith("<") or _is_installed(file or None))
+    return not _is_installed(_file(module))
 
 
 def _file(module: types.ModuleType | None) -> str | None:

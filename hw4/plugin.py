@@ -69,6 +69,7 @@ from hw4.measurers import (
     Team,
     Tree,
     environment,
+    is_gated,
     revision,
     swept_folder,
     take_options,
@@ -94,12 +95,7 @@ class Gate:
         self._mode, self._item = mode, item
 
     def time(
-        self,
-        step: Callable[[], object],
-        *,
-        beside: Callable[[], object],
-        clock: Clock = "processor",
-        name: str = "",
+        self, step: Callable[[], object], *, beside: Callable[[], object], clock: Clock = "processor", name: str = ""
     ) -> None:
         """Gate the time of a call of ``step``, as a ratio to one of ``beside``.
 
@@ -209,6 +205,8 @@ class Judging:
         chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
         self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
         self._items, self._baselines, self._looked = dict[str, Path](), list[Path](), set[Path]()
+        self._reported, self._broken, self._before = set[str](), set[str](), set[str]()
+        self._nothing = False
         self._written, self._unwritten, self._left_out = False, "", list[str]()
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
         self._tests, self._ran = dict[str, Path](), set[str]()
@@ -220,9 +218,16 @@ class Judging:
 
     # --- the session
 
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Let no limit to every test's time end a gate, which has limits of its own; a test's own mark stays."""
+        if self.config.pluginmanager.hasplugin("timeout"):
+            for item in filter(is_gated, items):
+                if item.get_closest_marker("timeout") is None:
+                    item.add_marker(pytest.mark.timeout(0))
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Find the gated tests; raises UsageError when what will be written at the end cannot be."""
-        gated = [item for item in session.items if "gate" in getattr(item, "fixturenames", ())]
+        gated = list(filter(is_gated, session.items))
         self._tests = {item.nodeid: item.path for item in gated}
         self._items = {item.nodeid: item.path for item in session.items}
         if not self._tests or self.config.option.collectonly or self._spread:
@@ -268,6 +273,7 @@ class Judging:
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
         """Give what was judged along with the test's report, also from a worker of pytest-xdist."""
         report = yield
+        vars(report)["gated"] = item.nodeid in self._tests
         early = report.when == "setup" and report.passed  # of gates in fixtures is told when the test has run
         if item.nodeid in self._said and not early:
             said = self._said.pop(item.nodeid)
@@ -280,18 +286,26 @@ class Judging:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what was judged; of a test that is run again, the last time."""
+        self._reported.add(report.nodeid)
         self._ran |= {report.nodeid} if report.when == "call" and report.passed else set()
+        self.unmeasurable += report.failed and self._unjudged(report)
         for each in getattr(report, "gate", ()):
             judged = Judged(**{**each, "finding": Finding(**each["finding"])})
             self.judged[f"{judged.path}::{judged.key}"] = judged
-            self.unmeasurable += report.failed and judged.finding.verdict == "UNMEASURABLE"
-        if report.failed and report.nodeid in self._tests:
+        if report.failed and getattr(report, "gated", False):
             self._add_failed(report)
+
+    def _unjudged(self, report: pytest.CollectReport | pytest.TestReport) -> bool:
+        """Whether a test has a gate that could not be judged, and none that is worse; that passes when renewing."""
+        verdicts = {each["finding"]["verdict"] for each in getattr(report, "gate", ())}
+        return "UNMEASURABLE" in verdicts and (self.update or not verdicts & set(FAILING))
 
     def _add_failed(self, report: pytest.TestReport) -> None:
         """A gated test that failed otherwise than by its gates may not have come to them all."""
+        self._broken.add(report.nodeid)
         if not any(each["finding"]["verdict"] in (*FAILING, "UNMEASURABLE") for each in getattr(report, "gate", ())):
-            path, test = self._tests[report.nodeid].parent / BASELINE, _short(report.nodeid)
+            file = self._tests.get(report.nodeid, self.config.rootpath / report.nodeid.partition("::")[0])
+            path, test = file.parent / BASELINE, _short(report.nodeid)
             with suppress(UnmeasurableError):
                 times = [entry for entry in read_baseline(path).values() if entry["test"] == test and "times" in entry]
                 finding = refusal("timing" if times else "accuracy", test.partition("::")[2], FAILED)
@@ -300,7 +314,7 @@ class Judging:
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
         """What could not be judged, and what is new, are neither passed nor failed nor skipped."""
         verdicts = [each["finding"]["verdict"] for each in getattr(report, "gate", ())]
-        if report.failed and "UNMEASURABLE" in verdicts:
+        if report.failed and self._unjudged(report):
             return "unmeasurable", "U", "UNMEASURABLE"
         return ("new", "N", "NEW") if report.skipped and "NEW" in verdicts else None
 
@@ -309,12 +323,17 @@ class Judging:
         """Give what could not be judged an exit status of its own, and write what is to be written."""
         self._end_teams()
         self._stack.close()
-        partial = session.shouldstop or session.shouldfail or exitstatus not in (0, 1)
-        if self._whole and not (partial or self.config.option.collectonly or self.update or self.against):
+        unrun = set(self._items) - self._reported  # after -x, say: of what else would fail nothing is known
+        partial = session.shouldstop or session.shouldfail or unrun or exitstatus not in (0, 1)
+        if self._whole and not (partial or self.config.option.collectonly or self.update):
             self._add_missing()
+        asked = self.against or self.update
+        self._nothing = bool(asked and not (self.judged or self._spread or self.config.option.collectonly))
+        if self._nothing and exitstatus == 0:
+            session.exitstatus = exitstatus = EXIT_UNMEASURABLE
         if self._spread or not (self.judged or self._document) or self.config.option.collectonly:
             return
-        failed = session.testsfailed - self.unmeasurable
+        failed = bool(session.testsfailed - self.unmeasurable or unrun)
         verdict = overall(self.findings)
         if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and self.judged and not self.update:
             session.exitstatus = EXIT_UNMEASURABLE
@@ -351,9 +370,13 @@ class Judging:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print every finding, and the verdict with what it was compared with."""
-        if not self.judged:
+        if not (self.judged or self._nothing):
             return
         terminalreporter.section("gate")
+        if self._nothing:
+            compared = f"compared with {self.against}" if self.against else "measured"
+            terminalreporter.write_line(f"Verdict: UNMEASURABLE: no test came to its gate, so nothing was {compared}.")
+            return
         terminalreporter.write_line(table(self.findings))
         if self._unwritten:
             terminalreporter.write_line(f"It could not be written: {self._unwritten}.")
@@ -383,12 +406,19 @@ class Judging:
             file, test = entry["test"].partition("::")[0], here.get(entry["test"])
             missing = asked and not (path.parent / file).exists()
             empty = file in files or (skipped and path.parent / file in self._looked)
-            lost = test in self._ran if test else missing or empty
+            lost = (skipped and test not in self._broken) or test in self._ran if test else missing or empty
             gone += [key] * (lost and f"{path}::{key}" not in self.judged)
         return gone
 
     def _add_missing(self) -> None:
-        """A gated test that is no longer there was not passed."""
+        """A gated test that is no longer there, or is skipped, was not passed."""
+        if self.against:
+            for test in sorted(self._before - set(self._items)):
+                finding = refusal(
+                    "timing", test.partition("::")[2], f"is gated at {self.against}, and not here any more"
+                )
+                self.judged[f"{test} gone"] = Judged(finding, path=test.partition("::")[0], key=test)
+            return
         files = [*self._tests.values(), *self._items.values(), *self._looked]
         for path in dict.fromkeys([*(file.parent / BASELINE for file in files), *self._baselines]):
             with suppress(UnmeasurableError):  # a file that is no baseline: said at every test
@@ -491,7 +521,9 @@ class Judging:
     def _end_teams(self) -> None:
         self._left = []
         while self._teams:
-            self._teams.pop().close()
+            team = self._teams.pop()
+            self._before |= team.gated if team.tree.name else set()
+            team.close()
 
     # --- times
 
@@ -563,7 +595,7 @@ class Judging:
 
     def _new_time(self, call: "Call") -> Judged:
         """Measure a step for the baseline: several times, by two teams of processes."""
-        samples, facts, where = list[Sample](), dict[str, Any](), environment()
+        samples, facts, where, dropped = list[Sample](), dict[str, Any](), environment(), list[str]()
         times = dict(read_baseline(call.path).get(call.key, {}).get("times", {}))
         for number in range(BASELINE_TEAMS):
             team = self._team(call, number)
@@ -588,6 +620,9 @@ class Judging:
         kept = {"log": now.log, "error": now.error, "freedom": now.freedom, "commit": self._commit()}
         kept |= {name: facts[name] for name in ("ruler", "clock")}
         kept |= {name: where[name] for name in ("python", "libraries")}
+        if old and (change is None or change.slower or change.faster):  # then those of other processors are wrong, too
+            dropped = [f"'{name}'" for name in times if name != where["cpu"]]
+            times.clear()
         times[where["cpu"]] = kept
         finding = Finding(
             part="timing",
@@ -596,6 +631,7 @@ class Judging:
             now=f"{now.ratio:.3f}",
             change=f"x {change}" if change else "-",
             verdict="NEW" if change is None else "REGRESSION" if change.slower else "PASS",
+            advice=f"times of {', '.join(dropped)} go, for they are of the code before" if dropped else "",
         )
         return Judged(finding, call.keep(times=times))
 
@@ -800,7 +836,8 @@ def _mark_errors(path: Path) -> None:
     for suite in document.iter("testsuite"):
         for case in suite.iter("testcase"):
             said = [each.get("value") for each in case.iter("property") if each.get("name") == "gate"]
-            for failure in case.findall("failure") if "UNMEASURABLE" in said else ():
+            unjudged = "UNMEASURABLE" in said and not set(said) & set(FAILING)
+            for failure in case.findall("failure") if unjudged else ():
                 failure.tag = "error"
         for tag in ("failure", "error"):
             suite.set(f"{tag}s", str(len(suite.findall(f"testcase/{tag}"))))

@@ -2,8 +2,10 @@
 
 import argparse
 import functools
+import hashlib
 import json
 import os
+import runpy
 import shlex
 import shutil
 import signal
@@ -488,6 +490,61 @@ def test_gates_in_odd_places(project: Project) -> None:
         shutil.rmtree(folder)
 
 
+NOT_PASSED = """
+import pytest
+
+
+def train(seed):
+    return {"accuracy": 0.5 + seed / 100}
+
+
+@pytest.mark.skipif(SKIPPED, reason="not here")
+def test_kept(gate):
+    gate.outcomes(train, range(4))
+
+
+@pytest.mark.skipif(not SKIPPED, reason="not now")
+def test_few(gate):
+    try:
+        gate.outcomes(train, range(3), name="three")
+    finally:
+        gate.outcomes(train, range(2), name="two")
+
+
+@pytest.mark.parametrize("gate", ["xor"])
+def test_of_a_strangers_gate(gate):
+    assert gate != "xor"
+"""
+
+
+def test_what_was_not_judged_or_not_run_did_not_pass(project: Project) -> None:
+    """Behind gates that cannot be judged no failure hides, and a comparison with nothing is none."""
+    folder = project.folder / "odd"
+    folder.mkdir()
+    path = folder / "test_odd.py"
+    try:
+        path.write_text(NOT_PASSED.replace("SKIPPED", "False"))
+        assert project.pytest("odd", "--gate-update", "-k", "kept").code == 0
+        project.commit("kept")
+        path.write_text(NOT_PASSED.replace("SKIPPED", "True"))
+        run = project.pytest("odd")
+        assert run.code == 1, "a test without a gate fails beside two gates that cannot be judged"
+        assert run.verdicts == dict.fromkeys(("test_kept", "two", "three"), "UNMEASURABLE")
+        assert project.pytest("odd", "-x").code == 1, "what comes after the first was not run"
+        path.write_text(NOT_PASSED.replace("SKIPPED", "True").replace("assert gate !=", "assert gate =="))
+        assert project.pytest("odd").code == EXIT_UNMEASURABLE
+        run = project.pytest("odd", "-k", "kept", "--gate-against", "nowhere")
+        assert (run.code, "so nothing was compared with nowhere" in run.said) == (EXIT_UNMEASURABLE, True), run.said
+        path.write_text("def test_other(gate):\n    gate.outcomes(lambda seed: {'loss': 1.0 + seed}, range(4))\n")
+        run = project.pytest("odd", "--gate-against", "HEAD")
+        gone = dict.fromkeys(("test_few", "test_kept"), "UNMEASURABLE")
+        assert run.verdicts == {"test_other": "NEW", **gone}, run.said
+        assert "is gated at HEAD, and not here any more" in run.said
+    finally:
+        shutil.rmtree(folder)
+        project.git("reset", "--quiet", "--hard", "HEAD~1")
+
+
 def test_another_revision_is_the_same_for_every_test(project: Project, tmp_path: Path) -> None:
     """One that cannot be read, tests that it has not, of another repository, and modules that are imported late."""
     folder, elsewhere = project.folder / "odd", tmp_path / "elsewhere"
@@ -632,6 +689,22 @@ def _inner(x: Any) -> Any:
     return x * 2
 
 
+def make_row(x: Any) -> Any:
+    """Today's code, of the name of what the frozen reference takes from its module."""
+    return x
+
+
+def test_a_ruler_holds_nothing_of_today_that_is_named_alike(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    found = set()
+    for number in (1, 2):
+        (tmp_path / "frozen.py").write_text(f"def work():\n    return {number}\n")
+        found.add(ruler(runpy.run_path(str(tmp_path / "frozen.py"), run_name="by_hand")["work"]))
+    assert len(found) == 2, "a module that was loaded by hand is no library's"
+    before = ruler(lambda: tests.factory.make_row(1))
+    monkeypatch.setattr(sys.modules[__name__], "make_row", lambda x: x + 1)
+    assert ruler(lambda: tests.factory.make_row(1)) == before
+
+
 def test_a_ruler_is_its_code_and_its_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     def of(*sizes: object) -> str:
         return ruler(functools.partial(frozen_work, *sizes))
@@ -725,6 +798,11 @@ def test_processors_of_other_makers_are_told_apart(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr("hw4.machine._cpuinfo", lambda part=part: {"CPU implementer": "0x41", "CPU part": part})
         classes.add(processor_class())
     assert classes == {"0x41 0xd0c", "0x41 0xd4f"}
+    for features in ("fp asimd", "fp asimd bf16"):  # all that a guest on an Apple processor sees
+        facts = {"CPU implementer": "0x61", "CPU part": "0x000", "Features": features}
+        monkeypatch.setattr("hw4.machine._cpuinfo", lambda facts=facts: facts)
+        classes.add(processor_class())
+    assert len(classes) == 4
     monkeypatch.setattr("hw4.machine._cpuinfo", lambda: {"model name": "it", "flags": "avx2 avx512f"})
     plain = processor_name()
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "avx2")
@@ -758,6 +836,8 @@ def test_what_was_not_done_is_not_timed() -> None:
 
     with pytest.raises(TypeError, match="did nothing yet"):
         _repeats(step, "processor")
+    with pytest.raises(TypeError, match="Future, whose work may go on"):
+        _repeats(lambda: {"a": [1, (Future(),)]}, "processor")
     with pytest.raises(TypeError, match="a Future, whose work may go on"):
         _repeats(lambda: (1, Future[int]()), "processor")
     with pytest.raises(ValueError, match="beside is the step itself"):
@@ -835,6 +915,24 @@ def test_a_file_that_is_missing_is_named(repository: Path, tmp_path: Path) -> No
     (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
     with pytest.raises(GitError, match=r"run\.sh is missing in the repository"):
         write_revision(repository, "HEAD", tmp_path / "then")
+
+
+def test_a_file_that_git_lfs_keeps_is_the_file_and_no_pointer(repository: Path, tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"many numbers").hexdigest()
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{digest}\nsize 12\n"
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("GIT_DIR", "GIT_INDEX_FILE"):
+            patch.delenv(name)
+        (repository / "data.bin").write_text(pointer)
+        git(repository, "add", "--all")
+        git(repository, "commit", "--quiet", "--message", "large")
+    with pytest.raises(GitError, match=r"data\.bin is kept by git-lfs, and not in this clone; run 'git lfs fetch'"):
+        write_revision(repository, "HEAD", tmp_path / "without")
+    kept = repository / ".git" / "lfs" / "objects" / digest[:2] / digest[2:4] / digest
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"many numbers")
+    write_revision(repository, "HEAD", tmp_path / "then")
+    assert (tmp_path / "then" / "data.bin").read_bytes() == b"many numbers"
 
 
 def test_git_is_quoted_where_it_is_fatal(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
