@@ -5,7 +5,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any, Protocol
@@ -254,11 +254,13 @@ def gate_data(request: pytest.FixtureRequest) -> str:
     return str(request.config.getoption("--gate-data"))
 
 
+@cache
 def sweep_data(config: pytest.Config) -> QuestionSet:
-    """The question set asked for."""
+    """The question set asked for; looked at once, for real data are checked by their SHA-256 sums."""
     return choose_data(config.getoption("--sweep-data"), images=False, questions=True)[1]
 
 
+@cache
 def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:
     """Every trial asked for."""
     return sweep_specs(

@@ -18,36 +18,16 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "ConvNet": "models",
-    "TextCNN": "models",
-    "TextCNNEnsemble": "models",
-    "conv_output_length": "geometry",
-    "stride_for": "geometry",
-    "SmoothnessReading": "readings",
-    "as_table": "results",
-    "effective_smoothness": "smoothness",
-    "full_gradient": "smoothness",
-    "load_model": "weights",
-    "load_results": "results",
-    "measure_smoothness": "smoothness",
-    "run": "runs",
+    **dict.fromkeys(("ConvNet", "TextCNN", "TextCNNEnsemble"), "models"),
+    **dict.fromkeys(("conv_output_length", "stride_for"), "geometry"),
+    **dict.fromkeys(("as_table", "load_results"), "results"),
+    **dict.fromkeys(("effective_smoothness", "full_gradient", "measure_smoothness"), "smoothness"),
+    **{"SmoothnessReading": "readings", "load_model": "weights", "run": "runs"},
 }
 
-__all__ = [
-    "ConvNet",
-    "SmoothnessReading",
-    "TextCNN",
-    "TextCNNEnsemble",
-    "as_table",
-    "conv_output_length",
-    "effective_smoothness",
-    "full_gradient",
-    "load_model",
-    "load_results",
-    "measure_smoothness",
-    "run",
-    "stride_for",
-]
+__all__ = ["ConvNet", "SmoothnessReading", "TextCNN", "TextCNNEnsemble", "as_table", "conv_output_length"]
+__all__ += ["effective_smoothness", "full_gradient", "load_model", "load_results", "measure_smoothness"]
+__all__ += ["run", "stride_for"]
 
 
 def __getattr__(name: str) -> object:

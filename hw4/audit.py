@@ -19,7 +19,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hw4.cluster import Cluster
 from hw4.data.images import Images, load_images, standardise
 from hw4.data.locate import QUESTIONS, read_verified
 from hw4.data.questions import find_trec, load_trec
@@ -397,14 +396,7 @@ def trials(name: QuestionSet, strides: Sequence[int], *, seeds: int) -> list[lis
 
 
 def audit_notebook(
-    data: Dataset,
-    cut: QuestionVectors,
-    *,
-    seeds: int,
-    passes: int,
-    processes: int,
-    executor: Cluster | None,
-    on_audit: OnAudit,
+    data: Dataset, cut: QuestionVectors, *, seeds: int, passes: int, on_audit: OnAudit, **how: Any
 ) -> NotebookAudit:
     """What the notebook printed and the same by its own protocol, ``seeds`` times; ``cut`` are questions as it reads.
 
@@ -419,14 +411,13 @@ def audit_notebook(
     seconds = time_iterations([spec for spec in first if spec.norm is None], images)
     on_audit("seconds of an iteration")
     runs: list[RepeatedRun | str] = []
-    how: dict[str, Any] = {"processes": processes, "executor": executor}
     for specs, found in spread(repeat_session, list(tasks), share=lambda _: as_it_is(data), **how):
         runs += found
         on_audit(f"the notebook's networks, seed {specs[0].seed}")
     records: list[TextCNNRecord] = []
     if cut.vectors == HOMEWORK_VECTORS:
         about = cut, question_identity(cut)
-        train = repeat_trials if executor else partial(repeat_trials, about=about)
+        train = repeat_trials if how.get("executor") else partial(repeat_trials, about=about)
         together = trials(cut.name, [stride.stride for stride in printed.strides], seeds=seeds)
         records = [record for _, found in spread(train, together, share=lambda _: about, **how) for record in found]
     on_audit("the notebook's text CNNs")
@@ -462,17 +453,9 @@ def parts(specs: Sequence[ConvNetSpec], repeats: int) -> int:
 
 
 def run_audit(
-    specs: Sequence[ConvNetSpec],
-    texts: QuestionSet,
-    folder: Path,
-    *,
-    repeats: int,
-    on_audit: OnAudit,
-    processes: int,
-    executor: Cluster | None = None,
+    specs: Sequence[ConvNetSpec], texts: QuestionSet, folder: Path, *, repeats: int, on_audit: OnAudit, **how: Any
 ) -> AuditRecord:
     """Audit these runs and all else and keep the record; a cluster trains, and this process times what is timed."""
-    how: dict[str, Any] = {"processes": processes, "executor": executor}
     torch.set_num_threads(1)
     store, data, found = Store(folder, AuditRecord), specs[0].data, dict[str, Any]()
     store.prepare()

@@ -318,16 +318,8 @@ def at_loss(run: ConvNetRecord, loss: float) -> float | None:
 # Families of tests ----------------------------------------------------------------------------------------------------
 
 LARGER, RATES, SMOOTH, REASON, EDGE, START, HEAD, GROUPS, MOMENTUM, STEPS = FAMILIES = (
-    "larger rates",
-    "rate by rate",
-    "smoothness",
-    "smoothness as the reason",
-    "smoothness and the rate",
-    "the start",
-    "the head",
-    "batch statistics",
-    "momentum",
-    "steps",
+    *("larger rates", "rate by rate", "smoothness", "smoothness as the reason", "smoothness and the rate"),
+    *("the start", "the head", "batch statistics", "momentum", "steps"),
 )
 
 

@@ -135,7 +135,7 @@ SaveWeights = Annotated[
     bool,
     typer.Option(
         "--save-weights",
-        help="Keep each trained network of the exercises (some 20 MB) for hw4.load_model; what the folder holds "
+        help="Keep each trained network of the exercises (some 5 MB) for hw4.load_model; what the folder holds "
         "without is trained again.",
     ),
 ]
@@ -239,35 +239,28 @@ def _check_device(device: str) -> None:
 
 
 def _finish(
-    folder: Path,
-    say: Say,
-    as_json: bool,
-    *,
-    anyway: bool = False,
-    whole: bool = True,
-    alone: bool = False,
-    **facts: object,
+    out: Path, say: Say, as_json: bool, *, anyway: bool = False, alone: bool = False, **facts: Any
 ) -> dict[str, str]:
     """Write the page of all that the folder holds, say where it is, and return what could not be on it, and why.
 
-    A part that cannot be reported is an error, unless the page need not be ``whole``. There need not be a page of
-    networks that were trained ``alone``: it compares.
+    There need not be a page of networks that were trained ``alone``: it compares.
     """
     from hw4.report.page import load_report
 
     try:
-        report = load_report(folder, anyway=anyway, whole=whole)
+        report = load_report(out, anyway=anyway, whole=False)
     except RecordError as error:
         if not alone:
             raise
-        say(f"No page: {error}. The runs are in {folder / RECORDS}.")
+        say(f"No page: {error}. The runs are in {out / RECORDS}.")
         if as_json:
-            _print(sys.stdout, json.dumps({"page": None, **facts, "report": None}, indent=1))
+            _print(sys.stdout, json.dumps({"page": None, "absent": {}, "notes": [], **facts, "report": None}, indent=1))
         return {}
-    page = report.write(folder)
+    page = report.write(out)
     say(f"Report: {page}")
     if as_json:
-        _print(sys.stdout, json.dumps({"page": str(page), **facts, "report": report.as_json()}, indent=1))
+        said = {"page": str(page), "absent": dict(report.absent), "notes": list(report.notes)}
+        _print(sys.stdout, json.dumps({**said, **facts, "report": report.as_json()}, indent=1))
     return dict(report.absent)
 
 
@@ -310,12 +303,12 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     _check_device(device if convnets or only else "cpu")
     say(f"Training {_counted(nets, trials)} {_where(workers, scheduler)}.")
     with alone(folder), _cluster(scheduler, say) as executor:
-        studies, known = _sweep_studies(trials, folder, fresh=fresh, rescue=rescue, controls=controls)
+        beside: dict[str, Any] = {"rescue": rescue, "controls": controls}
+        studies, known = _studies(trials, folder, nets=nets, fresh=fresh, **beside)
         how = {"processes": workers, "executor": executor, "fresh": fresh, "device": device, "weights": save_weights}
-        studies = [(folder / RECORDS, grid(nets)), *studies]
-        lost, failed, error = _train_what_can_be(studies, [*nets, *known], convnets, say, **how)
+        lost, failed, error = _train_what_can_be(studies, known, [] if only else convnets, say, **how)
         _note(folder, notes, failed)
-        failed |= _finish(folder, say, as_json, whole=False, alone=bool(only), diverged=lost)
+        failed |= _finish(folder, say, as_json, alone=bool(only), diverged=lost)
     _end(failed, lost, len(nets), error)
 
 
@@ -356,21 +349,32 @@ def _counted(nets: "Sequence[Spec]", trials: "Sequence[Spec]") -> str:
     return " and ".join(f"{len(runs)} {kind}{'s' * (len(runs) > 1)}" for runs, kind in kinds if runs)
 
 
-def _sweep_studies(
-    trials: Sequence[TextCNNSpec], folder: Path, *, fresh: bool, rescue: bool, controls: bool | None
+def _studies(
+    trials: Sequence[TextCNNSpec],
+    folder: Path,
+    *,
+    nets: Sequence[ConvNetSpec] = (),
+    fresh: bool,
+    rescue: bool,
+    controls: bool | None,
 ) -> "tuple[list[tuple[Path, Study]], list[Spec]]":
-    """The studies of exercise 2, with the runs of theirs that are known beforehand.
+    """The studies of the exercises, with the runs of theirs that are known beforehand.
 
-    Raises SpecError when no chart could be drawn of these trials and those that the folder holds already.
+    Raises SpecError when no chart could be drawn of these runs and those that the folder holds already.
     """
     from hw4 import studies
-    from hw4.records import Store, TextCNNRecord
+    from hw4.records import Store, TextCNNRecord, code_digest
 
     again = {spec.key for spec in trials if fresh}
     if trials:
         kept = Store(folder / RECORDS, TextCNNRecord).load_all("*_textcnn-*.json", but=again)
         studies.require_equal_trials(trials, kept)
-    found = [(folder / RECORDS, studies.sweep(trials, rescue=rescue))]
+        same = {"stride": trials[0].stride, "trial": trials[0].trial}
+        beside = [run for run in kept if run.spec.model_copy(update=same) == trials[0]]
+        studies.require_same_code(trials, beside, code_digest())
+    _require_same_nets(folder, nets)
+    found = [(folder / RECORDS, studies.grid(nets))] * bool(nets)
+    found.append((folder / RECORDS, studies.sweep(trials, rescue=rescue)))
     if controls or (controls is None and any(spec.data == "trec" for spec in trials)):
         found.append((folder / CONTROLS, studies.controls(trials)))
     return found, [spec for _, study in found for spec in study({})]
@@ -408,6 +412,18 @@ def _networks(
     return nets + longer_specs(exercises, nets) if longer else nets
 
 
+def _require_same_nets(folder: Path, nets: Sequence[ConvNetSpec]) -> None:
+    """Raise SpecError where the folder's runs of the same exercises and settings are of other code, and stay so."""
+    from hw4.records import ConvNetRecord, Store, code_digest
+    from hw4.studies import require_same_code
+
+    settings = {spec.setting for spec in nets}
+    for longer in filter(None, (exercise.longer for exercise in EXERCISES.values())):
+        settings |= {each.model_copy(update={"passes": longer * each.passes}) for each in settings}
+    kept = Store(folder / RECORDS, ConvNetRecord).load_all("*_convnet-*.json", but={spec.key for spec in nets})
+    require_same_code(nets, [run for run in kept if run.spec.setting in settings], code_digest())
+
+
 def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
     """Keep what is to be said of the last ``hw4 run``, if anything, for this page and those drawn later."""
     from hw4.records import RunNote, Store
@@ -416,8 +432,8 @@ def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
     if notes or failed:
         known = {title: _in_utf8(reason) for title, reason in failed.items()}
         store.save(RunNote(notes=list(map(_in_utf8, notes)), failed=known))
-    else:
-        store.path("run").unlink(missing_ok=True)
+    elif store.load("run") is not None:  # raises for a file that is somebody else's
+        store.path("run").unlink()
 
 
 def _in_utf8(sentence: str) -> str:
@@ -488,13 +504,13 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
 
     say(f"Training {_counted((), specs)} {_where(workers, scheduler)}.")
     with alone(folder):
-        studies, known = _sweep_studies(specs, folder, fresh=fresh, rescue=rescue, controls=controls)
+        note = Store(folder, RunNote).load("run")
+        studies, known = _studies(specs, folder, fresh=fresh, rescue=rescue, controls=controls)
         with _cluster(scheduler, say) as executor:
             carry_out(studies, known, say, processes=workers, executor=executor, fresh=fresh)
-        note = Store(folder, RunNote).load("run")
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
             _note(folder, note.notes, note.failed)
-        failed = _finish(folder, say, as_json, whole=False)
+        failed = _finish(folder, say, as_json)
     _end_with(failed, "Exercise 2", say)
 
 
@@ -535,34 +551,26 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     _check_device(device)
     say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
     with alone(folder), _cluster(scheduler, say) as executor:
-        old = _require_one_length(folder, [*rungs, *beside], views, fresh=fresh)
+        _require_one_protocol(folder, [*rungs, *beside], views, fresh=fresh)
         arms = {LADDER: ladder(rungs, bisections=bisections), CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
         studies, how = [(folder / part, study) for part, study in arms.items()], {"fresh": fresh, "device": device}
         carry_out(studies, [*rungs, *beside, *views], say, processes=workers, executor=executor, **how)
-        for path in old:
-            path.unlink()
-        failed = _finish(folder, say, as_json, whole=False)
+        failed = _finish(folder, say, as_json)
     _end_with(failed, "The claim", say)
 
 
-def _require_one_length(
+def _require_one_protocol(
     folder: Path, rungs: Sequence[ConvNetSpec], views: Sequence[ConvNetSpec], *, fresh: bool
-) -> list[Path]:
-    """Landscapes of records' version 1, which were no runs, to be removed when they are made again.
+) -> None:
+    """Raise SpecError when these runs and the folder's would not belong together."""
+    from hw4.records import ConvNetRecord, Store, code_digest
+    from hw4.studies import require_one_protocol, require_same_code
 
-    Raises Hw4Error where they would not be, SpecError when these runs and the folder's would have different lengths.
-    """
-    from hw4.records import ConvNetRecord, Store
-    from hw4.studies import require_equal_passes
-
-    old = list((folder / LANDSCAPES).glob("*_landscape*.json"))
-    if old and not fresh:
-        raise Hw4Error(f"{old[0]} is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again")
     for wanted, parts in ((rungs, (LADDER, CLAIM_CONTROLS)), (views, (LANDSCAPES,))):
-        again = {spec.key for spec in wanted if fresh} | {path.stem for path in old}
+        again = {spec.key for spec in wanted if fresh}
         kept = [run for part in parts for run in Store(folder / part, ConvNetRecord).load_all(but=again)]
-        require_equal_passes(wanted, kept)
-    return old
+        require_one_protocol(wanted, kept)
+        require_same_code(wanted, kept, code_digest())
 
 
 @app.command("audit", epilog=EXAMPLES["audit"])
@@ -606,7 +614,7 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
             how: dict[str, Any] = {"processes": workers, "executor": executor, "on_audit": on_audit}
             record = run_audit(specs, texts, folder / AUDIT, repeats=notebook_seeds, **how)
         say(as_text(record))
-        failed = _finish(folder, say, as_json, whole=False)
+        failed = _finish(folder, say, as_json)
     _end_with(failed, "The audit", say)
 
 
@@ -626,11 +634,20 @@ def report_command(
     _debug: Debug = False,
 ) -> None:
     """Draw figures and page again from the records in a folder, without training."""
-    _finish(out, _sayer(as_json), as_json, anyway=anyway)
+    from hw4.records import RunNote, Store
+
+    say, facts = _sayer(as_json), dict[str, Any]()
     if csv:
         from hw4.results import load_results
 
         write_atomically(out / "results.csv", load_results(out).to_csv(index=False).encode())
+        facts["table"] = str(out / "results.csv")
+        say(f"Table: {facts['table']}")
+    absent = _finish(out, say, as_json, anyway=anyway, **facts)
+    note = Store(out, RunNote).load("run")
+    if new := {title: why for title, why in absent.items() if note is None or title not in note.failed}:
+        reasons = "; ".join(f"{title}: {why}" for title, why in new.items())
+        raise Hw4Error(f"the page is written without what cannot be reported ({reasons})")
 
 
 @app.command(

@@ -88,7 +88,7 @@ def open_cluster(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what goes wrong is said below, in one sentence
     try:
         client = Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError) as error:  # tls:// without its settings is a TypeError
         raise Hw4Error(
             f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds; start one with 'dask scheduler' "
             f"or check the address"

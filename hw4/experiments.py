@@ -168,7 +168,7 @@ def _measured(
     if not spec.read_after(completed) and completed not in at:
         return found
     objective = Objective(model, images.x_train, images.y_train, norm_mode=spec.norm_mode, chunk_size=spec.chunk_size)
-    first = _copy(directions)
+    first = directions.clone_state()
     try:
         if spec.read_after(completed):
             found["readings"] = measure_directions(
@@ -180,7 +180,7 @@ def _measured(
                 noise_floor="reordered" if spec.noise_floor else None,
             )
         if completed in spec.step_passes:
-            found["steps"] = largest_steps(objective, spec.learning_rate, spec.batch_size, _copy(first))
+            found["steps"] = largest_steps(objective, spec.learning_rate, spec.batch_size, first.clone_state())
         if spec.range_view or (spec.kinks and completed in spec.curvature_passes):
             u = -spec.learning_rate * objective.minibatch_gradient(objective.w, spec.batch_size, first)
         if spec.range_view and spec.read_after(completed):
@@ -192,11 +192,6 @@ def _measured(
     except SmoothnessUndefinedError:
         pass
     return found
-
-
-def _copy(generator: torch.Generator) -> torch.Generator:
-    """A generator that draws what this one will, and leaves it as it is."""
-    return torch.Generator().set_state(generator.get_state())
 
 
 def _scores(evaluation: Evaluation) -> tuple[float | None, float | None]:

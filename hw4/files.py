@@ -8,14 +8,8 @@ from pathlib import Path
 
 from hw4.errors import Hw4Error
 
-RECORDS, WEIGHTS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = PLACES = (
-    Path("records"),
-    Path("weights"),
-    Path("controls"),
-    Path("claim", "ladder"),
-    Path("claim", "landscapes"),
-    Path("claim", "controls"),
-    Path("audit"),
+RECORDS, WEIGHTS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = PLACES = tuple(
+    map(Path, ("records", "weights", "controls", "claim/ladder", "claim/landscapes", "claim/controls", "audit"))
 )
 """In a report's folder: records of the exercises, their networks, and records of exercise 2's controls, of
 ``hw4 claim`` and of ``hw4 audit``."""

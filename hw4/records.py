@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from hw4.errors import RecordError, first_problem
 from hw4.files import write_atomically
@@ -31,6 +31,18 @@ class _Document(BaseModel):
     """Base of everything inside a record: frozen, complete, no unknown fields, no silent conversions."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, revalidate_instances="always")
+
+
+P = TypeVar("P", bound=_Document)
+_EQUAL: dict[type, Any] = {}
+
+
+def _shared(part: P) -> P:
+    """The equal part of the record before, where there is one: thousands of records then hold it once."""
+    if _EQUAL.get(type(part)) != part:
+        _EQUAL[type(part)] = part
+    found: P = _EQUAL[type(part)]
+    return found
 
 
 class DataIdentity(_Document):
@@ -123,8 +135,8 @@ class ConvNetRecord(Record):
     """One training run. ``rows`` holds pass 0 to the last made, as the spec asks, ``times`` one entry per pass."""
 
     spec: ConvNetSpec
-    data: DataIdentity
-    environment: Environment
+    data: Annotated[DataIdentity, AfterValidator(_shared)]
+    environment: Annotated[Environment, AfterValidator(_shared)]
     rows: Annotated[list[PassRow], Field(min_length=1)]
     times: list[PassTime]
     diverged: bool
@@ -177,8 +189,8 @@ class TextCNNRecord(Record):
     spec: TextCNNSpec
     stride: int
     trial: int
-    data: QuestionIdentity
-    environment: Environment
+    data: Annotated[QuestionIdentity, AfterValidator(_shared)]
+    environment: Annotated[Environment, AfterValidator(_shared)]
     test_accuracy: Share | None
     correct: list[bool] | None
     train_loss: NonNegative | None
@@ -194,6 +206,16 @@ class TextCNNRecord(Record):
         if self.correct is not None and self.test_accuracy != sum(self.correct) / asked:
             raise ValueError("the accuracy must be the share of correct answers")
         return self
+
+
+def made_by(record: ConvNetRecord | TextCNNRecord) -> dict[str, str]:
+    """What tells this run's network from one of the same name that other data, code or circumstances made."""
+    where = record.environment
+    return {
+        "data": record.data.checksum,
+        "code": where.code,
+        "where": " ".join([*map("=".join, sorted(where.versions.items())), where.cpu, where.device, where.dtype]),
+    }
 
 
 IMAGE_PACKAGES = ("hw4", "torch", "torchvision", "numpy", "scikit-learn")
@@ -330,12 +352,8 @@ def read_record(path: Path, kind: type[R]) -> R:
     except (ValueError, RecursionError) as error:
         raise RecordError(f"{path} is not complete JSON ({error}); {way_out}") from error
     version = contents.get("schema_version") if isinstance(contents, dict) else None
-    if version not in (1, 2):
-        raise RecordError(f"{path} has schema version {version!r}, this hw4 reads versions 1 and 2; {way_out}")
-    try:
-        raw = json.dumps(_upgraded(contents)).encode() if version == 1 else raw
-    except (TypeError, KeyError, AttributeError) as error:
-        raise RecordError(f"{path} is a record of version 1 that this hw4 cannot read; {way_out}") from error
+    if version != 2:
+        raise RecordError(f"{path} has schema version {version!r}, this hw4 reads version 2; {way_out}")
     try:
         record = kind.model_validate_json(raw)
     except ValidationError as error:
@@ -343,19 +361,6 @@ def read_record(path: Path, kind: type[R]) -> R:
     if path.stem != record.key:
         raise RecordError(f"{path} holds the run {record.key}, but its name says otherwise; {way_out}")
     return record
-
-
-def _upgraded(record: dict[str, Any]) -> dict[str, Any]:
-    """A document of version 1 as one of version 2: readings say what they were made with, which their run's spec said.
-
-    Landscapes, which were no runs then, lack most of a run and are not read: KeyError.
-    """
-    rows = []
-    for row in record.get("rows", []):
-        made_with = {name: record["spec"][name] for name in ("learning_rate", "norm_mode", "chunk_size")}
-        readings = [{**made_with, "blocks": [], **reading} for reading in row["readings"]]
-        rows.append({**row, "readings": [{k: v for k, v in each.items() if k != "usable"} for each in readings]})
-    return {**record, "schema_version": 2, **({"rows": rows} if rows else {})}
 
 
 class AuditedRun(_Document):

@@ -28,6 +28,8 @@ COLUMNS = {
     "warmup_passes": "passes at learning rate 0.04 before those at the run's own",
     "head_rate": "learning rate of the linear layer and the last normalisation, where it is another",
     "batch_size": "examples in a minibatch",
+    "subset": "share of the training images that a ConvNet is trained on; empty for text CNNs",
+    "passes": "passes (text CNN: epochs) that the whole run was asked for",
     "completed": "passes (text CNN: epochs) that the row is taken after; 0 is before training",
     "train_loss": "mean logistic loss over the training set, nats; empty when not finite",
     "train_accuracy": "share of training examples that are classified right",
@@ -69,7 +71,9 @@ def as_table(records: Iterable[ConvNetRecord | TextCNNRecord]) -> "pd.DataFrame"
 def _table(rows: list[dict[str, Any]]) -> "pd.DataFrame":
     import pandas as pd  # half a second, which only those who ask for tables pay
 
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype({"stride": "Int64", "permutation": "Int64"})
+    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+        {"stride": "Int64", "permutation": "Int64", "held_out": "boolean"}
+    )
 
 
 def _rows(records: Iterable[ConvNetRecord | TextCNNRecord]) -> Iterator[dict[str, Any]]:
@@ -82,6 +86,7 @@ def _rows(records: Iterable[ConvNetRecord | TextCNNRecord]) -> Iterator[dict[str
 
 def _passes(run: ConvNetRecord) -> Iterator[dict[str, Any]]:
     asked = {"data", "seed", "learning_rate", "momentum", "warmup_passes", "head_rate", "batch_size"}
+    asked |= {"subset", "passes"}
     same = {"key": run.key, "network": run.spec.label, "diverged": run.diverged, **run.spec.model_dump(include=asked)}
     for row in run.rows:
         time = run.times[row.completed - 1].model_dump() if row.completed else {}
@@ -109,6 +114,7 @@ def _trial(trial: TextCNNRecord) -> dict[str, Any]:
         "network": "TextCNN",
         "vectors": trial.data.vectors,
         "seed": trial.spec.trial,
+        "passes": trial.spec.epochs,
         "completed": trial.spec.epochs,
         "train_loss": trial.train_loss,
         "test_accuracy": trial.test_accuracy,

@@ -5,6 +5,7 @@ What computes is imported where it computes: a process that only hands out work 
 
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from hw4.files import RECORDS, WEIGHTS, alone, write_atomically
 from hw4.machine import processor_name
 from hw4.processes import one_thread, spread, unguarded
 from hw4.progress import progress_bar
-from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
+from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord, made_by
 from hw4.specs import TRIALS, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec, groups
 from hw4.studies import Spec, Study, cost, grid, sweep
 
@@ -114,7 +115,7 @@ def _kept(path: Path, record: Record) -> bool:
             about = file.metadata() or {}
     except (SafetensorError, OSError):
         return False
-    return (about.get("data"), about.get("code")) == (record.data.checksum, record.environment.code)
+    return made_by(record).items() <= about.items()
 
 
 def _keeps(folder: Path) -> bool:
@@ -122,22 +123,28 @@ def _keeps(folder: Path) -> bool:
     return folder.name == RECORDS.name
 
 
-def _save(folder: Path, record: Record, network: bytes | None) -> None:
-    """Write a run, its network first: a record whose network a kill left out would be taken for done."""
+def _save(folder: Path, record: Record, network: bytes | None) -> Record:
+    """Write a run, its network first: a record whose network a kill left out would be taken for done.
+
+    Returns the record, which shares with others what is equal: it came with a copy of its own.
+    """
     if network is not None:
         path = _network(folder, record.key)
         path.parent.mkdir(exist_ok=True)
         write_atomically(path, network)
     Store(folder, type(record)).save(record)
+    return record.model_validate(record)
 
 
-def _found(spec: Spec, folder: Path, device: str, cpus: Collection[str], *, weights: bool) -> Record | None:
+def _found(spec: Spec, folder: Path, *, device: str, cpus: Collection[str], weights: bool) -> Record | None:
     """The record of a run, where the folder holds one that a run made now, here or on ``cpus``, would repeat.
 
-    With its network beside it, where ``weights`` are asked for and it did not diverge.
+    With its network beside it, where ``weights`` are asked for, its folder keeps them, and it did not diverge.
     """
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
-    if record is None or (weights and not record.diverged and not _kept(_network(folder, spec.key), record)):
+    if record is None or (
+        weights and _keeps(folder) and not record.diverged and not _kept(_network(folder, spec.key), record)
+    ):
         return None  # without asking for the data, which take longer than many a run
     from hw4 import experiments
     from hw4.sweep import serves
@@ -209,37 +216,53 @@ def make_all(
     stops this, the same call goes on from there. ``on_failure`` is told what cannot be made; without it that is raised.
     """
     made: dict[Path, dict[Spec, Record | None]] = {folder: {} for folder, _ in studies}
+    making: Counter[tuple[Path, Spec]] = Counter()
     queue: list[Task] = []
     cpus = executor.cpus if executor else ()
+    find = None if fresh else partial(_found, device=device, cpus=cpus, weights=weights)
 
     def ask() -> None:
         """Look for what is wanted now, and queue what is not found, until nothing new is wanted."""
         while new := _new(studies, made):
-            missing = []
-            for folder, spec in new:
-                Store(folder, KINDS[type(spec)]).prepare()
-                record = None if fresh else _found(spec, folder, device, cpus, weights=weights and _keeps(folder))
-                made[folder][spec] = record
-                if record is None:
-                    missing.append((folder, spec))
-                else:
-                    on_record(record, True)
+            missing = _not_found(new, made, on_record, find)
             queue.extend(_tasks(missing, device, remote=executor is not None, weights=weights))
+            making.update((folder, _but_for_trial(spec)) for folder, spec in missing)
 
     ask()
     fail = on_failure and partial(_fail, on_failure)
     for task, results in spread(make, queue, share=_data, on_failure=fail, processes=processes, executor=executor):
         for spec, (record, network) in zip(task.specs, results, strict=True):
-            _save(task.folder, record, network)
-            made[task.folder][spec] = record
-            on_record(record, False)
-        ask()
+            made[task.folder][spec] = kept = _save(task.folder, record, network)
+            on_record(kept, False)
+        ended = [(task.folder, _but_for_trial(spec)) for spec in task.specs]
+        making.subtract(ended)
+        if not all(making[each] for each in ended):  # no study decides anything by a part of the trials of one setting
+            ask()
     return [record for runs in made.values() for record in runs.values() if record is not None]
 
 
 def _fail(on_failure: OnFailure, task: Task, error: Exception) -> None:
     for spec in task.specs:
         on_failure(spec, error)
+
+
+def _not_found(
+    wanted: Sequence[tuple[Path, Spec]],
+    made: Mapping[Path, dict[Spec, Record | None]],
+    on_record: OnRecord,
+    find: Callable[..., Record | None] | None,
+) -> list[tuple[Path, Spec]]:
+    """What of these runs is yet to be made, into folders that can be written to; what is found is noted."""
+    for folder in {folder for folder, _ in wanted}:
+        Store(folder, ConvNetRecord).prepare()
+    missing = []
+    for folder, spec in wanted:
+        made[folder][spec] = record = find(spec, folder) if find else None
+        if record is None:
+            missing.append((folder, spec))
+        else:
+            on_record(record, True)
+    return missing
 
 
 def _new(
@@ -254,7 +277,8 @@ def _new(
 def _progress(specs: Sequence[Spec], say: Say) -> Iterator[OnRecord]:
     """One bar over all runs, weighed by what they cost, so that the time left means something; lines for what ended."""
     found_on_disk = ended = 0
-    trials: dict[TextCNNSpec, dict[str, TextCNNRecord]] = {}
+    asked = Counter(_but_for_trial(spec) for spec in specs if isinstance(spec, TextCNNSpec))
+    trials: dict[Spec, dict[str, TextCNNRecord]] = {}
     form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
     with progress_bar(total=sum(map(cost, specs)), bar_format=form) as bar:
 
@@ -263,7 +287,7 @@ def _progress(specs: Sequence[Spec], say: Say) -> Iterator[OnRecord]:
             found_on_disk, ended = found_on_disk + found, ended + 1
             if isinstance(record, TextCNNRecord):
                 beside = trials.setdefault(_but_for_trial(record.spec), {})
-                line = "" if record.key in beside else _trials_line([*beside.values(), record], specs)
+                line = "" if record.key in beside else _trials_line([*beside.values(), record], asked)
                 beside[record.key] = record  # a control may be a run of the sweep once more
             else:
                 line = _net_line(record)
@@ -288,17 +312,20 @@ def _net_line(record: ConvNetRecord) -> str:
     return f"{run.label}, rate {run.learning_rate:g}, {passes}, seed {run.seed}: {outcome}"
 
 
-def _but_for_trial(spec: TextCNNSpec) -> TextCNNSpec:
-    """What a spec shares with the other trials of its line; permutations go with trials."""
+def _but_for_trial(spec: Spec) -> Spec:
+    """What a spec shares with the other trials of its line; permutations go with trials. Other runs have none."""
+    if not isinstance(spec, TextCNNSpec):
+        return spec
     return spec.model_copy(update={"trial": 0, "permutation": None if spec.permutation is None else 0})
 
 
-def _trials_line(made: Sequence[TextCNNRecord], specs: Sequence[Spec]) -> str:
+def _trials_line(made: Sequence[TextCNNRecord], asked: Mapping[Spec, int]) -> str:
     """How the trials of one stride and learning rate ended, once all have; one line for thousands of models."""
-    first = _but_for_trial(made[0].spec)
-    texts = [_but_for_trial(spec) for spec in specs if isinstance(spec, TextCNNSpec)]
-    asked = sum(spec.stride == first.stride and not spec.held_out for spec in texts)
-    here = texts.count(first) or min(asked, TRIALS)  # or a rescue, or a control at a rate that was chosen
+    first = made[0].spec
+    here = asked.get(_but_for_trial(first))
+    if here is None:  # a rescue, or a control at a rate that was chosen
+        swept = [spec for spec in asked if isinstance(spec, TextCNNSpec) and not spec.held_out]
+        here = min(sum(asked[spec] for spec in swept if spec.stride == first.stride), TRIALS)
     if len(made) < here:
         return ""
     scores = [record.test_accuracy for record in made if record.test_accuracy is not None]

@@ -1,6 +1,6 @@
 """What to run: frozen descriptions of runs, without torch and without files. Defaults are the homework's numbers."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -187,7 +187,7 @@ class ConvNetSpec(BaseModel):
 
         Settings at their default do not appear, so a setting added later leaves the old keys as they are.
         """
-        parts = [self.data, f"convnet-{self.variant}", *_named(self, CONVNET_FIELDS)]
+        parts = [self.data, f"convnet-{self.variant}", *_named(self)]
         if self.subset != DEFAULT_SUBSET[self.data]:
             parts.append(f"subset{self.subset}")
         return "_".join([*parts, f"seed{self.seed}"])
@@ -198,34 +198,14 @@ class ConvNetSpec(BaseModel):
         return self.model_copy(update={"norm": None, "downsample": "pool", "seed": 0, **MEASURED})
 
 
-CONVNET_FIELDS = {
-    "learning_rate": "lr",
-    "momentum": "momentum",
-    "warmup_passes": "warmup",
-    "head_rate": "head",
-    "batch_size": "batch",
-    "passes": "passes",
-    "norm_mode": "norm-",
-    "chunk_size": "chunk",
-    "directions": "directions",
-    "noise_floor": "floor",
-    "range_view": "range",
-    "row_passes": "rows",
-    "reading_passes": "read",
-    "curvature_passes": "curvature",
-    "kinks": "kinks",
-    "step_passes": "steps",
+FIELDS = {
+    **{"learning_rate": "lr", "momentum": "momentum", "warmup_passes": "warmup", "head_rate": "head"},
+    **{"batch_size": "batch", "passes": "passes", "norm_mode": "norm-", "chunk_size": "chunk"},
+    **{"directions": "directions", "noise_floor": "floor", "range_view": "range", "row_passes": "rows"},
+    **{"reading_passes": "read", "curvature_passes": "curvature", "kinks": "kinks", "step_passes": "steps"},
+    **{"epochs": "epochs", "held_out": "held-out", "permutation": "permutation"},
 }
-"""Settings of a ConvNet's run that its key names when they are not the homework's, and how."""
-TEXTCNN_FIELDS = {
-    "learning_rate": "lr",
-    "momentum": "momentum",
-    "batch_size": "batch",
-    "epochs": "epochs",
-    "held_out": "held-out",
-    "permutation": "permutation",
-}
-"""The same for a text CNN's."""
+"""Settings that a run's key names, in this order, when they are not the homework's, and how."""
 MEASURED = {
     name: ConvNetSpec.model_fields[name].default
     for name in (
@@ -236,12 +216,11 @@ MEASURED = {
 """Settings that change what is measured and not what is trained, with the values of a run of exercise 1."""
 
 
-def _named(spec: BaseModel, fields: Mapping[str, str]) -> list[str]:
+def _named(spec: BaseModel) -> list[str]:
     """The parts of a key: every setting that is not at its default, so that a later setting leaves old keys as is."""
-    parts = []
-    for name, short in fields.items():
-        value = getattr(spec, name)
-        if value != type(spec).model_fields[name].default:
+    parts, known = [], type(spec).model_fields
+    for name, short in FIELDS.items():
+        if name in known and (value := getattr(spec, name)) != known[name].default:
             parts.append(short + ("-".join(map(str, value)) if isinstance(value, tuple) else str(value)))
     return parts
 
@@ -288,13 +267,7 @@ EXERCISES: dict[str, Exercise] = {
 
 
 def exercise_specs(
-    exercises: Sequence[str],
-    *,
-    seeds: int,
-    data: Dataset,
-    subset: float | None = None,
-    first_seed: int = 0,
-    **settings: object,
+    exercises: Sequence[str], *, seeds: int, data: Dataset, first_seed: int = 0, **settings: Any
 ) -> tuple[ConvNetSpec, ...]:
     """List the runs of some exercises, each architecture once however many exercises share it, seed by seed.
 
@@ -302,7 +275,7 @@ def exercise_specs(
     """
     names = [name for exercise in _known(exercises, EXERCISES) for name in EXERCISES[exercise].variants]
     numbers = numbered(seeds, first_seed)
-    return variant_specs(tuple(dict.fromkeys(names)), seeds=numbers, data=data, subset=subset, **settings)
+    return variant_specs(tuple(dict.fromkeys(names)), seeds=numbers, data=data, **settings)
 
 
 def numbered(seeds: int, first: int = 0) -> range:
@@ -321,20 +294,13 @@ def _known(names: Sequence[str], table: Collection[str]) -> Sequence[str]:
 
 
 def variant_specs(
-    names: Sequence[str], *, seeds: Sequence[int], data: Dataset, subset: float | None = None, **settings: object
+    names: Sequence[str], *, seeds: Sequence[int], data: Dataset, **settings: Any
 ) -> tuple[ConvNetSpec, ...]:
     """List the runs of some variants, seed by seed, paired as those of :func:`exercise_specs`."""
     return tuple(
-        ConvNetSpec.build(
-            data=data,
-            subset=subset,
-            norm=VARIANTS[name].norm,
-            downsample=VARIANTS[name].downsample,
-            seed=seed,
-            **settings,
-        )
+        ConvNetSpec.build(data=data, norm=variant.norm, downsample=variant.downsample, seed=seed, **settings)
         for seed in seeds
-        for name in _known(names, VARIANTS)
+        for variant in map(VARIANTS.__getitem__, _known(names, VARIANTS))
     )
 
 
@@ -385,8 +351,7 @@ class TextCNNSpec(BaseModel):
     @property
     def key(self) -> str:
         """Name of the run: data, stride, every setting that is not the homework's, trial."""
-        named = _named(self, TEXTCNN_FIELDS)
-        return "_".join([self.data, f"textcnn-stride{self.stride}", *named, f"trial{self.trial}"])
+        return "_".join([self.data, f"textcnn-stride{self.stride}", *_named(self), f"trial{self.trial}"])
 
 
 def sweep_specs(

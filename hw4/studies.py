@@ -146,13 +146,31 @@ def length(spec: ConvNetSpec) -> int:
     return spec.passes - spec.warmup_passes
 
 
-def require_equal_passes(wanted: Sequence[ConvNetSpec], found: "Sequence[ConvNetRecord]") -> None:
-    """Raise SpecError when these runs would stand beside some of other lengths, with which no claim is decided."""
-    lengths = sorted({length(spec) for spec in (*wanted, *(run.spec for run in found))})
-    if wanted and len(lengths) > 1:
+def require_one_protocol(wanted: Sequence[ConvNetSpec], found: "Sequence[ConvNetRecord]") -> None:
+    """Raise SpecError when these would stand beside runs of other lengths or data, with which no claim is decided."""
+    specs = [*wanted, *(run.spec for run in found)]
+    lengths, data = sorted({length(spec) for spec in specs}), sorted({spec.data for spec in specs})
+    differ = [f"{' and '.join(map(str, lengths))} passes"] * (len(lengths) > 1) + [" and ".join(data)] * (len(data) > 1)
+    if wanted and differ:
         raise SpecError(
-            f"the folder holds or gets runs of {' and '.join(map(str, lengths))} passes, which do not belong together; "
-            f"give another --out, or delete the others from its folder 'claim'"
+            f"the folder holds or gets runs of {', and of '.join(differ)}, which do not belong together; give another "
+            f"--out, or delete the others from its folder 'claim'"
+        )
+
+
+def require_same_code(wanted: Sequence[Spec], found: "Sequence[ConvNetRecord | TextCNNRecord]", code: str) -> None:
+    """Raise SpecError when these would stand beside runs that other code made and that they do not make again.
+
+    ``found`` are runs for the same parts of the page. At other learning rates a study may ask for them yet.
+    """
+    keys, rates = {spec.key for spec in wanted}, {spec.learning_rate for spec in wanted}
+    beside = [run for run in found if run.key not in keys and run.spec.learning_rate in rates]
+    old = [run.key for run in beside if run.environment.code != code]
+    if old:
+        raise SpecError(
+            f"{len(old)} of the runs in the folder, such as {old[0]}, were made by another version of the code and "
+            f"would not be made again by these options, so the page could not compare them; ask for those runs too, "
+            f"give another --out, or delete them"
         )
 
 
@@ -223,38 +241,24 @@ def ladder_specs(
     if not rates or sorted(set(rates)) != list(rates):
         raise SpecError(f"the learning rates must rise and differ, at least one, got {list(rates)}")
     sparse: dict[str, Any] = {"row_passes": (), "reading_passes": (passes,), "directions": 1, "noise_floor": False}
-    return tuple(
-        spec
-        for rate in rates
-        for spec in exercise_specs(
-            ["smoothness"],
-            seeds=seeds,
-            first_seed=first_seed,
-            data=data,
-            passes=passes,
-            learning_rate=rate,
-            **sparse,
-        )
-    )
+    how = {"seeds": seeds, "first_seed": first_seed, "data": data, "passes": passes, **sparse}
+    return tuple(spec for rate in rates for spec in exercise_specs(["smoothness"], learning_rate=rate, **how))
 
 
 def control_specs(
     *, seeds: int, data: Dataset, passes: int = LADDER_PASSES, first_seed: int = FIRST_SEED
 ) -> tuple[ConvNetSpec, ...]:
     """List the runs of all controls, for the ladder's seeds; warm-up passes come before as many as the ladder's."""
+    how: dict[str, Any] = {"seeds": range(first_seed, first_seed + seeds), "data": data, "directions": 0}
     return tuple(
         spec
         for control in CONTROLS.values()
         for rate in control.rates
         for spec in variant_specs(
             control.variants,
-            seeds=range(first_seed, first_seed + seeds),
-            data=data,
             passes=passes + int(control.settings.get("warmup_passes", 0)),
             learning_rate=rate,
-            directions=0,
-            row_passes=(),
-            **control.settings,
+            **{**how, "row_passes": (), **control.settings},
         )
     )
 
@@ -271,21 +275,12 @@ def landscape_specs(
     few: dict[str, Any] = {
         name: tuple(sorted({min(each, passes) for each in after})) for name, after in LOOKED_AFTER.items()
     }
-    looked: dict[str, Any] = {"range_view": True, "curvature_passes": few["step_passes"]}
+    few |= {"seeds": 1, "data": data, "passes": passes, "directions": 1, "noise_floor": False}
+    looked = few | {"range_view": True, "curvature_passes": few["step_passes"]}
     return tuple(
         spec
         for at in range(max(seeds, views))
-        for spec in exercise_specs(
-            ["smoothness"],
-            seeds=1,
-            first_seed=first_seed + at,
-            data=data,
-            passes=passes,
-            directions=1,
-            noise_floor=False,
-            **few,
-            **(looked if at < views else {}),
-        )
+        for spec in exercise_specs(["smoothness"], first_seed=first_seed + at, **(looked if at < views else few))
     )
 
 

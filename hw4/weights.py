@@ -11,7 +11,7 @@ from hw4.errors import RecordError, first_problem
 from hw4.experiments import build_convnet
 from hw4.files import RECORDS, WEIGHTS
 from hw4.models import ConvNet, TextCNN
-from hw4.records import ConvNetRecord, Store, TextCNNRecord
+from hw4.records import ConvNetRecord, Store, TextCNNRecord, made_by
 from hw4.specs import ConvNetSpec, TextCNNSpec
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def packed(record: ConvNetRecord | TextCNNRecord, model: "nn.Module") -> bytes:
     """A trained network's parameters and buffers as a safetensors file, which also says which run they are of."""
-    about = {"spec": record.spec.model_dump_json(), "data": record.data.checksum, "code": record.environment.code}
+    about = {"spec": record.spec.model_dump_json(), **made_by(record)}
     return save({name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}, about)
 
 
@@ -48,13 +48,12 @@ def load_model(folder: Path | str, key: str) -> ConvNet | TextCNN:
         raise RecordError(f"{path} holds no network that this hw4 knows ({why}); {AGAIN}") from error
     kinds: type[ConvNetRecord] | type[TextCNNRecord] = ConvNetRecord if kind is ConvNetSpec else TextCNNRecord
     record = Store(Path(folder) / RECORDS, kinds).load(key)
-    told = (about.get("data"), about.get("code"))
-    if spec.key != key or (record is not None and told != (record.data.checksum, record.environment.code)):
+    if spec.key != key or (record is not None and not made_by(record).items() <= about.items()):
         raise RecordError(f"{path} is not of the run that the record of {key} tells of; {AGAIN}")
     return model.eval()
 
 
-AGAIN = "make it again with 'hw4 run --save-weights --fresh'"
+AGAIN = "delete that file, and give the command that made it once more with --save-weights and the same --out"
 
 
 def _absent(folder: Path, key: str) -> str:

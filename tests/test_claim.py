@@ -43,7 +43,7 @@ from hw4.studies import (
     ladder_specs,
     landscape_specs,
     largest_working,
-    require_equal_passes,
+    require_one_protocol,
 )
 from tests.factory import DATA, make_reading, make_record, make_row
 from tests.test_report import require_true
@@ -356,9 +356,16 @@ def test_ragged_ladders_and_strangers_are_refused() -> None:
     ]
     with pytest.raises(RecordError, match="ladder and controls have 1 and 2 passes"):
         claim.assemble([*rungs, *longer], views)
+    specs = [run.spec for run in rungs]
     with pytest.raises(SpecError, match="of 1 and 2 passes, which do not belong together"):
-        require_equal_passes([run.spec for run in rungs], longer)
-    require_equal_passes([run.spec for run in rungs], rungs)
+        require_one_protocol(specs, longer)
+    with pytest.raises(SpecError, match="of digits and fashion-mnist, which do not belong together"):
+        require_one_protocol([spec.model_copy(update={"data": "fashion-mnist"}) for spec in specs], rungs)
+    require_one_protocol(specs, rungs)
+    begun = [run for run in rungs if run.spec.seed == 5 or run.spec.learning_rate == 0.04]
+    begun += [run for run in rungs if run.spec.seed == 6 and run.spec.learning_rate == 0.08][:1]
+    with pytest.raises(RecordError, match=r"the ladder is not whole: 3 of 4 runs are there at 0\.08"):
+        claim.assemble(begun, views)
     with pytest.raises(SpecError, match="must rise and differ"):
         ladder_specs(rates=(0.2, 0.1), seeds=1, data="digits")
     lost = make_record(views[0].spec, views[0].rows[:2], diverged=True)

@@ -51,7 +51,7 @@ def test_a_network_alone_is_trained_and_kept(
     small = ["run", "--data", "embedded", "--seeds", "1", "--passes", "1", "--subset", "0.1", "--processes", "1"]
     assert hw4(monkeypatch, *small, "--only", "pool", "--only", "pool", "--save-weights", "--json") == 0
     out, err = capsys.readouterr()
-    assert json.loads(out) == {"page": None, "diverged": [], "report": None}
+    assert json.loads(out) == {"page": None, "absent": {}, "notes": [], "diverged": [], "report": None}
     assert "Training 1 ConvNet in 1 process." in err
     assert "No page: nothing in reports/embedded can be reported" in err
     assert len(list(Path("reports/embedded/weights").iterdir())) == 1
@@ -148,7 +148,7 @@ def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(
 ) -> None:
     for data, asked, studies in (("grammar", None, 1), ("trec", None, 2), ("trec", False, 1), ("grammar", True, 2)):
         specs = sweep_specs(data, strides=[5], trials=1)  # type: ignore[arg-type]
-        found, known = cli._sweep_studies(specs, Path("out"), fresh=False, rescue=True, controls=asked)
+        found, known = cli._studies(specs, Path("out"), fresh=False, rescue=True, controls=asked)
         assert (len(found), len(known)) == (studies, 1 + 6 * (studies - 1))
     command = [*SWEEP, "--processes", "1", "--out", "out"]
     assert hw4(monkeypatch, *command) == 0
@@ -190,15 +190,9 @@ def test_the_claim_ends_with_its_report_and_goes_on(
     assert out.splitlines()[-1] == "Report: reports/embedded/index.html"
     page = Path("reports/embedded/index.html")
     first = page.read_bytes()
-    assert b"<td>4</td>" in first
+    assert b'<th scope="row">4</th>' in first
     assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
     assert page.read_bytes() == first
-    old = Path("reports/embedded/claim/landscapes/digits_convnet-pool_directions1_passes1_seed0_landscape0.json")
-    old.write_text('{"schema_version": 1, "rows": [{}]}')
-    assert hw4(monkeypatch, *command) == cli.FAILED
-    assert "is a landscape that this hw4 cannot read; 'hw4 claim --fresh' makes it again" in capsys.readouterr().err
-    assert hw4(monkeypatch, *command, "--fresh") == 0
-    assert not old.exists()
     assert hw4(monkeypatch, "claim", "--processes", "0") == 2
     assert "processes must be at least 1, got 0" in capsys.readouterr().err
 
@@ -279,6 +273,44 @@ def test_what_cannot_be_reported_costs_no_other_part_of_the_page(
     assert hw4(monkeypatch, *QUICK, "--out", "out") == cli.FAILED
     assert "Exercise 2: the sweep is incomplete: stride 5" in capsys.readouterr().err
     assert "Exercise 3: max-pooling" in Path("out/index.html").read_text()
+
+
+def test_runs_of_other_code_that_would_stay_are_refused_before_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A page could not compare them with what is trained now, and that would be said after the work."""
+    sweep = [*SWEEP, "--processes", "1", "--out", "out"]
+    assert hw4(monkeypatch, *sweep) == hw4(monkeypatch, *QUICK, "--out", "out") == 0
+    records = list(Path("out/records").iterdir())
+    for path in records:
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps(record | {"environment": record["environment"] | {"code": "0" * 64}}))
+    before = {path: path.read_text() for path in records}
+    for fewer in ([*sweep, "--trials", "1"], [*QUICK, "--out", "out", "--no-longer"]):
+        assert hw4(monkeypatch, *fewer) == cli.USAGE
+        assert re.search(r"in the folder, such as \w+_.*, were made by another version", capsys.readouterr().err)
+    assert {path: path.read_text() for path in records} == before
+    assert hw4(monkeypatch, *sweep) == hw4(monkeypatch, *QUICK, "--out", "out") == 0, "all of them are made again"
+
+
+def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
+    Path("out/claim/ladder").mkdir(parents=True)
+    Path("out/claim/ladder/digits_convnet-pool_seed0.json").write_text("{")
+    assert hw4(monkeypatch, "report", "--out", "out", "--json") == cli.FAILED
+    out, err = capsys.readouterr()
+    assert "The claim: out/claim/ladder/digits_convnet-pool_seed0.json is not complete JSON" in err
+    said = json.loads(out[out.index("{") :])
+    assert [title.partition(":")[0] for title in said["report"]] == ["Exercise 3"]
+    assert list(said["absent"]) == ["The claim"]
+    Path("out/claim/ladder/digits_convnet-pool_seed0.json").unlink()
+    for path in Path("out/records").glob("*convnet-stride*"):
+        path.unlink()
+    assert hw4(monkeypatch, "report", "--out", "out", "--csv") == cli.FAILED, "one network alone has no page"
+    assert "Table: out/results.csv" in capsys.readouterr().out
+    assert Path("out/results.csv").read_text().startswith("folder,key,network")
 
 
 def test_figures_of_the_page_before_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,8 @@ def test_each_run_and_pass_is_a_row_of_documented_columns(folder: Path) -> None:
     assert len(table) == 2 * 2 + 3
     last = table[table.completed == 1].set_index("network")
     assert last.train_loss.tolist() == [0.5, 0.5]
+    assert last.passes.tolist() == [1, 1]
+    assert last.subset.tolist() == [1.0, 1.0]
     assert last.smoothness.tolist() == pytest.approx([4.0, 4.0])
     assert last.cpu_seconds.tolist() == [2.0, 2.0]
     start = table[table.completed == 0]
@@ -56,6 +58,8 @@ def test_controls_are_told_from_the_sweep(folder: Path) -> None:
     trials = load_results(folder).query("network == 'TextCNN'")
     assert trials.folder.tolist() == ["records"] * 3 + ["controls"] * 2
     assert trials.held_out.tolist() == [False] * 3 + [True, False]
+    whole = load_results(folder)
+    assert whole[whole.held_out.fillna(False)].key.tolist() == [trials.key.tolist()[3]]
     assert trials.permutation.isna().tolist() == [True] * 4 + [False]
     assert trials.permutation.tolist()[-1] == 3
 
@@ -71,7 +75,7 @@ def test_some_runs_alone_make_the_same_rows(folder: Path) -> None:
 def test_the_table_survives_csv(folder: Path) -> None:
     table = load_results(folder)
     table.to_csv(folder / "results.csv", index=False)
-    again = pd.read_csv(folder / "results.csv")
+    again = pd.read_csv(folder / "results.csv").astype(table.dtypes)
     pd.testing.assert_frame_equal(again, table, check_dtype=False)
 
 

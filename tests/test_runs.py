@@ -85,6 +85,22 @@ def test_images_are_loaded_once_whatever_their_runs(tmp_path: Path, monkeypatch:
     assert loaded == [0.11]
 
 
+def test_studies_are_asked_when_a_setting_ends_and_not_for_each_of_thousands_of_trials(tmp_path: Path) -> None:
+    trials = sweep_specs("grammar", strides=[1, 500], trials=4, epochs=1)
+    ended: list[str] = []
+    asked: list[int] = []
+
+    def study(_made: object) -> list[Spec]:
+        asked.append(len(ended))
+        return list(trials)
+
+    assert len(_tasks([(tmp_path, spec) for spec in trials], "cpu", remote=False)) > 2
+    records = make_all([(tmp_path, study)], on_record=lambda record, _: ended.append(record.key))
+    assert set(asked) == {0, 4, 8}
+    first, *others = [record for record in records if isinstance(record, TextCNNRecord)]
+    assert all(other.data is first.data and other.environment is first.environment for other in others)
+
+
 def test_processes_change_nothing_but_time(tmp_path: Path) -> None:
     alone = make_all([in_folder(tmp_path / "one", *one_of_each())])
     spread = make_all([in_folder(tmp_path / "two", *one_of_each())], processes=2)
@@ -119,7 +135,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path: Path
     folder.mkdir()
     broken = folder / f"{small_net(seed=1).key}.json"
     broken.write_text('{"schema_version": 3}')
-    with pytest.raises(RecordError, match="has schema version 3, this hw4 reads versions 1 and 2"):
+    with pytest.raises(RecordError, match="has schema version 3, this hw4 reads version 2"):
         make_all([in_folder(folder, small_net(), small_net(seed=1))])
     assert [path.name for path in folder.iterdir()] == [broken.name]
 

@@ -88,7 +88,7 @@ def test_what_is_not_the_runs_network_is_refused(tmp_path: Path) -> None:
         load_model(tmp_path / "elsewhere", spec.key)
     for contents in (b"", whole[:-4], whole[:40]):
         path.write_bytes(contents)
-        with pytest.raises(RecordError, match=r"holds no network that this hw4 knows .*make it again"):
+        with pytest.raises(RecordError, match=r"holds no network that this hw4 knows .*once more with --save-weights"):
             load_model(tmp_path, spec.key)
     path.write_bytes((tmp_path / WEIGHTS / f"{other.key}.safetensors").read_bytes())
     with pytest.raises(RecordError, match="is not of the run"):
@@ -100,6 +100,7 @@ def test_what_is_not_the_runs_network_is_refused(tmp_path: Path) -> None:
     path.write_bytes(whole)
     kept = tmp_path / RECORDS / f"{spec.key}.json"
     record = json.loads(kept.read_bytes())
-    kept.write_text(json.dumps(record | {"environment": record["environment"] | {"code": "0" * 64}}))
-    with pytest.raises(RecordError, match=f"is not of the run that the record of {spec.key} tells of"):
-        load_model(tmp_path, spec.key)
+    for changed in ({"code": "0" * 64}, {"cpu": "another"}, {"versions": {"python": "2.7"}}):
+        kept.write_text(json.dumps(record | {"environment": record["environment"] | changed}))
+        with pytest.raises(RecordError, match=f"is not of the run that the record of {spec.key} tells of"):
+            load_model(tmp_path, spec.key)

@@ -172,7 +172,7 @@ def _read_cached(path: Path, n: int) -> np.ndarray | None:
     """Vectors from the cache, or None when there are none of this shape (nothing is ever unpickled)."""
     try:
         vectors = np.load(path, allow_pickle=False)
-    except (OSError, ValueError):
+    except (OSError, ValueError, EOFError):
         return None
     return vectors if vectors.shape == (n, WIDTH) and vectors.dtype == np.float32 else None
 

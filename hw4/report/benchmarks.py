@@ -92,9 +92,9 @@ def read_run(path: Path) -> SavedRun:
 
 EXPLANATION = (
     "Each workload is the homework's own: a pass over 6,000 images, or a round through 900 questions for ten models, "
-    "of random values. The plain code ran right before and right after each round of hw4's. The last column is the "
-    "share that hw4 reaches of the multiply-adds per second of this machine's own fastest product of two matrices of "
-    "1024 x 1024"
+    "of random values. The plain code ran beside each round of hw4's, in turn before and after it. The last column is "
+    "the share that hw4 reaches of the multiply-adds per second of this machine's own fastest product of two matrices "
+    "of 1024 x 1024"
 )
 
 TIMES = ("plain, s", "hw4, s", "times faster", "per second")

@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,11 +49,20 @@ def assemble(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> Claim:
             )
     for run in landscapes:
         if len(run.times) < run.spec.passes or (run.spec.range_view and run.last.view is None):
-            raise RecordError(f"{run.key} diverged and has no landscape to its end; choose a smaller learning rate")
+            raise RecordError(
+                f"{run.key} diverged and has no landscape to its end; delete it, and give 'hw4 claim' another "
+                f"--first-seed"
+            )
     for variant, label in VARIANTS.items():
         if not all(any(run.spec.variant == variant for run in runs) for runs in (ladder, landscapes)):
             raise RecordError(f"there are no records of {label} for the claim; make them with 'hw4 claim'")
     claim = Claim(_by_rate(ladder), _by_rate(landscapes), _by_rate(controls))
+    made, of_most = Counter(run.spec.learning_rate for run in claim.ladder), len(claim.seeds)  # of twice as many runs
+    for rate in sorted(rate for rate, runs in made.items() if of_most < runs < 2 * of_most):
+        raise RecordError(
+            f"the ladder is not whole: {made[rate]} of {2 * of_most} runs are there at {rate:g}; 'hw4 claim' with that "
+            f"ladder's options makes what is missing"
+        )
     if not claim.rates:
         raise RecordError("no learning rate of the ladder has every seed of both networks; run 'hw4 claim' to its end")
     return claim

@@ -185,11 +185,13 @@ def sweeps(records: Sequence[TextCNNRecord], beside: Sequence[TextCNNRecord] = (
     for record in sorted(plain, key=lambda r: (r.stride, -r.spec.learning_rate, r.trial)):
         protocol = protocols.setdefault(_protocol(record), {})
         protocol.setdefault((record.stride, record.spec.learning_rate), []).append(record)
+    both = len({record.spec.data for record in plain}) > 1
     found = {
         # All that is not the homework's, as in the records' names between stride and trial.
-        "_".join(sweep.records[0].key.split("_")[2:-1]): sweep
+        "_".join([*["embedded"] * (both and spec.data == "grammar"), *spec.key.split("_")[2:-1]]): sweep
         for groups in protocols.values()
         for sweep in _of_protocol([Bar(*setting, tuple(group)) for setting, group in groups.items()])
+        for spec in [sweep.records[0].spec]
     }
     left, in_order = sorted(beside, key=lambda r: (r.stride, r.trial)), list[Sweep]()
     for suffix in sorted(found):
@@ -199,9 +201,9 @@ def sweeps(records: Sequence[TextCNNRecord], beside: Sequence[TextCNNRecord] = (
     return in_order
 
 
-def _protocol(record: TextCNNRecord) -> tuple[float, int, int]:
+def _protocol(record: TextCNNRecord) -> tuple[str, float, int, int]:
     spec = record.spec
-    return spec.momentum, spec.batch_size, spec.epochs
+    return spec.data, spec.momentum, spec.batch_size, spec.epochs
 
 
 def _of_protocol(bars: Sequence[Bar]) -> Iterator[Sweep]:
@@ -648,17 +650,22 @@ def entries(
 ) -> list[Entry]:
     """The report's parts on these trials, one for each sweep, and on the controls ``beside`` them.
 
-    Raises RecordError when trials are missing or the records of one sweep do not belong together; with ``anyway`` its
-    part says so instead.
+    Raises RecordError when trials are missing or the records of one sweep do not belong together. Where only the
+    controls are not whole they are left out, and its part says so. With ``anyway`` all of it is drawn and says so.
     """
-    found = sweeps(records, beside)
-    fault = next((fault for sweep in found for fault in _faults(sweep)), None)
-    if fault and not anyway:
-        raise RecordError(f"{fault}, or draw the chart all the same with 'hw4 report --anyway'")
-    return list(map(_entry, found))
+    drawn = []
+    for sweep in sweeps(records, beside):
+        alone = sweep._replace(beside=())
+        if (fault := next(_faults(alone), None)) and not anyway:
+            raise RecordError(f"{fault}, or draw the chart all the same with 'hw4 report --anyway'")
+        fault = next(_faults(sweep), None)
+        drawn.append(
+            _entry(alone, f"Exercise 2's controls are left out: {fault}.") if fault and not anyway else _entry(sweep)
+        )
+    return drawn
 
 
-def _entry(sweep: Sweep) -> Entry:
+def _entry(sweep: Sweep, left_out: str = "") -> Entry:
     title, suffix, pairs = "Exercise 2: a text CNN against its stride", sweep.suffix, _compare(sweep.bars)
     return Entry(
         title=f"{title} ({suffix})" if suffix else title,
@@ -668,7 +675,7 @@ def _entry(sweep: Sweep) -> Entry:
         alt=chart_alt_text(sweep),
         caption=caption(sweep),
         tables=tables(sweep, pairs),
-        answer=answer(sweep, pairs),
+        answer=[*answer(sweep, pairs), *([left_out] if left_out else [])],
         rerun=again(
             "sweep",
             data=(CHOICE[sweep.data.name], None),
