@@ -372,7 +372,8 @@ def _studies(
         same = {"stride": trials[0].stride, "trial": trials[0].trial}
         beside = [run for run in kept if run.spec.model_copy(update=same) == trials[0]]
         studies.require_same_code(trials, beside, code_digest())
-    _require_same_nets(folder, nets)
+    if nets:
+        _require_same_nets(folder, nets)
     found = [(folder / RECORDS, studies.grid(nets))] * bool(nets)
     found.append((folder / RECORDS, studies.sweep(trials, rescue=rescue)))
     if controls or (controls is None and any(spec.data == "trec" for spec in trials)):
@@ -417,11 +418,13 @@ def _require_same_nets(folder: Path, nets: Sequence[ConvNetSpec]) -> None:
     from hw4.records import ConvNetRecord, Store, code_digest
     from hw4.studies import require_same_code
 
-    settings = {spec.setting for spec in nets}
+    settings, names = {spec.setting for spec in nets}, {spec.variant for spec in nets}
+    compared = {name for each in EXERCISES.values() if names & set(each.variants) for name in each.variants}
     for longer in filter(None, (exercise.longer for exercise in EXERCISES.values())):
         settings |= {each.model_copy(update={"passes": longer * each.passes}) for each in settings}
     kept = Store(folder / RECORDS, ConvNetRecord).load_all("*_convnet-*.json", but={spec.key for spec in nets})
-    require_same_code(nets, [run for run in kept if run.spec.setting in settings], code_digest())
+    kept = [run for run in kept if run.spec.setting in settings and run.spec.variant in compared]
+    require_same_code(nets, kept, code_digest())
 
 
 def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:

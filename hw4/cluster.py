@@ -91,7 +91,7 @@ def open_cluster(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
     except (OSError, ValueError, TypeError, RuntimeError) as error:  # tls:// without its settings is a TypeError
         raise Hw4Error(
             f"no Dask scheduler answers at {address} within {CONNECT_SECONDS} seconds; start one with 'dask scheduler' "
-            f"or check the address"
+            f"or check the address ({error})"
         ) from error
     try:
         if not client.scheduler_info()["workers"]:

@@ -4,6 +4,7 @@ Examples are counted by what is asked for, never by what comes out: a batch's te
 """
 
 import copy
+import itertools
 import math
 import operator
 from collections import Counter
@@ -277,7 +278,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
     record = hasattr(type(value), "__dataclass_fields__") or hasattr(type(value), "__attrs_attrs__")
     if not record and callable(getattr(value, "to", None)):  # a graph, whose tensors are somewhere inside
         held = list(reachable([value], code=False))
-        if any(isinstance(each, list | tuple | dict) and len(each) > MOST_ENTRIES for each in held):
+        if any(isinstance(each, list | tuple | dict) and _has_unseen(each) for each in held):
             raise ObjectiveError(
                 f"a batch holds a {type(value).__name__} with a list or a dict of more than {MOST_ENTRIES} entries, of "
                 f"which not all are looked at; give its tensors in a dict and put it together again in forward="
@@ -298,6 +299,12 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
     for name in slotted:
         object.__setattr__(found, name, mapped(getattr(value, name), change))
     return found
+
+
+def _has_unseen(entries: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> bool:
+    """Whether entries that are not looked at may hold a tensor: not words and numbers, as graphs have names."""
+    rest = itertools.islice(entries.values() if isinstance(entries, dict) else entries, MOST_ENTRIES, None)
+    return any(not isinstance(each, str | bytes | int | float | None) for each in rest)
 
 
 def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:

@@ -355,7 +355,7 @@ class Judging:
             _write(self._document, as_json(self.findings, facts))
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
             junit = Path(os.path.expandvars(self.config.option.xmlpath)).expanduser()
-            _mark_errors(self.config.invocation_params.dir / junit)
+            _mark_errors(self.config.invocation_params.dir / junit, update=self.update)
 
     @property
     def _document(self) -> Path | None:
@@ -830,13 +830,13 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
     return numbers and None not in whole
 
 
-def _mark_errors(path: Path) -> None:
+def _mark_errors(path: Path, *, update: bool) -> None:
     """In JUnit XML what could not be judged is an error, not a failure."""
     document = ET.parse(path)
     for suite in document.iter("testsuite"):
         for case in suite.iter("testcase"):
             said = [each.get("value") for each in case.iter("property") if each.get("name") == "gate"]
-            unjudged = "UNMEASURABLE" in said and not set(said) & set(FAILING)
+            unjudged = "UNMEASURABLE" in said and (update or not set(said) & set(FAILING))
             for failure in case.findall("failure") if unjudged else ():
                 failure.tag = "error"
         for tag in ("failure", "error"):

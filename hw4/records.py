@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, Self, TypeVar
@@ -39,9 +39,10 @@ _EQUAL: dict[type, Any] = {}
 
 def _shared(part: P) -> P:
     """The equal part of the record before, where there is one: thousands of records then hold it once."""
-    if _EQUAL.get(type(part)) != part:
-        _EQUAL[type(part)] = part
-    found: P = _EQUAL[type(part)]
+    last = _EQUAL.get(type(part))
+    if last != part:
+        _EQUAL[type(part)] = last = part
+    found: P = last
     return found
 
 
@@ -216,6 +217,12 @@ def made_by(record: ConvNetRecord | TextCNNRecord) -> dict[str, str]:
         "code": where.code,
         "where": " ".join([*map("=".join, sorted(where.versions.items())), where.cpu, where.device, where.dtype]),
     }
+
+
+def was_made_by(record: ConvNetRecord | TextCNNRecord, about: Mapping[str, str]) -> bool:
+    """Whether that is told of this run's network; what was kept before it was told where says nothing of that."""
+    told = made_by(record)
+    return told.items() <= {"where": told["where"], **about}.items()
 
 
 IMAGE_PACKAGES = ("hw4", "torch", "torchvision", "numpy", "scikit-learn")

@@ -19,7 +19,7 @@ from hw4.files import RECORDS, WEIGHTS, alone, write_atomically
 from hw4.machine import processor_name
 from hw4.processes import one_thread, spread, unguarded
 from hw4.progress import progress_bar
-from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord, made_by
+from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord, was_made_by
 from hw4.specs import TRIALS, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec, groups
 from hw4.studies import Spec, Study, cost, grid, sweep
 
@@ -115,7 +115,7 @@ def _kept(path: Path, record: Record) -> bool:
             about = file.metadata() or {}
     except (SafetensorError, OSError):
         return False
-    return made_by(record).items() <= about.items()
+    return was_made_by(record, about)
 
 
 def _keeps(folder: Path) -> bool:

@@ -11,7 +11,7 @@ from hw4.errors import RecordError, first_problem
 from hw4.experiments import build_convnet
 from hw4.files import RECORDS, WEIGHTS
 from hw4.models import ConvNet, TextCNN
-from hw4.records import ConvNetRecord, Store, TextCNNRecord, made_by
+from hw4.records import ConvNetRecord, Store, TextCNNRecord, made_by, was_made_by
 from hw4.specs import ConvNetSpec, TextCNNSpec
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def load_model(folder: Path | str, key: str) -> ConvNet | TextCNN:
         raise RecordError(f"{path} holds no network that this hw4 knows ({why}); {AGAIN}") from error
     kinds: type[ConvNetRecord] | type[TextCNNRecord] = ConvNetRecord if kind is ConvNetSpec else TextCNNRecord
     record = Store(Path(folder) / RECORDS, kinds).load(key)
-    if spec.key != key or (record is not None and not made_by(record).items() <= about.items()):
+    if spec.key != key or (record is not None and not was_made_by(record, about)):
         raise RecordError(f"{path} is not of the run that the record of {key} tells of; {AGAIN}")
     return model.eval()
 

@@ -366,6 +366,9 @@ def test_ragged_ladders_and_strangers_are_refused() -> None:
     begun += [run for run in rungs if run.spec.seed == 6 and run.spec.learning_rate == 0.08][:1]
     with pytest.raises(RecordError, match=r"the ladder is not whole: 3 of 4 runs are there at 0\.08"):
         claim.assemble(begun, views)
+    narrowed = [rung(run.spec.model_copy(update={"learning_rate": 0.27}), "diverged") for run in rungs]
+    common = {(run.spec.variant, run.spec.seed): run for run in narrowed if run.spec.seed == 5 or not run.spec.norm}
+    assert 0.27 not in claim.assemble([*rungs, *common.values()], views).rates, "a bracket that three have in common"
     with pytest.raises(SpecError, match="must rise and differ"):
         ladder_specs(rates=(0.2, 0.1), seeds=1, data="digits")
     lost = make_record(views[0].spec, views[0].rows[:2], diverged=True)

@@ -838,6 +838,9 @@ def test_what_was_not_done_is_not_timed() -> None:
         _repeats(step, "processor")
     with pytest.raises(TypeError, match="Future, whose work may go on"):
         _repeats(lambda: {"a": [1, (Future(),)]}, "processor")
+    around: list[Any] = [sum(range(9_000))]
+    around.append(around)
+    assert _repeats(lambda: around, "wall") >= 1
     with pytest.raises(TypeError, match="a Future, whose work may go on"):
         _repeats(lambda: (1, Future[int]()), "processor")
     with pytest.raises(ValueError, match="beside is the step itself"):
@@ -926,6 +929,9 @@ def test_a_file_that_git_lfs_keeps_is_the_file_and_no_pointer(repository: Path, 
         (repository / "data.bin").write_text(pointer)
         git(repository, "add", "--all")
         git(repository, "commit", "--quiet", "--message", "large")
+    write_revision(repository, "HEAD", tmp_path / "alike")
+    assert (tmp_path / "alike" / "data.bin").read_text() == pointer, "the work tree has no more"
+    (repository / "data.bin").write_bytes(b"other numbers")
     with pytest.raises(GitError, match=r"data\.bin is kept by git-lfs, and not in this clone; run 'git lfs fetch'"):
         write_revision(repository, "HEAD", tmp_path / "without")
     kept = repository / ".git" / "lfs" / "objects" / digest[:2] / digest[2:4] / digest
