@@ -306,3 +306,14 @@ def test_groups_are_as_large_as_the_cache_allows() -> None:
     assert sizes == {1: [1] * 70, 5: [32, 32, 6], 10: [70]}
     huge = sweep_specs("trec", strides=[1], trials=2, batch_size=500)
     assert groups(huge) == [[spec] for spec in huge], "where none fits, one at a time"
+
+
+def test_a_network_is_evaluated_and_read_after_the_passes_that_are_asked_for() -> None:
+    def after(which: str, **settings: object) -> list[int]:
+        spec = ConvNetSpec.build(data="digits", passes=4, **settings)
+        return [completed for completed in range(5) if getattr(spec, which)(completed)]
+
+    assert after("evaluated_after") == after("read_after") == [0, 1, 2, 3, 4]
+    assert after("evaluated_after", row_passes=(2,)) == [0, 2, 4], "the start and the end always are"
+    assert after("read_after", reading_passes=(1, 4)) == [1, 4]
+    assert after("read_after", directions=0) == []
