@@ -15,7 +15,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "hw4/studies.py": ("studies",),
     "hw4/claim.py": ("claim",),
     "hw4/training.py": ("training",),
-    "hw4/smoothness.py": ("smoothness",),
+    "hw4/smoothness.py": ("smoothness", "contract"),
     "hw4/records.py": ("records", "results", "entries"),
     **{path.relative_to(ROOT).as_posix(): REPORT for path in (ROOT / "hw4" / "report").glob("*.py")},
 }

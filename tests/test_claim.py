@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hw4 import claim as judge
 from hw4.claim import (
     EDGE,
     FAMILIES,
@@ -456,3 +457,15 @@ def test_sparse_rows_are_rows_of_the_same_run() -> None:
     assert [len(row.readings) for row in sparse.rows] == [0, 1]
     lost = train_convnet(spec.model_copy(update={"row_passes": (), "learning_rate": 1e20}), images)
     assert len(lost.times) == 1, "a run that is lost ends there, whatever rows were asked for"
+
+
+def test_what_is_measured_of_a_row_is_what_its_readings_hold() -> None:
+    """A layer's gradient change per step, and the longest step in units of 1/L."""
+    block = Block(name="a", weight_norm=3.0, update_norm=0.5, gradient_change_norm=4.0)
+    step = LargestStep(direction="gradient", stable=0.1, raised=0.4, curvature=None)
+    row = make_row(1, smoothness=None).model_copy(
+        update={"readings": [make_reading(5.0, blocks=(block,))], "steps": [step]}
+    )
+    assert (judge.layer("a")(row), judge.layer("a", weight=True)(row), judge.layer("b")(row)) == (8.0, 3.0, None)
+    assert judge.step("gradient")(row) == pytest.approx(0.2)
+    assert judge.room(row) == pytest.approx(0.2 * 5.0)

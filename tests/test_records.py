@@ -17,12 +17,14 @@ import hw4
 from hw4 import machine
 from hw4.errors import RecordError
 from hw4.files import write_atomically
+from hw4.machine import GitError
 from hw4.records import (
     ConvNetRecord,
     DataIdentity,
     QuestionIdentity,
     Store,
     TextCNNRecord,
+    _commit,
     code_digest,
     environment,
     read_record,
@@ -307,3 +309,11 @@ def test_editing_what_schedules_keeps_or_shows_makes_nothing_stale(copied: Path,
     training = copied / "training.py"
     training.write_text(training.read_text().replace('"""Plain', '"""Quite plain', 1) + "# a remark\n")
     assert code_digest.__wrapped__(copied) == before == code_digest()
+
+
+def test_a_commit_that_git_cannot_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_words: object, **_settings: object) -> bytes:
+        raise GitError("fatal: no")
+
+    monkeypatch.setattr("hw4.records.git", fails)
+    assert _commit.__wrapped__() == (None, None)

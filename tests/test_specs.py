@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hw4.errors import SpecError
 from hw4.specs import (
     AUDIT_SEEDS,
     EXERCISES,
+    LARGEST_FLOAT32,
     NOTEBOOK_SEEDS,
     SEEDS,
     VARIANTS,
@@ -309,7 +311,7 @@ def test_groups_are_as_large_as_the_cache_allows() -> None:
 
 
 def test_a_network_is_evaluated_and_read_after_the_passes_that_are_asked_for() -> None:
-    def after(which: str, **settings: object) -> list[int]:
+    def after(which: str, **settings: Any) -> list[int]:
         spec = ConvNetSpec.build(data="digits", passes=4, **settings)
         return [completed for completed in range(5) if getattr(spec, which)(completed)]
 
@@ -317,3 +319,5 @@ def test_a_network_is_evaluated_and_read_after_the_passes_that_are_asked_for() -
     assert after("evaluated_after", row_passes=(2,)) == [0, 2, 4], "the start and the end always are"
     assert after("read_after", reading_passes=(1, 4)) == [1, 4]
     assert after("read_after", directions=0) == []
+    assert after("evaluated_after", warmup_passes=0) == [0, 1, 2, 3, 4]
+    assert float(np.finfo(np.float32).max) == LARGEST_FLOAT32

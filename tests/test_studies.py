@@ -1,13 +1,33 @@
 """What studies want next, from made-up records: rescue at smaller rates, bisection of the ladder, what starts first."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
 import pytest
 
+from hw4.errors import SpecError
 from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
-from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
-from hw4.studies import RATES, Spec, best_rate, controls, cost, grid, ladder, sweep
+from hw4.specs import HOMEWORK_RATE, SEEDS, ConvNetSpec, TextCNNSpec, sweep_specs
+from hw4.studies import (
+    CONTROLS,
+    FIRST_SEED,
+    LADDER_RATES,
+    RATES,
+    RESCUE_RATES,
+    Spec,
+    best_rate,
+    control_specs,
+    controls,
+    cost,
+    grid,
+    ladder,
+    ladder_specs,
+    landscape_specs,
+    require_equal_trials,
+    require_same_code,
+    sweep,
+)
 from tests.factory import make_record, make_row
 from tests.test_strides import make
 
@@ -142,3 +162,43 @@ def test_a_text_cnns_cost_follows_its_windows_and_is_small_beside_a_convnets() -
     costs = [cost(TextCNNSpec(data="trec", stride=stride)) for stride in (500, 5)]
     assert costs == pytest.approx([0.005 * (4 + 1), 0.005 * (4 + 4)])  # 20 convolved positions, pooled by 5
     assert math.isclose(cost(TextCNNSpec(data="trec", stride=500, epochs=100)), 2 * costs[0])
+
+
+def test_rates_rise_by_no_more_than_fixed_factors_and_no_seed_is_the_pilots() -> None:
+    """A ladder with a wide gap brackets a limit badly; the criteria come from the exercises' seeds."""
+    assert LADDER_RATES[0] == HOMEWORK_RATE
+    for rates, factor in (
+        (LADDER_RATES, 2),
+        (RATES, 2),
+        (RESCUE_RATES[::-1], 2),
+        *((c.rates, 4) for c in CONTROLS.values()),
+    ):
+        assert all(1 < high / low <= factor for low, high in itertools.pairwise(rates))
+    assert FIRST_SEED == SEEDS
+
+
+def test_the_claims_runs_are_both_networks_at_every_rate_and_seed() -> None:
+    rungs, beside = ladder_specs(seeds=2, data="digits"), control_specs(seeds=2, data="digits")
+    views = landscape_specs(seeds=2, views=3, data="digits")
+    assert len(set(rungs)) == len(LADDER_RATES) * 2 * 2
+    assert len(set(beside)) == sum(2 * len(each.rates) * len(each.variants) for each in CONTROLS.values())
+    assert [spec.seed for spec in views if not spec.norm] == [5, 6, 7]
+    assert [spec.range_view for spec in views if spec.norm] == [True] * 3
+    assert {spec.seed for spec in (*rungs, *beside)} == {5, 6}
+    with pytest.raises(SpecError, match="must be at least 1, got 0"):
+        landscape_specs(seeds=2, views=0, data="digits")
+
+
+def test_unequal_trials_and_other_code_are_refused_beside_what_is_there() -> None:
+    wanted, more = sweep_specs("grammar", strides=[5], trials=2), sweep_specs("grammar", strides=[7], trials=3)
+    there = [make(spec, 0.5) for spec in more]
+    with pytest.raises(SpecError, match="stride 5 would have 2 trials beside 3 of stride 7"):
+        require_equal_trials(wanted, there)
+    require_equal_trials(wanted, there[:2])
+    code = there[0].environment.code
+    require_same_code(wanted, there, code)
+    require_same_code(more, there, "other code")  # all of them are made again
+    slower = [run.model_copy(update={"spec": run.spec.model_copy(update={"learning_rate": 0.05})}) for run in there]
+    require_same_code(wanted, slower, "other code")  # the study may yet ask for these
+    with pytest.raises(SpecError, match=r"3 of the runs in the folder, such as \w+-stride7_trial0, were made"):
+        require_same_code(wanted, there, "other code")
