@@ -36,6 +36,7 @@ from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
 from hw4.report import claim, landscapes
 from hw4.report.page import Report
 from hw4.specs import ConvNetSpec
+from hw4.stats import Interval
 from hw4.studies import (
     LADDER_RATES,
     Spec,
@@ -463,9 +464,13 @@ def test_what_is_measured_of_a_row_is_what_its_readings_hold() -> None:
     """A layer's gradient change per step, and the longest step in units of 1/L."""
     block = Block(name="a", weight_norm=3.0, update_norm=0.5, gradient_change_norm=4.0)
     step = LargestStep(direction="gradient", stable=0.1, raised=0.4, curvature=None)
+    drawn = LargestStep(direction="minibatch", stable=0.9, raised=1.6, curvature=None)
     row = make_row(1, smoothness=None).model_copy(
-        update={"readings": [make_reading(5.0, blocks=(block,))], "steps": [step]}
+        update={"readings": [make_reading(5.0, blocks=(block,))], "steps": [drawn, step]}
     )
     assert (judge.layer("a")(row), judge.layer("a", weight=True)(row), judge.layer("b")(row)) == (8.0, 3.0, None)
     assert judge.step("gradient")(row) == pytest.approx(0.2)
+    assert judge.step("minibatch")(row) == pytest.approx(1.2)
     assert judge.room(row) == pytest.approx(0.2 * 5.0)
+    halved = Decision(family="f", name="a ratio", n=3, effect=Interval(0.5, 0.4, 0.6, 3), adjusted=0.01)
+    assert (halved.verdict, replace(halved, null=0.0).verdict) == ("below", "above")

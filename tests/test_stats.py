@@ -216,3 +216,9 @@ def test_mcnemars_p_value_is_counted() -> None:
     assert mcnemar(0, 6) == mcnemar(6, 0) == 2 / 64
     with pytest.raises(ValueError, match="at least 0, got -1 and 3"):
         mcnemar(-1, 3)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
+def test_scatter_is_told_from_rounding_at_every_scale(scale: float) -> None:
+    assert Interval(scale, 0.999 * scale, 1.001 * scale, 3).compared_with(0.5 * scale) == "above"
+    assert Interval(scale, scale * (1 - 1e-16), scale, 3).compared_with(0.5 * scale) == "not decided"
