@@ -123,7 +123,7 @@ def test_on_a_phone_figures_break_into_panels_and_what_goes_on_says_so(browser: 
         const wide = [...document.querySelectorAll('.wide')].filter(e => e.scrollWidth > e.clientWidth + 1)
         return wide.map(e => {
             e.scrollLeft = e.scrollWidth
-            const cell = e.querySelector('tbody td')
+            const cell = e.querySelector('tbody th')
             const stays = !cell || Math.abs(cell.getBoundingClientRect().x - e.getBoundingClientRect().x) < 2
             return stays && getComputedStyle(e).backgroundAttachment.includes('scroll')
         })""")
