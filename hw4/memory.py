@@ -15,10 +15,12 @@ WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 def fingerprint(tensor: Tensor) -> int:
     """The sum of a tensor's bits, read as whole numbers: other numbers have another one, but for rare chances."""
-    tensor = tensor.detach()
-    flat = (tensor if tensor.layout == torch.strided else tensor.to_dense()).reshape(-1)
-    flat = torch.view_as_real(flat).reshape(-1) if flat.is_complex() else flat
+    flat = tensor.detach()
+    flat = flat if flat.layout == torch.strided else flat.to_dense()
+    flat = (torch.view_as_real(flat) if flat.is_complex() else flat).reshape(-1)
     whole = flat.view(WHOLE[flat.element_size()])
+    if len(whole) <= PIECE:
+        return int(whole.sum(dtype=torch.int64))
     return sum(int(piece.sum(dtype=torch.int64)) for piece in torch.split(whole, PIECE))
 
 
