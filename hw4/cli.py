@@ -363,8 +363,9 @@ def _studies(
     Raises SpecError when no chart could be drawn of these runs and those that the folder holds already.
     """
     from hw4 import studies
-    from hw4.records import Store, TextCNNRecord, code_digest
+    from hw4.records import RunNote, Store, TextCNNRecord, code_digest
 
+    Store(folder, RunNote).load("run")  # which raises for a file that is somebody else's, and not after the work
     again = {spec.key for spec in trials if fresh}
     if trials:
         kept = Store(folder / RECORDS, TextCNNRecord).load_all("*_textcnn-*.json", but=again)

@@ -293,6 +293,18 @@ def test_runs_of_other_code_that_would_stay_are_refused_before_training(
     assert hw4(monkeypatch, *sweep) == hw4(monkeypatch, *QUICK, "--out", "out") == 0, "all of them are made again"
 
 
+def test_a_note_that_is_somebody_elses_is_told_before_training_and_stays(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out").mkdir()
+    Path("out/run.json").write_text('{"theirs": 1}')
+    for command in (QUICK, [*SWEEP, "--processes", "1"]):
+        assert hw4(monkeypatch, *command, "--out", "out") == cli.FAILED
+        assert "out/run.json has schema version None" in capsys.readouterr().err
+    assert Path("out/run.json").read_text() == '{"theirs": 1}'
+    assert not Path("out/records").exists()
+
+
 def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
