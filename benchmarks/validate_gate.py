@@ -41,6 +41,8 @@ SCRATCH = Path(os.environ.get("TMPDIR", "/tmp")) / "hw4-gate-validation"
 MEASUREMENTS = 2_000
 """Of accuracy, put together from replicates of single runs."""
 LEVELS = (0.03, 0.05, 0.10, 0.20)
+ATTEMPTS = 3
+"""At a baseline, which is not made from times that scatter too much."""
 CONDITIONS = ("quiet", "neighbour")
 EXACT, BY_TESTS = Rules(diverged=2, sees=0.1, exact=True), Rules(diverged=2, sees=0.1)
 Share = dict[str, float]
@@ -113,9 +115,13 @@ def read_lines(name: str) -> list[dict[str, Any]]:
 def run_times(test: str, what: str, condition: str, runs: int, *, planted: bool, new_baseline: bool) -> None:
     """Judge times again and again, and append a line for each run."""
     baseline = copy() / Path(test).parent / BASELINE
-    if new_baseline or not baseline.exists():
+    if new_baseline:
         baseline.unlink(missing_ok=True)
-        judge(test, "--gate-update")
+    for _ in range(ATTEMPTS):
+        if not baseline.exists():
+            said = judge(test, "--gate-update")
+    if not baseline.exists():
+        raise SystemExit(f"no baseline could be made, the gate said {said['verdict']}: run it again on a quiet machine")
     made = int(baseline.stat().st_mtime)
     kept = json.loads(baseline.read_bytes())["tests"]
     names = sorted(key.partition("::")[2] for key, entry in kept.items() if "times" in entry)

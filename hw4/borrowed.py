@@ -227,6 +227,25 @@ class Borrowed:
                     f"computed, where copies of the two would part; use one of them"
                 )
 
+    def noted(self) -> dict[str, tuple[Tensor, bool]]:
+        """The user's own buffers and tensors among attributes, by name, and whether ours have changed since."""
+        found = {}
+        for place, (module, attributes) in enumerate(self._original):
+            buffers = {} if isinstance(module, BATCH_STATISTICS) else attributes["_buffers"]
+            now, first = self._inner[id(module)], self._first[id(module)]
+            for name, own in (*buffers.items(), *attributes.items()):
+                if isinstance(own, Tensor) and own.is_leaf:
+                    buffer = name in buffers
+                    ours = (now["_buffers"] if buffer else now).get(name)
+                    then = self._start.get((id(module), name)) if buffer else self._copy_of(first.get(name))
+                    changed = ours is not None and then is not None and not _equal(ours, then)
+                    found[f"{place} {type(module).__name__}.{name}"] = own, changed
+        return found
+
+    def _copy_of(self, tensor: Any) -> Tensor | None:
+        """What a tensor among attributes was at first, if that was kept."""
+        return next((then for each, then in self._plain if each is tensor), None)
+
     def _buffers(self) -> dict[tuple[int, str], Tensor]:
         """Copies of all buffers but BatchNorm's."""
         return {
@@ -280,8 +299,9 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
             )
     if any(isinstance(module, torch.jit.ScriptModule) for module in modules):
         raise ObjectiveError("a scripted module keeps its parameters where they cannot be moved; give the eager module")
+    device = next((p.device for _, p in model.named_parameters()), torch.device("cpu"))
     for name, parameter in model.named_parameters():
-        _refuse_parameter(name, parameter, next(model.parameters()).device)
+        _refuse_parameter(name, parameter, device)
         if parameter.requires_grad:
             _refuse_trained(name, parameter)
     for name, module in model.named_modules():
@@ -415,10 +435,17 @@ def _replaced(modules: Sequence[nn.Module], dtype: torch.dtype | None, *, theirs
 def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A tensor of our own with these values, of the same kind: a leaf where it is trained."""
     with torch.inference_mode(False), torch.no_grad():
-        own = tensor.detach().to(dtype if tensor.is_floating_point() else None, copy=True)
+        own = tensor.detach().to(in_precision(tensor, dtype), copy=True)
         if isinstance(tensor, nn.Parameter):
             own = torch.Tensor._make_subclass(type(tensor), own, tensor.requires_grad)
     return own
+
+
+def in_precision(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
+    """The type of numbers that a tensor is moved to where real ones are computed with in ``dtype``, if to another."""
+    if tensor.is_complex() and dtype is not None:
+        return dtype.to_complex()
+    return dtype if tensor.is_floating_point() else None
 
 
 def copied(value: Any, memo: dict[int, Any]) -> Any:
@@ -722,18 +749,25 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
 
 
 def counts(holders: Iterable[Any]) -> list[str]:
-    """Numbers, texts and lengths that objects hold, in order: others when something has been counted or noted."""
+    """Numbers, texts, lengths and small arrays that objects hold: others when something has been counted or noted."""
     found: list[Any] = []
     for value in reachable(holders):
         if isinstance(value, Tensor | np.ndarray):
-            if not isinstance(value, nn.Parameter) and math.prod(value.shape) == 1 and value.dtype != object:
-                found.append(repr(value.item()))
+            if not isinstance(value, nn.Parameter) and math.prod(value.shape) <= LARGEST_CACHE:
+                found.append(_told(value))
         elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
             found.append(object())  # nobody can see where it is, so it is taken for another
         elif not isinstance(value, Generator | int):
             length = len(value) if isinstance(value, STORES) else 0
             found.append(repr((length, [each for each in _within(value) if isinstance(each, int | float | str)])))
     return found
+
+
+def _told(value: Tensor | np.ndarray[Any, Any]) -> str:
+    """What tells a tensor's or an array's numbers from others, where they can be read."""
+    with contextlib.suppress(Exception):  # of objects, sparse or quantised ones
+        return repr(fingerprint(value) if isinstance(value, Tensor) else hash(value.tobytes()))
+    return ""
 
 
 def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line

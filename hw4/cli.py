@@ -5,7 +5,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ import typer
 from hw4 import __version__
 from hw4.errors import Hw4Error, RecordError, SpecError
 from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS, alone, write_atomically
-from hw4.processes import one_thread, spare_garbage
+from hw4.processes import GOES_ON, one_thread, spare_garbage
 from hw4.specs import (
     AUDIT_SEEDS,
     EXERCISES,
+    HOMEWORK_RATE,
     NOTEBOOK_SEEDS,
     SEEDS,
     STRIDES,
@@ -198,6 +199,16 @@ def _one_thread(processes: int | None, scheduler: str | None) -> int:
     return one_thread(processes)
 
 
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Hold a folder; raises before the work, and not after it, where its note is somebody else's file."""
+    from hw4.records import RunNote, Store
+
+    with alone(folder):
+        Store(folder, RunNote).load("run")
+        yield
+
+
 def _where(workers: int, scheduler: str | None) -> str:
     return f"on {scheduler}" if scheduler else f"in {workers} process{'es' if workers > 1 else ''}"
 
@@ -226,9 +237,11 @@ def _choose(
     return dataset, question_set, out or Path("reports", "embedded" if embedded else "real"), notes
 
 
-def _check_device(device: str) -> None:
+def _check_device(device: str, scheduler: str | None) -> None:
     if device == "cpu":
         return  # without loading torch, which whoever only hands out work has no use for
+    if scheduler is not None:
+        raise SpecError("--device cuda is of this machine, and --scheduler trains on others' CPUs; give one of them")
     import torch
 
     if not torch.cuda.is_available():
@@ -276,7 +289,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     fresh: Fresh = False,
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet, with seeds 0, 1, ...")] = SEEDS,
     passes: Annotated[int, typer.Option(help="Passes of the ConvNets through the training images.")] = 10,
-    learning_rate: Annotated[float, typer.Option(help="Learning rate of the ConvNets' SGD, above 0.")] = 0.04,
+    learning_rate: Annotated[float, typer.Option(help="Learning rate of the ConvNets' SGD, above 0.")] = HOMEWORK_RATE,
     batch_size: Annotated[int, typer.Option(help="Images in a minibatch.")] = 32,
     subset: Subset = None,
     directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
@@ -300,16 +313,24 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
     nets = _networks(convnets, only, images, seeds, longer=longer, subset=subset, noise_floor=noise_floor, **settings)
     trials = sweep_specs(questions) if texts else ()
-    _check_device(device if convnets or only else "cpu")
+    _check_device(device if convnets or only else "cpu", scheduler)
     say(f"Training {_counted(nets, trials)} {_where(workers, scheduler)}.")
-    with alone(folder), _cluster(scheduler, say) as executor:
-        beside: dict[str, Any] = {"rescue": rescue, "controls": controls}
-        studies, known = _studies(trials, folder, nets=nets, fresh=fresh, **beside)
-        how = {"processes": workers, "executor": executor, "fresh": fresh, "device": device, "weights": save_weights}
-        lost, failed, error = _train_what_can_be(studies, known, [] if only else convnets, say, **how)
+    with _held(folder):
+        studies, known = _studies(trials, folder, nets=nets, fresh=fresh, rescue=rescue, controls=controls)
+        how: dict[str, Any] = {"fresh": fresh, "device": device, "weights": save_weights, "processes": workers}
+        with _cluster(scheduler, say) as how["executor"]:
+            lost, failed, error = _train_what_can_be(studies, known, [] if only else convnets, say, **how)
         _note(folder, notes, failed)
-        failed |= _finish(folder, say, as_json, alone=bool(only), diverged=lost)
-    _end(failed, lost, len(nets), error)
+        absent = _finish(folder, say, as_json, alone=bool(only), diverged=lost)
+    _end(failed | _own(absent, say), lost, len(nets), error)
+
+
+def _own(absent: Mapping[str, str], say: Say) -> dict[str, str]:
+    """Which exercises are not on the page, and why; what else is not there is said."""
+    own = {title: reason for title, reason in absent.items() if title.startswith("Exercise")}
+    for title in absent.keys() - own.keys():
+        say(NOT_THERE.format(title=title, reason=absent[title]))
+    return own
 
 
 def _exercises(exercise: Sequence[StrEnum] | None, only: Sequence[StrEnum] | None) -> tuple[list[str], bool]:
@@ -337,8 +358,12 @@ def _say_idle(context: typer.Context, say: Say, *, nets: bool, texts: bool) -> N
         (("longer",), nets and chosen["only"], "of an exercise, and only networks are trained here"),
         (("noise_floor",), nets and not chosen["directions"], "of readings, and none is asked for"),
     ):
-        sources = {name.replace("_", "-"): context.get_parameter_source(name) for name in options}
-        given = [f"--{name}" for name, source in sources.items() if source and source.name == "COMMANDLINE"]
+        sources = {name: context.get_parameter_source(name) for name in options}
+        given = [
+            f"--{'no-' * (chosen[name] is False)}{name.replace('_', '-')}"
+            for name, source in sources.items()
+            if source and source.name == "COMMANDLINE"
+        ]
         if given and idle:
             say(f"Without effect: {', '.join(given)}; {why}.")
 
@@ -363,9 +388,8 @@ def _studies(
     Raises SpecError when no chart could be drawn of these runs and those that the folder holds already.
     """
     from hw4 import studies
-    from hw4.records import RunNote, Store, TextCNNRecord, code_digest
+    from hw4.records import Store, TextCNNRecord, code_digest
 
-    Store(folder, RunNote).load("run")  # which raises for a file that is somebody else's, and not after the work
     again = {spec.key for spec in trials if fresh}
     if trials:
         kept = Store(folder / RECORDS, TextCNNRecord).load_all("*_textcnn-*.json", but=again)
@@ -378,6 +402,8 @@ def _studies(
     found = [(folder / RECORDS, studies.grid(nets))] * bool(nets)
     found.append((folder / RECORDS, studies.sweep(trials, rescue=rescue)))
     if controls or (controls is None and any(spec.data == "trec" for spec in trials)):
+        if not fresh:
+            Store(folder / CONTROLS, TextCNNRecord).load_all()  # which raises for a bad one, and not amid the work
         found.append((folder / CONTROLS, studies.controls(trials)))
     return found, [spec for _, study in found for spec in study({})]
 
@@ -436,7 +462,7 @@ def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
     if notes or failed:
         known = {title: _in_utf8(reason) for title, reason in failed.items()}
         store.save(RunNote(notes=list(map(_in_utf8, notes)), failed=known))
-    elif store.load("run") is not None:  # raises for a file that is somebody else's
+    elif store.load("run") is not None:
         store.path("run").unlink()
 
 
@@ -469,12 +495,15 @@ def _end(failed: Mapping[str, str], lost: list[str], n_nets: int, error: Excepti
         raise typer.Exit(DIVERGED)
 
 
+NOT_THERE = "Not on the page: {title}, for {reason}."
+
+
 def _end_with(absent: Mapping[str, str], own: str, say: Say) -> None:
     """End with an error where the command's own part is not on the page, and say which others are not."""
     for title, reason in absent.items():
         if title == own:
             raise Hw4Error(reason)
-        say(f"Not on the page: {title}, for {reason}.")
+        say(NOT_THERE.format(title=title, reason=reason))
 
 
 @app.command("sweep", epilog=EXAMPLES["sweep"])
@@ -507,7 +536,7 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     from hw4.runs import carry_out
 
     say(f"Training {_counted((), specs)} {_where(workers, scheduler)}.")
-    with alone(folder):
+    with _held(folder):
         note = Store(folder, RunNote).load("run")
         studies, known = _studies(specs, folder, fresh=fresh, rescue=rescue, controls=controls)
         with _cluster(scheduler, say) as executor:
@@ -552,13 +581,14 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
 
     from hw4.runs import carry_out
 
-    _check_device(device)
+    _check_device(device, scheduler)
     say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
-    with alone(folder), _cluster(scheduler, say) as executor:
+    with _held(folder):
         _require_one_protocol(folder, [*rungs, *beside], views, fresh=fresh)
         arms = {LADDER: ladder(rungs, bisections=bisections), CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
         studies, how = [(folder / part, study) for part, study in arms.items()], {"fresh": fresh, "device": device}
-        carry_out(studies, [*rungs, *beside, *views], say, processes=workers, executor=executor, **how)
+        with _cluster(scheduler, say) as executor:
+            carry_out(studies, [*rungs, *beside, *views], say, processes=workers, executor=executor, **how)
         failed = _finish(folder, say, as_json)
     _end_with(failed, "The claim", say)
 
@@ -600,10 +630,12 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
 
     from hw4.audit import parts, run_audit
     from hw4.progress import progress_bar
+    from hw4.records import Store, TextCNNRecord
     from hw4.report.audit import as_text
 
     specs = exercise_specs(["smoothness"], seeds=seeds, data=name, passes=passes)
-    with alone(folder):
+    with _held(folder):
+        Store(folder / AUDIT / "sweep", TextCNNRecord).load_all()  # which raises for a bad one, and not amid the work
         with (
             _cluster(scheduler, say) as executor,
             progress_bar(total=parts(specs, notebook_seeds), unit="part") as bar,
@@ -703,7 +735,7 @@ def fetch_command(
         list[str] | None,
         typer.Option(
             help="Address to ask instead of the published ones, of a folder that holds FashionMNIST/raw, trec and "
-            "en_core_web_sm as $HW4_DATA does, or all the files side by side; may be given several times."
+            "en_core_web_sm with the files as published, or all of them side by side; may be given several times."
         ),
     ] = None,
     _debug: Debug = False,
@@ -738,7 +770,7 @@ def main() -> None:
             raise
         code, sentence = _explain(error)
     if code == INTERRUPTED:  # what typer makes of Ctrl-C
-        sentence = "interrupted; finished runs are kept, and the same command goes on from there"
+        sentence = f"interrupted; {GOES_ON}" if {*sys.argv[1:2]} & {"run", "sweep", "claim"} else "interrupted"
     if sentence:
         _print(sys.stderr, f"hw4: {sentence}")
     sys.exit(cast("int | None", code))

@@ -17,14 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 from hw4.errors import Hw4Error, WorkersError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD
-from hw4.processes import one_thread_pool
+from hw4.processes import GOES_ON, one_thread_pool
 
 if TYPE_CHECKING:  # a command's --help need not wait for records
     from hw4.records import Environment
 
 CONNECT_SECONDS = 10
 RETRIES = 3
-_KEPT = "what had finished is kept, and the same command goes on from there"
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ class Cluster:
     def explained(self, error: BaseException) -> BaseException:
         """A task's error, as it is; or a sentence where one worker after another died of the task."""
         if type(error).__name__ == "KilledWorker":
-            return Hw4Error(f"one worker after another died while it made the same task (out of memory?); {_KEPT}")
+            return Hw4Error(f"one worker after another died while it made the same task (out of memory?); {GOES_ON}")
         return error
 
     def close(self) -> None:
@@ -83,7 +82,7 @@ def open_cluster(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
     try:
         from distributed import Client
     except ImportError as error:
-        raise Hw4Error("--scheduler needs Dask; install it with 'pip install dask[distributed]'") from error
+        raise Hw4Error("--scheduler needs Dask; install it with 'pip install distributed'") from error
     for name in filter(re.compile("distributed|tornado").match, logging.root.manager.loggerDict):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)  # what goes wrong is said below, in one sentence
     try:
@@ -104,7 +103,7 @@ def open_cluster(address: str, say: Callable[[str], None]) -> Iterator[Cluster]:
         finally:
             cluster.close()
     except CancelledError as error:
-        raise WorkersError(f"the Dask scheduler at {address} is gone; {_KEPT}") from error
+        raise WorkersError(f"the Dask scheduler at {address} is gone; {GOES_ON}") from error
     finally:
         client.close(timeout=CONNECT_SECONDS)
 

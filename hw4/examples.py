@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from hw4.borrowed import MOST_ENTRIES, Randomness, copied, lent, reachable, slots
+from hw4.borrowed import MOST_ENTRIES, Randomness, copied, in_precision, lent, reachable, slots
 from hw4.errors import ObjectiveError
 
 Batch = Any
@@ -105,7 +105,7 @@ def of_loader(loader: Any, place: Place) -> Examples:
     dataset, collate = loader.dataset, loader.collate_fn
     counts = Counter(index for batch in plan for index in batch)
     dropped, times = len(dataset) - len(counts), max(counts.values(), default=0)
-    if dropped > 0 and loader.drop_last and times < 2:
+    if dropped > 0 and getattr(loader.batch_sampler, "drop_last", loader.drop_last) and times < 2:
         raise ObjectiveError(
             f"the data loader drops the last {dropped} of {len(dataset)} examples; give one with drop_last=False"
         )
@@ -146,8 +146,8 @@ def _plan(loader: DataLoader[Any]) -> list[list[int]]:
 
 def _without(loader: DataLoader[Any]) -> str:
     """How a loader goes through the same examples in an order that stays."""
-    if isinstance(loader.sampler, RandomSampler | SequentialSampler):
-        return "with shuffle=False"
+    if isinstance(_drawing(loader), RandomSampler | SequentialSampler):
+        return "with shuffle=False, or a SequentialSampler"
     return "over torch.utils.data.Subset(dataset, indices) without a sampler, for it may draw from a part of the data"
 
 
@@ -175,8 +175,12 @@ def _indices(loader: DataLoader[Any]) -> list[list[int]]:
 
 def _sampler(loader: DataLoader[Any]) -> str:
     """What draws a loader's examples, by its type."""
-    own = hasattr(loader.batch_sampler, "sampler")
-    return type(loader.sampler if own else loader.batch_sampler).__name__
+    return type(_drawing(loader)).__name__
+
+
+def _drawing(loader: DataLoader[Any]) -> Any:
+    """What draws a loader's examples: torch gives one with a batch_sampler a sampler that it does not use."""
+    return getattr(loader.batch_sampler, "sampler", loader.batch_sampler)
 
 
 def _refuse_loader(loader: Any) -> None:
@@ -225,7 +229,10 @@ def of_anything(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
             "or a torch DataLoader, which takes a list of examples too"
         )
     if y is None:
-        raise ValueError("targets y are missing: give tensors x and y, or a data loader alone")
+        raise ValueError(
+            "targets y are missing: give tensors x and y, or a data loader alone; where forward= needs none, give "
+            "torch.utils.data.TensorDataset(x), whose batches are lists of one tensor"
+        )
     _refuse_arrays(x, y)
     return of_tensors(x, y, chunk_size, place)
 
@@ -245,13 +252,19 @@ def placed(value: Any, device: torch.device, dtype: torch.dtype | None) -> Any:
 
     def place(each: Tensor) -> Tensor:
         own = each.detach()
-        moved = own.to(device, dtype if each.is_floating_point() else None)
+        moved = own.to(device, in_precision(each, dtype))
         # What a model does to its inputs in place must not reach the user's own.
         found = moved.clone() if moved is own or moved.is_inference() else moved
         # Derivatives with respect to inputs may be taken; a part of them is no leaf, so it may be changed in place.
         return found.requires_grad_().clone() if each.requires_grad else found
 
-    return mapped(value, place)
+    try:
+        return mapped(value, place)
+    except RecursionError as error:
+        raise ObjectiveError(
+            f"a batch holds a {type(value).__name__} that refers to itself, or lists within lists without end; give "
+            f"its tensors in a dict and put it together again in forward="
+        ) from error
 
 
 def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0911  a kind a line

@@ -3,7 +3,7 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hw4.errors import Hw4Error
@@ -28,7 +28,8 @@ def write_atomically(path: Path, contents: bytes) -> None:
             file.write(contents)
             file.flush()
             os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading results
+        with suppress(OSError):  # which some shared and foreign file systems refuse
+            Path(temporary).chmod(0o644)  # mkstemp's 0600 would keep colleagues from reading results
         Path(temporary).replace(path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)

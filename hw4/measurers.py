@@ -41,7 +41,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pytest
 
-from hw4.gate import MOSTLY_WAITING, Outcome, Slice, UnmeasurableError
+from hw4.gate import MOSTLY_WAITING, BrokenError, Outcome, Slice, UnmeasurableError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD, GitError, git, processor_class, write_revision
 
 _Socket = socket.socket  # before a test forbids sockets, which are put in the module's place then
@@ -79,7 +79,10 @@ DEFAULTS = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelis
 """Settings for those who made none of their own."""
 MOST_PARTS = 20_000
 """Of a frozen reference that are looked at for its fingerprint."""
-LIBRARIES = ("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba")
+LIBRARIES = (
+    *("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba", "pandas", "polars"),
+    *("xgboost", "lightgbm", "opencv-python", "opencv-python-headless", "transformers", "cupy"),
+)
 INSTALLED = [sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib", "scripts")]
 INSTALLED += [*site.getsitepackages(), site.getusersitepackages()]
 """Where Python keeps itself and what was installed; not all of its prefix, in which a checkout may lie."""
@@ -168,13 +171,15 @@ class Measurer:
 
     def __init__(self, tree: Tree, config: pytest.Config, tests: Mapping[str, Path], scratch: Path) -> None:
         self._tests, self._tree = list(tests), tree
-        files = [str(file) for file in dict.fromkeys(map(tree.place, tests.values())) if file.exists()]
+        folder = tree.place(config.invocation_params.dir)
+        folder = folder if folder.is_dir() else tree.base
+        places = [file for file in dict.fromkeys(map(tree.place, tests.values())) if file.exists()]
+        files = [os.path.relpath(file, folder) for file in places]  # a bracket above it would be taken for a parameter
         ours, theirs = (_Socket(fileno=each.detach()) for each in _socket.socketpair())
         watched, self._alive = os.pipe()  # it ends when this process does, and with it what it writes to
         started = config.stash[ENVIRONMENT].items()
         environment = {n: value for n, value in started if n in KEPT or not n.startswith(DROPPED)}
         numbers = f"{theirs.fileno()} {watched}"
-        folder = tree.place(config.invocation_params.dir)
         option = vars(config.option)
         carried = {name: value for name, value in option.items() if _is_plain(value)}
         others = {name: _as_text(value) for name, value in option.items() if not _is_plain(value)}
@@ -188,7 +193,7 @@ class Measurer:
             stdout=self._said,
             stderr=subprocess.STDOUT,
             pass_fds=[theirs.fileno(), watched],
-            cwd=folder if folder.is_dir() else tree.base,
+            cwd=folder,
             start_new_session=True,  # so that it can be ended together with the processes it starts
             env={**DEFAULTS, **environment, **SETTINGS, "PYTHONPATH": tree.search_path(), SOCKET: numbers},
         )
@@ -200,7 +205,7 @@ class Measurer:
         self.gated = set[str]()
         self._over = set[tuple[str, str]]()  # gates that were not asked for
         settings = {"options": carried, "others": others, "trees": trees, "against": config.option.gate_against}
-        self.send({"tests": self._tests, **settings})
+        self.send({"tests": self._tests, "files": [str(tree.place(file)) for file in tests.values()], **settings})
 
     def finish(self) -> None:
         """Let it end its tests, so that fixtures clear away what they set up."""
@@ -266,10 +271,12 @@ class Measurer:
     def answer(self, seconds: float) -> dict[str, Any]:
         """Wait for an answer to what was sent."""
         answer = self._hear(seconds)
+        ours = answer.get("broken") and not self._tree.name  # what was at a revision is no fault of today's
+        wrong: type[UnmeasurableError] = BrokenError if ours else UnmeasurableError
         if "ended" in answer:
-            raise UnmeasurableError(f"{self._where()}the test ends at its gate: {answer['why']}")
+            raise wrong(f"{self._where()}the test ends at its gate: {answer['why']}")
         if "error" in answer:
-            raise UnmeasurableError(self._where() + answer["error"])
+            raise wrong(self._where() + answer["error"])
         return answer
 
     def reach(self, test: str, gate: str) -> dict[str, Any] | None:
@@ -308,7 +315,8 @@ class Measurer:
 
     def _lack(self, error: str) -> str:
         """What may be missing in a revision's tree, where something is."""
-        found = self._tree.name and any(kind in error for kind in ("ModuleNotFoundError", "FileNotFoundError"))
+        kinds = ("ModuleNotFoundError", "FileNotFoundError", "LookupError", "CalledProcessError")
+        found = self._tree.name and any(kind in error for kind in kinds)
         return " (of a revision there is what git keeps: nothing ignored or generated, no submodule)" if found else ""
 
     def _where(self) -> str:
@@ -324,6 +332,11 @@ def is_gated(item: pytest.Item) -> bool:
     return getattr(last.func, "__module__", "") == "hw4.plugin" or "gate" in last.argnames
 
 
+def has_plugin(config: pytest.Config, name: str) -> bool:
+    """Whether one of pytest's plugins is there, found by itself or asked for by -p."""
+    return any(map(config.pluginmanager.hasplugin, (name, f"pytest_{name}")))
+
+
 def _options(tree: Tree, config: pytest.Config) -> list[str]:
     """Options that make pytest collect in another process what it collects in this one, and report nothing."""
     option = config.option
@@ -333,10 +346,15 @@ def _options(tree: Tree, config: pytest.Config) -> list[str]:
         options += ["-c", str(tree.place(config.inipath))]
     if config.pluginmanager.hasplugin("logging"):
         ours += ["-o", "log_file="]  # the user's would be emptied
-    if config.pluginmanager.hasplugin("timeout"):  # waiting for requests is no time of the test's
+    if has_plugin(config, "timeout"):  # waiting for requests is no time of the test's
         options += ["--timeout=0"]
-    reorders = ["no:randomly"] if config.pluginmanager.hasplugin("randomly") else []
-    for plugin in dict.fromkeys([*(option.plugins or ()), *reorders]):
+    if option.confcutdir:
+        options += ["--confcutdir", str(tree.place(Path(option.confcutdir).absolute()))]
+    if getattr(option, "disable_plugin_autoload", False):
+        options += ["--disable-plugin-autoload"]
+    reorders = ["no:randomly", "no:pytest_randomly"] if has_plugin(config, "randomly") else []
+    asked = [each for each in option.plugins or () if not (reorders and each == "pytest_randomly")]
+    for plugin in dict.fromkeys([*asked, *reorders]):
         options += ["-p", plugin]
     for setting in option.override_ini or ():
         options += ["-o", setting]
@@ -381,7 +399,7 @@ class Team:
     def __init__(
         self, tree: Tree, config: pytest.Config, tests: Mapping[str, Path], scratch: Path, processes: int = PROCESSES
     ) -> None:
-        self.tree, self._turn = tree, 0
+        self.tree, self._turn, self.on_a_gpu = tree, 0, False
         with ExitStack() as stack:
             self.members = []
             for _ in range(processes):  # all start at once
@@ -462,7 +480,9 @@ class Team:
                     member = key.fileobj  # type: ignore[assignment]
                     busy.unregister(member)
                     free.append(member)
-                    found |= {seed: Outcome(**run) for seed, run in member.answer(seconds)["outcomes"].items()}
+                    answer = member.answer(seconds)
+                    found |= {seed: Outcome(**run) for seed, run in answer["outcomes"].items()}
+                    self.on_a_gpu |= answer.get("gpu", False)
         return found
 
 
@@ -480,6 +500,7 @@ class Serving:
         threading.Thread(target=_end_with_the_judge, args=[watched], daemon=True).start()
         first = self._hear()
         self._tests: list[str] = first["tests"]
+        self._files, self._named = list(map(Path, first["files"])), dict[str, str]()
         self.options: dict[str, object] = first["options"]
         self.others: dict[str, list[str]] = first["others"]
         self._root, self._base = map(Path, first["trees"])
@@ -507,23 +528,40 @@ class Serving:
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Run the tests that are asked for, in that order, without a limit to their time: much of it is waiting."""
-        known = {item.nodeid: item for item in items}
-        self._gated = [item.nodeid for item in items if is_gated(item)]
-        items[:] = [known[test] for test in self._tests if test in known]
+        known = {(item.path.resolve(), item.nodeid.partition("::")[2]): item for item in items}
+        asked = zip(self._tests, self._files, strict=True)  # outside of pytest's rootdir, ids begin otherwise here
+        chosen = {test: known.get((file.resolve(), test.partition("::")[2])) for test, file in asked}
+        self._named = {item.nodeid: test for test, item in chosen.items() if item is not None}
+        self._gated = [item.nodeid for item in items if is_gated(item) and not _is_skipped(item)]
+        items[:] = [item for item in chosen.values() if item is not None]
         for node in {node for item in items for node in item.listchain()}:
             node.own_markers[:] = [mark for mark in node.own_markers if mark.name != "timeout"]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say what is there."""
-        self._say({"collected": [item.nodeid for item in session.items], "broken": self._broken, "gated": self._gated})
+        collected, gated = (list(map(self._name, each)) for each in ([i.nodeid for i in session.items], self._gated))
+        self._say({"collected": collected, "broken": self._broken, "gated": gated})
+
+    def _name(self, test: str) -> str:
+        """A test's id as the process that judges knows it."""
+        return self._named.get(test, test)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Say how a test ended; its gates may be in subtests, and where its fixtures clear away."""
         if report.when == "teardown" or not report.passed:
-            self._say({"ended": report.nodeid, "why": _last_line(report.longreprtext) or report.outcome})
+            why = _last_line(report.longreprtext) or report.outcome
+            self._say({"ended": self._name(report.nodeid), "why": why, "broken": report.failed})
 
     def _arrive(self, test: str, name: str, **facts: object) -> None:
-        self._say({"at": test, "gate": name, "wrong": self._wrong(), "libraries": environment()["libraries"], **facts})
+        self._say(
+            {
+                "at": self._name(test),
+                "gate": name,
+                "wrong": self._wrong(),
+                "libraries": environment()["libraries"],
+                **facts,
+            }
+        )
 
     def _wrong(self) -> str:
         """Why nothing that is measured here would mean anything, in words, or nothing."""
@@ -597,18 +635,26 @@ class Serving:
                 results = work(request["seeds"]) if together else {seed: work(seed) for seed in request["seeds"]}
                 runs = {str(seed): vars(as_outcome(results[seed])) for seed in request["seeds"]}
             except Exception as error:
-                self._say(
-                    {"error": f"training with seed {request['seeds'][0]} ended in {type(error).__name__}: {error}"}
-                )
+                why = f"training with seed {request['seeds'][0]} ended in {type(error).__name__}: {error}"
+                self._say({"error": why, "broken": True})
             else:
                 wrong = self._wrong()  # now that all is loaded
-                self._say({"error": wrong} if wrong else {"outcomes": runs})
+                self._say({"error": wrong} if wrong else {"outcomes": runs, "gpu": bool(_on_a_gpu())})
 
     def _next(self) -> dict[str, Any]:
         request = self._hear()
         if "skip" in request:
             pytest.skip("not asked for")
         return request
+
+
+def _is_skipped(item: pytest.Item) -> bool:
+    """Whether marks skip a test here, as far as pytest tells."""
+    with suppress(Exception):  # it is no part of pytest's promises
+        from _pytest.skipping import evaluate_skip_marks
+
+        return evaluate_skip_marks(item) is not None
+    return False
 
 
 OTHER_GPUS: dict[str, Callable[[Any], bool]] = {
@@ -653,7 +699,9 @@ def _files(folder: Path, suffixes: tuple[str, ...]) -> frozenset[str]:
     found = set()
     for place, folders, files in os.walk(folder):
         here = Path(place)
-        folders[:] = [name for name in folders if name[0] != "." and not (here / name / "pyvenv.cfg").exists()]
+        marks = ("pyvenv.cfg", "conda-meta")
+        kept = [name for name in folders if name[0] != "." and name != "site-packages"]
+        folders[:] = [name for name in kept if not any((here / name / mark).exists() for mark in marks)]
         found |= {(here / name).relative_to(folder).as_posix() for name in files if name.endswith(suffixes)}
     return frozenset(found)
 
@@ -701,8 +749,6 @@ def _repeats(work: Callable[[], object], clock: Clock) -> int:
     A coroutine or a generator does nothing by being made.
     """
     result, repeats = work(), 1
-    if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
-        raise TypeError(f"a call gave {result!r:.40}..., and did nothing yet; let the step run it to its end")
     later = ("block_until_ready", "add_done_callback", "__dask_graph__")
     todo, seen = [result], set[int]()
     for each in todo:
@@ -710,6 +756,8 @@ def _repeats(work: Callable[[], object], clock: Clock) -> int:
             if id(each) not in seen:
                 seen.add(id(each))
                 todo += each.values() if isinstance(each, dict) else each
+        elif isinstance(each, Iterator) or inspect.isawaitable(each) or inspect.isasyncgen(each):
+            raise TypeError(f"a call gave {each!r:.40}..., and did nothing yet; let the step run it to its end")
         elif any(hasattr(type(each), name) for name in later):
             raise TypeError(f"a call gave a {type(each).__name__}, whose work may go on; let the step wait for its end")
     while (seconds := _timed(work, repeats, 0.0, clock)[0] * repeats) < SHORTEST_SECONDS and repeats < 1_000_000:
@@ -810,12 +858,21 @@ def _parts_of_value(value: object) -> list[object]:
     holds = _is_source(type(value)) or isinstance(value, types.SimpleNamespace | argparse.Namespace)
     if (holds or hasattr(value, "_parameters")) and hasattr(value, "__dict__"):  # or a torch module
         return [type(value), *sorted(vars(value).items())]
-    parts: list[object] = [type(value)]
+    parts: list[object] = [type(value), *_of_a_library(value)]
     with suppress(Exception):
         parts.append(value.__wrapped__)  # type: ignore[attr-defined]  # cached or compiled
     with suppress(Exception):  # of a range, a set, a loader of data; but what is in a mapping comes and goes
         parts += [] if isinstance(value, Mapping) else [len(value)]  # type: ignore[arg-type]
     return parts
+
+
+def _of_a_library(value: object) -> list[object]:
+    """What tells a library's compiled function or method from others: its name, and whose it is."""
+    if not callable(value):
+        return []
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    owner = getattr(value, "__self__", None)
+    return [name, *([] if owner is None or isinstance(owner, types.ModuleType) else [owner])]
 
 
 def _named(value: object) -> str:

@@ -1,5 +1,6 @@
 """Which tensors lie in the same memory, which of them are read, and whether their numbers have changed."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,14 +15,39 @@ WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def fingerprint(tensor: Tensor) -> int:
-    """The sum of a tensor's bits, read as whole numbers: other numbers have another one, but for rare chances."""
+    """A sum of a tensor's bits, read as whole numbers and weighted by place.
+
+    Other numbers, and the same in another order, have another one, but for rare chances.
+    """
     flat = tensor.detach()
     flat = flat if flat.layout == torch.strided else flat.to_dense()
     flat = (torch.view_as_real(flat) if flat.is_complex() else flat).reshape(-1)
     whole = flat.view(WHOLE[flat.element_size()])
     if len(whole) <= PIECE:
-        return int(whole.sum(dtype=torch.int64))
-    return sum(int(piece.sum(dtype=torch.int64)) for piece in torch.split(whole, PIECE))
+        return _weighted(whole)
+    found = 0
+    for piece in torch.split(whole, PIECE):
+        found = hash((found, _weighted(piece)))
+    return found
+
+
+def _weighted(whole: Tensor) -> int:
+    weights = _weights(len(whole), whole.device)
+    wide = whole.long()
+    return int(torch.dot(wide, weights) if wide.device.type == "cpu" else (wide * weights).sum())
+
+
+@functools.lru_cache(64)
+def _weights(n: int, device: torch.device) -> Tensor:
+    """Odd numbers drawn once and for all, so that no two places count alike."""
+    return _drawn()[:n].to(device)
+
+
+@functools.cache
+def _drawn() -> Tensor:
+    with torch.inference_mode(False):
+        generator = torch.Generator(device="cpu").manual_seed(0)
+        return torch.randint(-(2**62), 2**62, (PIECE,), generator=generator, dtype=torch.int64, device="cpu") | 1
 
 
 def span(tensor: Tensor) -> tuple[str, int, int] | None:

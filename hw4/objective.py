@@ -74,10 +74,11 @@ class Objective:
         self._borrow(dtype)
         _refuse_arrays([*found, *reachable([model])], self.names, self._borrowed.originals)
         self._sums = self._originals_sums()
-        self._holders = [*self._borrowed.modules, loss, forward, getattr(x, "dataset", x)]
+        data = [getattr(x, "dataset", x), getattr(x, "collate_fn", None)]
+        self._holders = [*self._borrowed.modules, loss, forward, *data]
         with self._borrowed.inside():
             inner = [dict(vars(module)) for module in self._borrowed.modules]
-        self._random = Randomness([*self._holders, getattr(x, "collate_fn", None), *inner])
+        self._random = Randomness([*self._holders, *inner])
         with self._random.watched():
             self._examples = of_anything(x, y, chunk_size, (self.parameters[0].device, dtype))
         self._random.moved.clear()  # a sampler may draw; its plan was compared with a second one
@@ -102,6 +103,7 @@ class Objective:
         self._weights: list[float | None] | None = None
         self._seen: dict[int, float] = {}
         self._first_pass: list[float] | None = None
+        self._aside = False
 
     # Evaluating --------------------------------------------------------------------------------------------------
 
@@ -109,8 +111,13 @@ class Objective:
     def _computing(self, borrowed: Borrowed | None = None) -> Iterator[None]:
         """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
         cached = torch.is_autocast_cache_enabled()
-        states = [each.state for each in self._beside if isinstance(each, torch.optim.Optimizer)]
+        optimizers = [each for each in self._beside if isinstance(each, torch.optim.Optimizer)]
+        states = [each.state for each in optimizers]
         known = [{id(key) for key in state} for state in states]
+        stops = [each.register_step_pre_hook(_refuse_step) for each in optimizers]
+        gradients = [(p, p.grad) for p in self._borrowed.originals]
+        for p, _ in gradients:  # which forward= may set to zero
+            p.grad = None
         with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
             torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
             torch.clear_autocast_cache()
@@ -119,6 +126,10 @@ class Objective:
                     yield
             finally:
                 torch.set_autocast_cache_enabled(cached)
+                for stop in stops:
+                    stop.remove()
+                for p, gradient in gradients:
+                    p.grad = gradient
                 for state, keys in zip(states, known, strict=True):  # which makes entries of whatever is looked up
                     for key in [each for each in state if id(each) not in keys]:
                         del state[key]
@@ -165,7 +176,7 @@ class Objective:
         try:
             outputs = self._model(inputs)
         except NOT_FED as error:
-            if isinstance(inputs, Tensor) and "positional argument" not in str(error):
+            if isinstance(inputs, Tensor) and isinstance(error, IndexError):  # of too few examples, say
                 raise
             raise ObjectiveError(
                 f"the model cannot be given a {type(inputs).__name__} as its one input ({_first(error)}); say how it "
@@ -245,7 +256,8 @@ class Objective:
         """Raise ObjectiveError unless some batches' losses are of the model's parameters and the means of their parts'.
 
         Looked at are the first and the last batch, and two drawn from all over the data: what is no mean shows where
-        examples differ, which neighbours may not. The first two are looked at again in the first pass.
+        examples differ, which neighbours may not. The first two are looked at again in the first pass. What rounding
+        leaves of a loss at its minimum need be no mean: then the loss a small step away is.
         """
         plan, known = self._examples.plan, {}
         size = min(self.n, max(FEW, *map(len, plan)))
@@ -267,8 +279,31 @@ class Objective:
                         self._check_parts(sample, exact)
         except ObjectiveError:
             self._require_fixed("some")  # the cause, where that is it
-            raise
+            if self._aside or not self._is_mean_aside():
+                raise
         self._require_fixed("some")
+
+    def _is_mean_aside(self) -> bool:
+        """Whether the loss is a mean a small step away, beside whose value there it is a residue here."""
+        seen = self._seen
+        self._aside, self._seen = True, {}
+        try:
+            self._step_aside()
+            self._check_mean()
+            return abs(seen[0]) < RESIDUE * abs(self._seen[0])
+        except (ObjectiveError, KeyError):
+            return False
+        finally:
+            self._aside, self._seen = False, seen
+            self.move_to()
+
+    @torch.no_grad()
+    def _step_aside(self) -> None:
+        """Move every parameter by a hundredth of its size, in a direction that is always the same."""
+        generator = torch.Generator().manual_seed(0)
+        for p in self.parameters:
+            drawn = torch.randn(p.shape, generator=generator, device="cpu").to(p)
+            p.add_(drawn, alpha=0.01 * (float(p.double().square().mean().sqrt()) or 1.0))
 
     def _samples(self, size: int) -> list[Sequence[int]]:
         """Two samples of so many examples, from all over the data."""
@@ -309,20 +344,29 @@ class Objective:
 
     def _unaliased_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
         """The loss of these examples, once; raises ObjectiveError when it rests on the user's own trained weights."""
-        reads = Reads(self.names, self._borrowed.originals)
+        noted = {name: tensor for name, (tensor, _) in self._borrowed.noted().items()}
+        reads = Reads([*self.names, *noted], [*self._borrowed.originals, *noted.values()])
         with self._untouched():
             with reads:
                 value, weight = self._batch_loss(self._examples.take(indices))
             self._require_owned(value, indices)
-        if reads.found:
-            raise ObjectiveError(_aliased(next(iter(reads.found))))
+        changed = {name for name, (_, other) in self._borrowed.noted().items() if other}
+        for name in reads.found:
+            if name not in noted or name in changed:  # a constant may be read by any way
+                raise ObjectiveError(_aliased(name.rpartition(" ")[2]))
         return value, weight
 
     @contextlib.contextmanager
     def _untouched(self) -> Iterator[None]:
         """Raise ObjectiveError when the trained weights are others after what is computed inside, or are frozen."""
         before = [fingerprint(p) for p in self.parameters]
+        there = {id(p) for _, p in self._model.named_parameters()}
         yield
+        if extra := [name for name, p in self._model.named_parameters() if id(p) not in there]:
+            raise ObjectiveError(
+                f"the model puts another parameter in the place of {extra[0]} in its forward pass or its loss, which "
+                f"no optimiser knows; compute with a changed copy, or use torch.nn.utils.parametrize"
+            )
         for name, parameter, then in zip(self.names, self.parameters, before, strict=True):
             if fingerprint(parameter) != then:
                 raise ObjectiveError(
@@ -370,7 +414,7 @@ class Objective:
 
     def _first_gradient(self, borrowed: Borrowed) -> Tensor:
         """The gradient of the first batch's loss by these parameters."""
-        with self._computing(borrowed), self._untouched():
+        with self._computing(borrowed), self._untouched(), _named_refusals(self._dtype):
             value = self._batch_loss(self._examples.take(self._examples.plan[0]))[0]
             if borrowed is self._borrowed:
                 self._require_owned(value, self._examples.plan[0])
@@ -629,6 +673,8 @@ class Objective:
         double = copy.copy(self)
         double._examples = self._examples.in_precision(torch.float64)
         double._borrow(torch.float64)
+        if self._aside:
+            double._step_aside()
         return double
 
     def require_double(self) -> None:
@@ -676,13 +722,15 @@ class Objective:
         if not all(isinstance(each, Tensor) and not each.is_complex() for each in given):
             raise ValueError(
                 f"an update must be of real tensors, got {', '.join(sorted({type(each).__name__ for each in given}))}; "
-                f"torch.as_tensor makes them of numbers"
+                f"torch.as_tensor makes them of numbers, and parts of it go in a dict by name or in one flat tensor"
             )
         if isinstance(update, Mapping):
-            if {name: part.shape for name, part in update.items()} != shapes:
+            if wrong := [
+                name for name in {**shapes, **update} if getattr(update.get(name), "shape", 0) != shapes.get(name)
+            ]:
                 raise ValueError(
-                    f"an update by name must have a tensor of its shape for each of {', '.join(self.names)}, got "
-                    f"{', '.join(update)}"
+                    f"an update by name must have a tensor of its shape for each of {', '.join(self.names)}, and no "
+                    f"other; it is wrong in {', '.join(wrong)}"
                 )
             return [update[name].detach().to_dense() for name in self.names]
         if update.shape != (sum(self._sizes),):
@@ -915,6 +963,14 @@ class Objective:
         return total
 
 
+def _refuse_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
+    """A hook that keeps optimisers of the loss's from a step while it is computed."""
+    raise ObjectiveError(
+        f"the loss makes a step of the optimiser {type(optimizer).__name__}; give the loss alone, without backward() "
+        f"and step()"
+    )
+
+
 def flatten(vectors: Sequence[Tensor]) -> Tensor:
     """Concatenate tensors into one flat copy, each in its logical (row-major) order."""
     return torch.cat([each.reshape(-1) for each in vectors])
@@ -944,7 +1000,7 @@ def _number(weight: Any) -> float:
     if isinstance(weight, Tensor) and weight.requires_grad:
         raise ObjectiveError(
             "the second of the pair that the loss returns is taken for the batch's weight and must not depend on the "
-            "parameters; return the mean alone, or detach the weight"
+            "parameters; return the mean alone (of two losses their sum), or detach the weight"
         )
     try:
         return float(weight)
@@ -1014,6 +1070,8 @@ FEW = 16
 SINGLE = torch.finfo(torch.float32).eps
 SINGLE_BYTES, LARGE = 4, 2**28
 """Of a number in float32; and by so many bytes a copy in float64 may be larger than twice the model."""
+RESIDUE = 1e-6
+"""A loss that is smaller than this beside what it is a small step away may be what rounding leaves of it."""
 EXACT = 1e-10
 """How far, relatively, ways to sum one loss may differ in float64; a loss may be small beside its terms."""
 ALIKE = 0.002
@@ -1034,7 +1092,8 @@ IDENTITY = (
 )
 KEPT = (
     "the model keeps something that it computed from its parameters (a cache of weights or features) and uses it "
-    "again; empty the cache, or switch it off for the measurement"
+    "again; empty the cache, or switch it off for the measurement; where forward= calls backward() itself, or an "
+    "operation changes a tensor in place that its gradient needs, let it do without"
 )
 DETACHED = (
     "every batch's loss is detached from the trained parameters (no_grad in the model's forward, .item(), .detach(), "
@@ -1176,7 +1235,8 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
     if dtype is not None:
         return (
             f"computing in {dtype} failed ({first}): tensors that a function keeps to itself stay as they are; hold "
-            "them as buffers of a module, or as arguments of functools.partial"
+            "them as buffers of a module, or as arguments of functools.partial, and let the model convert inputs by "
+            "x.to(weight.dtype) instead of x.float()"
         )
     return (
         f"torch cannot compute with these types ({first}); convert the examples (x.float(), y.long()), or give dtype=, "

@@ -20,7 +20,7 @@ import shlex
 import tempfile
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -40,6 +40,7 @@ from hw4.gate import (
     PROCESS_ERROR,
     ROUNDS,
     WANTED_ERROR,
+    BrokenError,
     Estimate,
     Finding,
     Outcome,
@@ -69,6 +70,7 @@ from hw4.measurers import (
     Team,
     Tree,
     environment,
+    has_plugin,
     is_gated,
     revision,
     swept_folder,
@@ -78,8 +80,11 @@ from hw4.measurers import (
 BASELINE = "gate-baseline.json"
 SCHEMA_VERSION = 2
 FAILED = "the test failed otherwise than by its gates, so that they may not all have been judged: mend that first"
-EXIT_UNMEASURABLE = 6
-"""pytest's exit status when nothing is worse but something could not be judged; 0 to 5 are pytest's own."""
+EXIT_UNMEASURABLE = 16
+"""pytest's exit status when nothing is worse but something could not be judged; 0 to 6 are pytest's own."""
+UNRUN = "was not run, for pytest ended before it"
+PATIENCE = 10
+"""A step that became slower may take so many times as long to measure as one is given."""
 BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2
 """A baseline is measured by so many teams of processes, and so often by each."""
 LARGEST_BASELINE_ERROR = math.sqrt(LARGEST_ERROR**2 - WANTED_ERROR**2 - PROCESS_ERROR**2)
@@ -205,7 +210,7 @@ class Judging:
         chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
         self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
         self._items, self._baselines, self._looked = dict[str, Path](), list[Path](), set[Path]()
-        self._reported, self._broken, self._before = set[str](), set[str](), set[str]()
+        self._reported, self._broken, self._before, self._answered = set[str](), set[str](), set[str](), set[str]()
         self._nothing = False
         self._written, self._unwritten, self._left_out = False, "", list[str]()
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
@@ -220,7 +225,7 @@ class Judging:
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Let no limit to every test's time end a gate, which has limits of its own; a test's own mark stays."""
-        if self.config.pluginmanager.hasplugin("timeout"):
+        if has_plugin(self.config, "timeout"):
             for item in filter(is_gated, items):
                 if item.get_closest_marker("timeout") is None:
                     item.add_marker(pytest.mark.timeout(0))
@@ -289,6 +294,7 @@ class Judging:
         self._reported.add(report.nodeid)
         self._ran |= {report.nodeid} if report.when == "call" and report.passed else set()
         self.unmeasurable += report.failed and self._unjudged(report)
+        self._answered |= {report.nodeid} if getattr(report, "gate", ()) else set()
         for each in getattr(report, "gate", ()):
             judged = Judged(**{**each, "finding": Finding(**each["finding"])})
             self.judged[f"{judged.path}::{judged.key}"] = judged
@@ -322,11 +328,14 @@ class Judging:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Give what could not be judged an exit status of its own, and write what is to be written."""
         self._end_teams()
-        self._stack.close()
         unrun = set(self._items) - self._reported  # after -x, say: of what else would fail nothing is known
         partial = session.shouldstop or session.shouldfail or unrun or exitstatus not in (0, 1)
         if self._whole and not (partial or self.config.option.collectonly or self.update):
             self._add_missing()
+        self._stack.close()
+        for test in set(self._tests) & unrun:
+            finding, file = refusal("timing", test.partition("::")[2], UNRUN), self._tests[test]
+            self.judged[f"{test} unrun"] = Judged(finding, path=str(file.parent / BASELINE), key=test)
         asked = self.against or self.update
         self._nothing = bool(asked and not (self.judged or self._spread or self.config.option.collectonly))
         if self._nothing and exitstatus == 0:
@@ -355,7 +364,8 @@ class Judging:
             _write(self._document, as_json(self.findings, facts))
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
             junit = Path(os.path.expandvars(self.config.option.xmlpath)).expanduser()
-            _mark_errors(self.config.invocation_params.dir / junit, update=self.update)
+            with suppress(ET.ParseError):  # of a pipe's end, say
+                _mark_errors(self.config.invocation_params.dir / junit, update=self.update)
 
     @property
     def _document(self) -> Path | None:
@@ -413,10 +423,10 @@ class Judging:
     def _add_missing(self) -> None:
         """A gated test that is no longer there, or is skipped, was not passed."""
         if self.against:
-            for test in sorted(self._before - set(self._items)):
-                finding = refusal(
-                    "timing", test.partition("::")[2], f"is gated at {self.against}, and not here any more"
-                )
+            where = {True: "is skipped or not gated here", False: "is not here any more"}
+            for test in sorted({*self._before, *self._kept_then()} - self._answered - self._broken):
+                sentence = f"is gated at {self.against}, and {where[test in self._items]}"
+                finding = refusal("timing", test.partition("::")[2], sentence)
                 self.judged[f"{test} gone"] = Judged(finding, path=test.partition("::")[0], key=test)
             return
         files = [*self._tests.values(), *self._items.values(), *self._looked]
@@ -427,6 +437,20 @@ class Judging:
                     sentence = f"is in {path.name}, and was not run; if it is gone for good, renew or delete that"
                     finding = refusal(part, key.partition("::")[2], sentence)
                     self.judged[f"{path}::{key}"] = Judged(finding, path=str(path), key=key)
+
+    def _kept_then(self) -> Iterator[str]:
+        """Tests of the revision's baselines whose files are gone, of the folders that were asked for."""
+        if not (self._trees and self._trees[0].name):
+            return
+        then = self._trees[0]
+        asked = [(self.config.invocation_params.dir / each).resolve() for each in self.config.args]
+        for path in sorted(then.base.rglob(BASELINE)):
+            folder = then.root / path.parent.relative_to(then.base)
+            if any(folder.is_relative_to(each) for each in asked):
+                with suppress(UnmeasurableError):
+                    for entry in read_baseline(path).values():
+                        if not (folder / entry["test"].partition("::")[0]).exists():
+                            yield os.path.relpath(folder / entry["test"], self.config.rootpath)
 
     def _compared(self) -> str:
         return "; ".join(dict.fromkeys(each.compared for each in self.judged.values() if each.compared)) or "nothing"
@@ -456,6 +480,9 @@ class Judging:
             self._claim(call)
             self._tests.setdefault(item.nodeid, item.path)  # of a fixture that was asked for while the test ran
             judged = judge(call)
+        except BrokenError as error:
+            self._end_teams()
+            pytest.fail(str(error), pytrace=False)
         except (UnmeasurableError, OSError) as error:  # or a full disk, too many open files
             judged = Judged(refusal(part, call.name, str(error)))
             self._end_teams()  # whatever they are about; the next test starts others
@@ -545,7 +572,7 @@ class Judging:
             return self._new("timing", call)
         call.require_same_kind(then, times=True)
         call.require_same_ruler(then, now)
-        samples = self._visits(teams, self.seconds)
+        samples = self._visits(teams, row)
         for team in teams:
             team.leave()
 
@@ -553,7 +580,7 @@ class Judging:
             return Estimate(row["log"], row["error"], row["freedom"]) if row else samples[0].now
 
         if samples[-1].now.minus(before(samples)).slower:  # again, in other processes: other memory, another moment
-            again = self._confirm(teams, call)
+            again = self._confirm(teams, call, row)
             slower = again[-1].now.minus(before(again)).slower
             for sample, more in zip(samples, again, strict=True):
                 sample.add(more, confirmed=slower)
@@ -562,21 +589,29 @@ class Judging:
         compared = call.source(row) if row else f"{self.against}, measured here and now"
         return Judged(judge_times(call.name, before(samples), samples[-1], take=call.take), compared=compared)
 
-    def _visits(self, teams: Sequence[Team], seconds: float) -> list[Sample]:
-        """Visit teams in turn, in random order, until every sample is precise or the time is over."""
-        rng, least = random.Random(), 0.0  # an order that is always the same could favour one arm always
+    def _visits(self, teams: Sequence[Team], row: Mapping[str, Any]) -> list[Sample]:
+        """Visit teams in turn, in random order, until every sample is precise or the time is over.
+
+        What is given is for the code before, by a baseline's ``row`` or the first team: slower code takes longer.
+        """
+        rng, least, needed = random.Random(), 0.0, 0.0  # an order that is always the same could favour one arm always
+        before = math.exp(row["log"]) if row else math.inf
         for team in teams:
             calls = team.ask_all({"prepare": True}, ANSWER_SECONDS)
-            each = min((3 * ROUNDS + 1) * call["step"] + (ROUNDS + 2) * call["reference"] for call in calls)
-            least += LEAST_VISITS * each
-        seconds *= len(teams)
-        if least > seconds:
+            step, reference = min((call["step"], call["reference"]) for call in calls)
+            before = min(before, step / reference) if reference else before
+            for_steps, others = LEAST_VISITS * (3 * ROUNDS + 1), LEAST_VISITS * (ROUNDS + 2) * reference
+            needed += for_steps * step + others
+            least += for_steps * min(step, before * reference) + others
+        seconds = self.seconds * len(teams)
+        if least > seconds or needed > PATIENCE * seconds:
             raise UnmeasurableError(
-                f"the {LEAST_VISITS} visits that are needed at least take {least:.0f} s, and {seconds:.0f} are given; "
+                f"the {LEAST_VISITS} visits that are needed at least take {needed:.0f} s"
+                f"{f' ({least:.0f} for the code before)' * (needed > 1.5 * least)}, and {seconds:.0f} are given; "
                 f"make the step smaller, or give more with --gate-seconds"
             )
         pairs = [(team, Sample()) for team in teams]
-        end = time.monotonic() + seconds
+        end = time.monotonic() + max(seconds, 1.5 * needed)
         while not all(sample.precise for _, sample in pairs) and time.monotonic() < end:
             for team, sample in rng.sample(pairs, len(pairs)):
                 sample.visit(team.visit, rng)
@@ -585,13 +620,13 @@ class Judging:
                 raise UnmeasurableError(f"the step takes {sample.now.ratio:.2g} of the reference's time: does it work?")
         return [sample for _, sample in pairs]
 
-    def _confirm(self, teams: Sequence[Team], call: "Call") -> list[Sample]:
+    def _confirm(self, teams: Sequence[Team], call: "Call", row: Mapping[str, Any]) -> list[Sample]:
         """Measure once more, in new processes."""
         with ExitStack() as stack:
             new = [stack.enter_context(self._start(team.tree, [call.test])) for team in teams]
             for team in new:
                 _reach(team, call)
-            return self._visits(new, self.seconds)
+            return self._visits(new, row)
 
     def _new_time(self, call: "Call") -> Judged:
         """Measure a step for the baseline: several times, by two teams of processes."""
@@ -601,7 +636,7 @@ class Judging:
             team = self._team(call, number)
             facts = _reach(team, call)
             for _ in range(BASELINE_SAMPLES):
-                samples += self._visits([team], self.seconds)
+                samples += self._visits([team], {})
                 if samples[-1].self_check:
                     raise UnmeasurableError(f"{samples[-1].self_check}; run again when less runs beside it")
             team.leave()
@@ -651,11 +686,12 @@ class Judging:
         entries = {} if self.against else read_baseline(call.path)
         known = entries.get(call.key, {}).get("outcomes", {})
         before = {seed: Outcome(**run) for seed, run in known.get("runs", {}).items()}
-        problem = unlike(seeds if self.against or self.update else before, seeds)
-        if not (before or self.against or self.update) and not unlike(seeds, seeds):
+        known_seeds = {} if self.against or self.update else before
+        if problem := unlike(known_seeds or seeds, seeds):
+            others = set(known_seeds) ^ set(seeds) if known_seeds else ()
+            raise UnmeasurableError(f"{problem}; {call.way_out}" if others else problem)
+        if not (before or self.against or self.update):
             return self._new("accuracy", call)
-        if problem:
-            raise UnmeasurableError(problem)
         same_machine = False
         if self.against:
             if (then := self._team(call, 0).reach(call.test, call.given)) is None:
@@ -667,8 +703,9 @@ class Judging:
         _reach(team, call)
         where = environment()
         now = team.train(chunks, fault=False, seconds=seconds)
-        if not self.against:
-            same_machine = self.update or {name: known[name] for name in where} == where
+        if not (self.against or team.on_a_gpu):  # of which nothing tells whether it is the same
+            libraries = known.get("libraries", {}).items() <= where["libraries"].items()
+            same_machine = self.update or (libraries and all(known[name] == where[name] for name in ("cpu", "python")))
         train = partial(team.train, seconds=seconds)
         if rules.exact:
             _check_repeats(now, train(chunks[:1], fault=False))
@@ -806,7 +843,7 @@ def read_baseline(path: Path) -> dict[str, dict[str, Any]]:
     if not path.exists():
         return {}
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(path.read_bytes(), object_pairs_hook=_once_each)
         known = document["schema_version"] == SCHEMA_VERSION and all(map(_is_entry, document["tests"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         known = False
@@ -818,6 +855,14 @@ def read_baseline(path: Path) -> dict[str, dict[str, Any]]:
     return tests
 
 
+def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON; raises ValueError where a name stands twice in it, as after a merge by hand."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice")
+    return found
+
+
 def _is_entry(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a baseline is whole and its numbers finite; raises KeyError or TypeError where it is not."""
     rows = [(*(row[name] for name in ("log", "error", "freedom")), row) for row in entry.get("times", {}).values()]
@@ -826,12 +871,17 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
         whole += [Outcome(**run) for run in entry["outcomes"]["runs"].values()]
         whole += [entry["outcomes"][name] for name in ("cpu", "python", "libraries")]
     whole += [entry["test"].index("::")]
+    where = [each for each in (*entry.get("times", {}).values(), entry.get("outcomes")) if each is not None]
+    whole += [isinstance(each["libraries"], dict) or None for each in where]
+    whole += [isinstance(each.get("commit"), str | None) or None for each in where]
     numbers = all(math.isfinite(log) and 0 < error < math.inf and freedom >= 1 for log, error, freedom, _ in rows)
     return numbers and None not in whole
 
 
 def _mark_errors(path: Path, *, update: bool) -> None:
     """In JUnit XML what could not be judged is an error, not a failure."""
+    if not path.is_file():  # of /dev/null nothing can be read again
+        return
     document = ET.parse(path)
     for suite in document.iter("testsuite"):
         for case in suite.iter("testcase"):
@@ -879,6 +929,8 @@ def pytest_configure(config: pytest.Config) -> None:
     against = config.option.gate_against
     if against is not None and not against.strip():
         raise pytest.UsageError("--gate-against needs a revision, and was given nothing; is a variable empty?")
+    if config.option.gate_json is not None and not config.option.gate_json.strip():
+        raise pytest.UsageError("--gate-json needs a file, and was given nothing; is a variable empty?")
     if against and config.option.gate_update:
         raise pytest.UsageError("--gate-update takes what is measured now, so it does not go with --gate-against")
     if not 0 < config.option.gate_seconds < math.inf:

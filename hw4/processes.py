@@ -99,7 +99,8 @@ def _here(
             yield task, result
 
 
-DIED = "a worker process died; what had finished is kept, and the same command goes on from there"
+GOES_ON = "finished runs are kept, and the same command, without --fresh, goes on from there"
+DIED = f"a worker process died; {GOES_ON}"
 
 
 def _of_one_task(problem: BaseException) -> TypeGuard[Exception]:

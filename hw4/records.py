@@ -347,12 +347,13 @@ class Store(Generic[R]):
 
         Raises RecordError for the first bad one.
         """
-        return [read_record(path, self.kind) for path in sorted(self.folder.glob(pattern)) if path.stem not in but]
+        paths = [path for path in sorted(self.folder.glob(pattern)) if not path.name.startswith(".")]  # of macOS, say
+        return [read_record(path, self.kind) for path in paths if path.stem not in but]
 
 
 def read_record(path: Path, kind: type[R]) -> R:
     """Read one record file; raises RecordError, in one sentence, when it is not a record of this kind and version."""
-    way_out = "make the run again with --fresh, or delete the file"
+    way_out = "delete or move the file, and give the command that made it again"
     raw = path.read_bytes()
     try:
         contents = json.loads(raw)

@@ -1,5 +1,6 @@
 """What runs gave, as one tidy table: for notebooks, spreadsheets and other people's plots."""
 
+import shlex
 import statistics
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -59,7 +60,9 @@ def load_results(folder: Path | str) -> "pd.DataFrame":
         trials = Store(Path(folder) / part, TextCNNRecord).load_all("*_textcnn-*.json")
         found += [{**row, "folder": part.as_posix()} for row in _rows([*nets, *trials])]
     if not found:
-        raise RecordError(f"there are no records in {folder}; make them with 'hw4 run --out {folder}'")
+        raise RecordError(
+            f"there are no records in {folder}; make them with 'hw4 run --out {shlex.quote(str(folder))}'"
+        )
     return _table(found)
 
 

@@ -366,5 +366,12 @@ def run(specs: Iterable[Spec], folder: Path | str, *, processes: int | None = No
         workers = 1
     trials = [spec for spec in specs if isinstance(spec, TextCNNSpec)]
     nets = [spec for spec in specs if not isinstance(spec, TextCNNSpec)]
+    studies = [(records, grid(nets)), (records, sweep(trials))]
+    import torch
+
+    threads = torch.get_num_threads()
     with alone(Path(folder)):
-        return carry_out([(records, grid(nets)), (records, sweep(trials))], specs, lambda _: None, processes=workers)
+        try:
+            return carry_out(studies, specs, lambda _: None, processes=workers)
+        finally:
+            torch.set_num_threads(threads)  # what the caller does with torch afterwards is as fast as before

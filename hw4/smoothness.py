@@ -69,7 +69,10 @@ def _require_step(step: Tensor, weight_norm: float) -> None:
 
 def _require_finite(step: Tensor, change: Tensor) -> None:
     if not (math.isfinite(norm(step)) and math.isfinite(norm(change))):
-        raise SmoothnessUndefinedError("a gradient or the update is not finite: the model has diverged")
+        raise SmoothnessUndefinedError(
+            "a gradient or the update is not finite: the model has diverged, or an operation has no derivative here "
+            "(the root or the norm of 0)"
+        )
 
 
 PIECE = 2**17
@@ -178,7 +181,14 @@ def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     for p, _ in kept:  # what an optimiser may read beside the gradient
         vars(twins[id(p)]).update({name: copied(value, memo) for name, value in vars(p).items()})
     with Randomness([optimizer]).watched():
-        copy.deepcopy(optimizer, memo).step()
+        copy_of_it = copy.deepcopy(optimizer, memo)
+        try:
+            copy_of_it.step()
+        except Exception as error:
+            raise ObjectiveError(
+                f"a copy of the optimiser {type(optimizer).__name__} cannot make the step ({type(error).__name__}: "
+                f"{error}); measure the difference that its step makes to the parameters and give that as update="
+            ) from error
     _require_own_step(model, optimizer, kept, twins)
     return {
         name: twins[id(p)].detach() - p.detach() if id(p) in held else torch.zeros_like(p) for name, p in mine.items()

@@ -174,7 +174,7 @@ class ConvNetSpec(BaseModel):
     def variant(self) -> str:
         """The architecture's short name, used in file names; a key of :data:`VARIANTS`."""
         mine = (self.norm, self.downsample)
-        return next((name for name, each in VARIANTS.items() if (each.norm, each.downsample) == mine), "")
+        return next((name for name, each in VARIANTS.items() if _told_by(each) == mine), "")
 
     @property
     def label(self) -> str:
@@ -225,6 +225,14 @@ def _named(spec: BaseModel) -> list[str]:
     return parts
 
 
+def _known(names: Sequence[str], table: Collection[str]) -> Sequence[str]:
+    """These names, each of the table; raises SpecError for one that is not, and for a word in the place of a list."""
+    for name in [names] if isinstance(names, str) else names:
+        if isinstance(names, str) or name not in table:
+            raise SpecError(f"expected a list of names, each one of {', '.join(map(repr, table))}, got {names!r}")
+    return names
+
+
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
     """Two variants compared: the page's heading and question, and what its table shows and its figure draws.
@@ -238,6 +246,17 @@ class Exercise:
     variants: tuple[str, str]
     measures: tuple[str, ...]
     longer: int | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SpecError for what could not be shown after the training."""
+        _known(self.measures, (*CURVES, *SECONDS))
+        if not set(self.measures) & set(CURVES):
+            raise SpecError(f"an exercise draws at least one of {', '.join(map(repr, CURVES))}, got {self.measures!r}")
+
+
+CURVES = (*(f"{part} {what}" for part in ("train", "test") for what in ("loss", "accuracy")), "smoothness")
+SECONDS = ("seconds per pass", "processor seconds per pass")
+"""What exercises may show: over passes and in their table, or there alone."""
 
 
 EXERCISES: dict[str, Exercise] = {
@@ -280,28 +299,29 @@ def exercise_specs(
 
 def numbered(seeds: int, first: int = 0) -> range:
     """So many seeds, from the first on; raises SpecError for none."""
-    if seeds < 1:
-        raise SpecError(f"the number of seeds must be at least 1, got {seeds}")
+    if not isinstance(seeds, int) or seeds < 1:
+        raise SpecError(f"the number of seeds must be a whole one, at least 1, got {seeds!r}")
     return range(first, first + seeds)
-
-
-def _known(names: Sequence[str], table: Collection[str]) -> Sequence[str]:
-    """These names, each of the table; raises SpecError for one that is not, and for a word in the place of a list."""
-    for name in [names] if isinstance(names, str) else names:
-        if isinstance(names, str) or name not in table:
-            raise SpecError(f"expected a list of names, each one of {', '.join(map(repr, table))}, got {names!r}")
-    return names
 
 
 def variant_specs(
     names: Sequence[str], *, seeds: Sequence[int], data: Dataset, **settings: Any
 ) -> tuple[ConvNetSpec, ...]:
     """List the runs of some variants, seed by seed, paired as those of :func:`exercise_specs`."""
+    for name in _known(names, VARIANTS):
+        same = [each for each in VARIANTS if _told_by(VARIANTS[each]) == _told_by(VARIANTS[name])]
+        if len(same) > 1:
+            raise SpecError(f"the variants {' and '.join(same)} have one norm and downsample, which tell runs apart")
     return tuple(
-        ConvNetSpec.build(data=data, norm=variant.norm, downsample=variant.downsample, seed=seed, **settings)
+        ConvNetSpec.build(data=data, norm=norm, downsample=downsample, seed=seed, **settings)
         for seed in seeds
-        for variant in map(VARIANTS.__getitem__, _known(names, VARIANTS))
+        for norm, downsample in (_told_by(VARIANTS[name]) for name in names)
     )
+
+
+def _told_by(variant: Variant) -> tuple[str | None, Downsample]:
+    """What a spec tells a variant by."""
+    return variant.norm, variant.downsample
 
 
 def longer_specs(exercises: Sequence[str], specs: Sequence[ConvNetSpec]) -> tuple[ConvNetSpec, ...]:

@@ -273,7 +273,7 @@ def landscape_specs(
     if views < 1:
         raise SpecError(f"the number of landscapes, runs that are looked around in, must be at least 1, got {views}")
     few: dict[str, Any] = {
-        name: tuple(sorted({min(each, passes) for each in after})) for name, after in LOOKED_AFTER.items()
+        name: tuple(each for each in after if each <= passes) for name, after in LOOKED_AFTER.items()
     }
     few |= {"seeds": 1, "data": data, "passes": passes, "directions": 1, "noise_floor": False}
     looked = few | {"range_view": True, "curvature_passes": few["step_passes"]}

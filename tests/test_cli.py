@@ -381,8 +381,45 @@ def test_options_that_change_nothing_are_said(
     assert "1 trial: test accuracy 0." in out or "runs were found on disk" in out
     assert hw4(monkeypatch, *QUICK, "--controls", "--out", "out") == 0
     assert capsys.readouterr().out.startswith("Without effect: --controls; of text CNNs, and none is trained here.\n")
-    assert hw4(monkeypatch, *QUICK, "--noise-floor", "--directions", "0", "--out", "out") == 0
-    assert "Without effect: --noise-floor; of readings, and none is asked for.\n" in capsys.readouterr().out
+    assert hw4(monkeypatch, *QUICK, "--no-noise-floor", "--directions", "0", "--out", "out") == 0
+    assert "Without effect: --no-noise-floor; of readings, and none is asked for.\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["run", "sweep", "claim", "audit"])
+def test_a_note_of_another_program_is_told_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    Path("out").mkdir()
+    Path("out", "run.json").write_text('{"name": "tensorboard"}')
+    assert hw4(monkeypatch, command, "--data", "embedded", "--processes", "1", "--out", "out") == cli.FAILED
+    assert "run.json has schema version None" in capsys.readouterr().err
+    assert [path.name for path in Path("out").iterdir() if path.name != ".lock"] == ["run.json"]
+
+
+def test_what_the_file_manager_leaves_is_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
+    record = next(Path("out", "records").glob("*.json"))
+    record.with_name(f"._{record.name}").write_bytes(b"\0\5\26\7")
+    assert hw4(monkeypatch, "report", "--out", "out") == 0
+
+
+def test_neighbours_that_cannot_be_reported_are_no_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("benchmarks/data/2024_a.json", "gate/gate.json"):
+        Path(name).parent.mkdir(parents=True)
+        Path(name).write_text("{}")
+    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
+    out = capsys.readouterr().out
+    assert "Not on the page: The gate, for gate/gate.json was not left by a gate" in out
+    assert "2024" not in out
+
+
+def test_the_gpu_of_this_machine_is_none_of_the_schedulers(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hw4(monkeypatch, "run", "--data", "embedded", "--device", "cuda", "--scheduler", "tcp://x:1") == cli.USAGE
+    assert "give one of them" in capsys.readouterr().err
 
 
 def test_what_was_left_out_is_left_out_when_it_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -591,7 +628,9 @@ def test_an_interrupted_run_keeps_what_is_finished_and_goes_on(tmp_path: Path) -
                 break
         _, err = process.communicate(timeout=60)
     assert process.returncode == cli.INTERRUPTED
-    assert err == "hw4: interrupted; finished runs are kept, and the same command goes on from there\n"
+    assert (
+        err == "hw4: interrupted; finished runs are kept, and the same command, without --fresh, goes on from there\n"
+    )
     files = [path for path in (tmp_path / "out").rglob("*") if path.is_file() and path.name != ".lock"]
     assert 1 <= len(files) < 60
     assert len(Store(tmp_path / "out" / "records", ConvNetRecord).load_all()) == len(files)

@@ -157,7 +157,7 @@ def test_a_kill_loses_nothing_finished(victim: str, tmp_path: Path) -> None:
         assert "Report: out/index.html" in out
     else:
         assert process.returncode == 1
-        assert re.fullmatch(r"hw4: the Dask scheduler at tcp://\S+ is gone; what had finished is kept, .*\n", err)
+        assert re.fullmatch(r"hw4: the Dask scheduler at tcp://\S+ is gone; finished runs are kept, .*\n", err)
         done = subprocess.run(
             [*LONG_SWEEP, "--processes", "1"], capture_output=True, text=True, cwd=tmp_path, check=True
         )

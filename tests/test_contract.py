@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from tempfile import NamedTemporaryFile, TemporaryFile
-from types import MappingProxyType, ModuleType
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -1892,6 +1892,183 @@ def branching(self: Any, x: Tensor) -> Tensor:
     return torch.cond(x.sum() > 0, lambda z: z + 1, lambda z: z - 1, (self.body(x),))
 
 
+def shares(self: Any, x: Tensor) -> Tensor:
+    """Scores; how often each class was the largest is noted."""
+    scores = self.body(x)
+    self.load.copy_(scores.detach().argmax(1).bincount(minlength=3) / len(x))
+    return scores
+
+
+def with_load(*, captured: bool, buffer: bool = True) -> tuple[nn.Module, Callable[[Any, Tensor], Tensor]]:
+    """A model that notes its load, and a loss that weighs by it: as it was taken out, or as the model has it."""
+    model = Own(shares)
+    if buffer:
+        model.register_buffer("load", torch.zeros(3))
+    else:
+        model.load = torch.zeros(3)
+    load = model.load
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        weights = load if captured else model.load
+        return F.cross_entropy(outputs, targets) + 3 * (weights * outputs.softmax(1).mean(0)).sum()
+
+    return model, loss
+
+
+ROUTED = [with_load(captured=True, buffer=buffer) for buffer in (True, False)]
+
+
+def weighed() -> tuple[nn.Module, Callable[[Any, Tensor], Tensor]]:
+    """A model with constant class weights in a buffer, which the loss has taken out."""
+    model = net()
+    model.register_buffer("scale", torch.ones(3) * 2)
+    scale = model.get_buffer("scale")
+    return model, lambda outputs, targets: F.cross_entropy(outputs * scale, targets)
+
+
+WEIGHED = weighed()
+
+
+def replacing(self: Any, x: Tensor) -> Tensor:
+    weight = self.body[0].weight
+    self.body[0].weight = nn.Parameter(weight / weight.norm(dim=1, keepdim=True))
+    return self.body(x)
+
+
+def sorting(self: Any, x: Tensor) -> Tensor:
+    self.cut.data = self.cut.data.sort().values
+    return self.body(x) * self.cut[0]
+
+
+PAIRS = TensorDataset(X, Y)
+
+
+def counted_collate() -> DataLoader[Any]:
+    """A loader whose collate_fn doubles inputs at every 47th call."""
+    calls = [0]
+
+    def collate(examples: Any) -> Any:
+        calls[0] += 1
+        x, y = torch.utils.data.default_collate(examples)
+        return x * (2 if calls[0] % 47 == 0 else 1), y
+
+    return DataLoader(PAIRS, batch_size=15, collate_fn=collate)
+
+
+def stepping(*, step: bool) -> Callable[[Any, Any], Tensor]:
+    """The training closure of a user, with his optimiser in it."""
+
+    def forward(model: nn.Module, batch: Any) -> Tensor:
+        STEPPED[1].zero_grad()
+        loss = F.cross_entropy(model(batch[0]), batch[1])
+        if step:
+            loss.backward()
+            STEPPED[1].step()
+        return loss
+
+    return forward
+
+
+def with_optimizer() -> tuple[nn.Module, torch.optim.Optimizer]:
+    model = net()
+    optimizer = torch.optim.Adam(model.parameters())
+    F.cross_entropy(model(X), Y).backward()
+    optimizer.step()
+    return model, optimizer
+
+
+STEPPED = with_optimizer()
+
+
+class Node:
+    """A tree's node, which knows its parent."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.x, self.child = x, SimpleNamespace()
+        self.child.parent = self
+
+
+def waves(self: Any, x: Tensor) -> Tensor:
+    return self.body(torch.fft.ifft(torch.fft.fft(x) * self.phase).real)
+
+
+def phased() -> nn.Module:
+    model = Own(waves)
+    model.register_buffer("phase", torch.polar(torch.ones(6), torch.arange(6.0)))
+    return model
+
+
+def batches(**given: Any) -> DataLoader[Any]:
+    return DataLoader(PAIRS, batch_sampler=torch.utils.data.BatchSampler(**given))
+
+
+CASES += [
+    *named_refusal(
+        "taken out of the model beforehand",
+        *(
+            Case(
+                f"a {name} that the model writes and the loss took",
+                lambda m=m: m,
+                given={"loss": loss, "chunk_size": N},
+            )
+            for (m, loss), name in zip(ROUTED, ("buffer", "tensor"), strict=True)
+        ),
+    ),
+    Case(
+        "a constant buffer that the loss took",
+        lambda: WEIGHED[0],
+        given={"loss": WEIGHED[1]},
+        loss=lambda m, b: F.cross_entropy(2 * m(X.double()[b]), Y[b]),
+    ),
+    *named_refusal(
+        "puts another parameter in the place of body.0.weight", Case("weights made anew", lambda: Own(replacing))
+    ),
+    *named_refusal(
+        "changes its trained weights",
+        Case("thresholds that are sorted", lambda: Own(sorting, cut=nn.Parameter(torch.tensor([1.0, 0.5, 0.7])))),
+    ),
+    *named_refusal("remembers", Case("a collate_fn that counts", data=lambda: (counted_collate(),))),
+    *named_refusal(
+        "makes a step of the optimiser Adam",
+        Case("a training closure", lambda: STEPPED[0], given={"forward": stepping(step=True)}),
+    ),
+    Case("a closure that empties gradients", lambda: STEPPED[0], given={"forward": stepping(step=False)}),
+    *named_refusal(
+        "refers to itself",
+        Case("a tree", data=lambda: loader(lambda i: (Node(X[i]), Y[i]), collate_fn=lambda b: (b[0][0], b[0][1]))),
+    ),
+    Case(
+        "complex buffers in float64",
+        phased,
+        given={"dtype": torch.float64},
+        loss=lambda m, b: F.cross_entropy(waves(m, X.double()[b]), Y[b]),
+    ),
+    *named_refusal(
+        "draws its examples by RandomSampler",
+        Case(
+            "batches drawn at random",
+            data=lambda: (batches(sampler=torch.utils.data.RandomSampler(PAIRS), batch_size=8, drop_last=False),),
+        ),
+    ),
+    *named_refusal(
+        "drops the last 4 of 60",
+        Case("batches without the last", data=lambda: (batches(sampler=range(N), batch_size=8, drop_last=True),)),
+    ),
+    *named_refusal(
+        "TensorDataset", Case("no targets", data=lambda: (X,), given={"forward": lambda m, b: m(b).square().mean()})
+    ),
+    *named_refusal(
+        "let the model convert inputs by",
+        Case(
+            "inputs that are made float",
+            lambda: Own(lambda s, x: s.body(x.float() / 255)),
+            data=lambda: ((X * 9).long().abs(), Y),
+            given={"dtype": torch.float64},
+        ),
+    ),
+]
+
+
 CASES += [
     Case("a sentinel", model=lambda: Own(chosen, scale=UNSET), loss=lambda m, b: entropy(m.body, b)),
     Case(
@@ -2133,6 +2310,40 @@ def test_an_optimiser_whose_copy_would_step_elsewhere_is_refused(make: Any, mess
     scheduled = torch.optim.SGD(model.parameters(), lr=0.1)
     torch.optim.lr_scheduler.StepLR(scheduled, 1)
     assert optimizer_update(model, scheduled)["0.bias"] == pytest.approx(-0.1 * model[0].bias.grad, abs=1e-7)
+
+
+def test_an_optimiser_in_the_loss_is_left_as_it_was() -> None:
+    model, optimizer = STEPPED
+    gradients, state = [p.grad for p in model.parameters()], copy.deepcopy(optimizer.state_dict())
+    values = [each.clone() for each in gradients if each is not None]
+    with contextlib.suppress(ObjectiveError):
+        measure_smoothness(model, X, Y, forward=stepping(step=True), **settings())
+    measure_smoothness(model, X, Y, forward=stepping(step=False), **settings())
+    assert all(p.grad is gradient for p, gradient in zip(model.parameters(), gradients, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(values, [g for g in gradients if g is not None], strict=True))
+    for key, kept in state["state"].items():
+        assert all(torch.equal(optimizer.state_dict()["state"][key][name], each) for name, each in kept.items())
+
+
+def test_a_loss_at_its_minimum_is_a_mean_still() -> None:
+    """In float64, where rounding leaves 1e-35 of it, as of students that have become their teachers."""
+    model, x = net().double(), X.double()
+    y = model(x).detach()
+    update = 0.1 * torch.randn(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
+    whole, cut = (
+        measure_smoothness(model, x, y, loss=F.mse_loss, update=update, chunk_size=size).smoothness for size in (N, 13)
+    )
+    assert cut == pytest.approx(whole, rel=1e-9)
+    with pytest.raises(ObjectiveError, match="it is no mean"):
+        measure_smoothness(model, x, y, loss=nn.MSELoss(reduction="sum"), update=update, chunk_size=13)
+
+
+def test_weights_that_only_change_places_are_other_weights() -> None:
+    model = net()
+    objective = Objective(model, X, Y)
+    model[0].weight.data = model[0].weight.data.flip(0)
+    with pytest.raises(ObjectiveError, match="build one anew"):
+        objective.loss_and_gradient()
 
 
 def test_what_a_model_holds_serves_on() -> None:

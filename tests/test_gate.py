@@ -178,6 +178,13 @@ def test_the_same_code_that_differs_is_caught() -> None:
     assert judged(measured(Machine(0, luck=0.02))).verdict == "PASS"
 
 
+def test_a_slowdown_far_beyond_its_error_is_seen_beside_noise() -> None:
+    """An error above what a pass may have does not hide what is twice as slow."""
+    finding = judged(measured(Machine(0, slower=1.0, luck=0.2)))
+    assert finding.verdict == "REGRESSION"
+    assert finding.numbers["error"] > gate.LARGEST_ERROR
+
+
 def test_what_passes_may_have_a_word_to_it() -> None:
     finding = judged(measured(Machine(1, slower=-0.2, luck=0.03)))
     assert finding.verdict == "PASS"

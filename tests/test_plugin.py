@@ -4,6 +4,7 @@ import argparse
 import functools
 import hashlib
 import json
+import math
 import os
 import runpy
 import shlex
@@ -39,7 +40,7 @@ from hw4.measurers import (
     ruler,
     take_options,
 )
-from hw4.plugin import BASELINE, EXIT_UNMEASURABLE, Gate, _check_repeats, read_baseline
+from hw4.plugin import BASELINE, EXIT_UNMEASURABLE, Gate, Judging, _check_repeats, read_baseline
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "example"
@@ -259,6 +260,7 @@ def _wait(until: Callable[[], bool]) -> None:
         (["--gate-against", "HEAD", "--gate-update"], 4, "does not go with --gate-against"),
         (["--gate-seconds", "0"], 4, "a number above 0"),
         (["--gate-json", "training.py/gate.json"], 4, "so nothing was measured"),
+        (["--gate-json", ""], 4, "--gate-json needs a file"),
         (["--gate-against", "nowhere"], EXIT_UNMEASURABLE, "'nowhere' cannot be read (fatal:"),
         (["--gate-seconds", "0.001", "-k", "update"], EXIT_UNMEASURABLE, "give more with --gate-seconds"),
         (["--collect-only"], 0, "2 tests collected"),
@@ -286,10 +288,11 @@ def test_a_gated_test_that_is_gone_did_not_pass(project: Project) -> None:
     text = (project.folder / "test_gate.py").read_text()
     try:
         project.edit("test_gate.py", "def test_update(", "def check_update(")
-        run = project.pytest()
+        run = project.pytest("--junitxml=/dev/null")
         assert run.verdicts == {"test_update": "UNMEASURABLE", "test_training": "PASS"}
         assert run.code == EXIT_UNMEASURABLE, run.said
         assert "was not run" in run.said
+        assert "Traceback" not in run.said
         assert "nothing to compare" not in project.pytest("-k", "training").said
         (project.folder / "test_gate.py").write_text("def test_other():\n    pass\n")
         for file in ((), ("test_gate.py",)):
@@ -530,16 +533,33 @@ def test_what_was_not_judged_or_not_run_did_not_pass(project: Project) -> None:
         run = project.pytest("odd")
         assert run.code == 1, "a test without a gate fails beside two gates that cannot be judged"
         assert run.verdicts == dict.fromkeys(("test_kept", "two", "three"), "UNMEASURABLE")
-        assert project.pytest("odd", "-x").code == 1, "what comes after the first was not run"
+        assert "3 seeds can show nothing" in run.said
+        run = project.pytest("odd", "-x")
+        assert run.code == 1, "what comes after the first was not run"
+        path.write_text(
+            NOT_PASSED.replace("SKIPPED", "False").replace("def test_kept(gate):", "def test_kept(gate):\n    assert 0")
+        )
+        run = project.pytest("odd", "-x")
+        assert (run.code, run.verdicts) == (1, dict.fromkeys(("test_kept", "test_few"), "UNMEASURABLE"))
+        assert "was not run, for pytest ended before it" in run.said
         path.write_text(NOT_PASSED.replace("SKIPPED", "True").replace("assert gate !=", "assert gate =="))
         assert project.pytest("odd").code == EXIT_UNMEASURABLE
         run = project.pytest("odd", "-k", "kept", "--gate-against", "nowhere")
         assert (run.code, "so nothing was compared with nowhere" in run.said) == (EXIT_UNMEASURABLE, True), run.said
         path.write_text("def test_other(gate):\n    gate.outcomes(lambda seed: {'loss': 1.0 + seed}, range(4))\n")
         run = project.pytest("odd", "--gate-against", "HEAD")
-        gone = dict.fromkeys(("test_few", "test_kept"), "UNMEASURABLE")
-        assert run.verdicts == {"test_other": "NEW", **gone}, run.said
-        assert "is gated at HEAD, and not here any more" in run.said
+        assert run.verdicts == {"test_other": "NEW", "test_kept": "UNMEASURABLE"}, run.said
+        assert "is gated at HEAD, and is not here any more" in run.said
+        other = "import pytest\n\n\n" + path.read_text()
+        for kept in ("@pytest.mark.skip\ndef test_kept(gate):\n    pass\n", "def test_kept(gate):\n    pass\n"):
+            path.write_text(f"{other}\n\n{kept}")
+            run = project.pytest("odd", "--gate-against", "HEAD")
+            assert run.verdicts == {"test_other": "NEW", "test_kept": "UNMEASURABLE"}, run.said
+            assert "is gated at HEAD, and is skipped or not gated here" in run.said
+        path.rename(folder / "test_another.py")
+        run = project.pytest("odd", "--gate-against", "HEAD")
+        assert run.verdicts == {"test_other": "NEW", "test_kept": "UNMEASURABLE"}, run.said
+        assert "is not here any more" in run.said
     finally:
         shutil.rmtree(folder)
         project.git("reset", "--quiet", "--hard", "HEAD~1")
@@ -621,6 +641,7 @@ def test_what_training_throws_is_told(project: Project) -> None:
     try:
         run = project.pytest("test_throws.py", "--gate-update", "-W", "error")
         assert run.verdicts == {"test_leaves": "UNMEASURABLE", "test_wrong": "UNMEASURABLE", "test_child": "NEW"}
+        assert run.code == 1, "what today's code throws is a failure as in any test"
         for sentence in ("SystemExit: 3", "a dict with 'accuracy', 'loss' or both", "No baseline was written"):
             assert sentence in run.said
         assert "Traceback" not in run.said
@@ -638,8 +659,47 @@ def test_a_baseline_that_was_edited_is_none(project: Project, tmp_path: Path) ->
         with pytest.raises(UnmeasurableError, match="is not a baseline of this version"):
             read_baseline(tmp_path / BASELINE)
         run.update(kept)
+    twice = json.dumps(document).replace('"tests": {', '"tests": {"test_gate.py::test_training": {}, ')
+    for text in (twice, json.dumps(document).replace('"libraries": {', '"libraries": [], "others": {')):
+        (tmp_path / BASELINE).write_text(text)
+        with pytest.raises(UnmeasurableError, match="is not a baseline of this version"):
+            read_baseline(tmp_path / BASELINE)
     (tmp_path / BASELINE).write_text(json.dumps(document))
     assert read_baseline(tmp_path / BASELINE) == document["tests"]
+
+
+def test_the_gate_finds_its_tests_wherever_a_checkout_lies(installed: Path, tmp_path: Path) -> None:
+    """In a folder whose name pytest would take for a parameter, and with settings in a folder of their own."""
+    project = Project(tmp_path / "fix [1]", installed)
+    project.load_only("hw4.plugin")
+    (project.folder / "ci").mkdir()
+    (project.folder / "ci" / "pytest.ini").write_text("[pytest]\n")
+    settings = ["-c", "ci/pytest.ini", "test_gate.py", "-k", "training"]
+    assert project.pytest(*settings, "--gate-update").verdicts == {"test_training": "NEW"}
+    run = project.pytest(*settings)
+    assert (run.code, run.verdicts) == (0, {"test_training": "PASS"}), run.said
+
+
+@pytest.mark.parametrize(("step", "refused"), [(0.1, False), (0.3, False), (3.0, True)])
+def test_what_became_slower_gets_the_time_it_takes(step: float, refused: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred milliseconds are just short enough for what is given; three times as many are measured all the same."""
+    now = [0.0]
+
+    def visit(slices: list[Any]) -> tuple[list[float], float]:
+        taken = [0.1 if isinstance(each, str) else step * (1 + each) for each in slices]
+        now[0] += sum(taken)
+        return taken, 0.0
+
+    team: Any = SimpleNamespace(ask_all=lambda *_: [{"step": step, "reference": 0.1}], visit=visit)
+    monkeypatch.setattr("hw4.plugin.time", SimpleNamespace(monotonic=lambda: now[0]))
+    judging: Any = SimpleNamespace(seconds=35.0)
+    visits = functools.partial(Judging._visits, judging, [team], {"log": 0.0})
+    if refused:
+        with pytest.raises(UnmeasurableError, match=r"at least take .* s \(2\d for the code before\)"):
+            visits()
+    else:
+        (sample,) = visits()
+        assert math.exp(np.median(sample.ratios)) == pytest.approx(step / 0.1)
 
 
 # --- pieces ------------------------------------------------------------------------------------------------------
@@ -727,6 +787,9 @@ def test_a_ruler_is_its_code_and_its_sizes(monkeypatch: pytest.MonkeyPatch) -> N
     assert ruler(lambda: tests.factory.make_row(1)) != ruler(lambda: tests.factory.make_reading(1))
     assert ruler(Frozen(40).work) != ruler(Frozen(80).work)
     assert ruler(Frozen(40)) == ruler(Frozen(40))
+    compiled = [np.add, np.multiply, np.dot, np.inner, torch.add, torch.matmul, torch.ones(3).sum, torch.ones(3).exp]
+    compiled += [torch.ones(4).exp, sum, sorted]
+    assert len(set(map(ruler, compiled))) == len(compiled)
     inherited = ruler(heir)
     monkeypatch.setattr(Frozen, "size", 2)
     resized = ruler(heir)
@@ -834,8 +897,9 @@ def test_what_was_not_done_is_not_timed() -> None:
     def step() -> Iterator[int]:
         yield 1
 
-    with pytest.raises(TypeError, match="did nothing yet"):
-        _repeats(step, "processor")
+    for lazy in (step, lambda: map(abs, range(3)), lambda: [step()]):
+        with pytest.raises(TypeError, match="did nothing yet"):
+            _repeats(lazy, "processor")
     with pytest.raises(TypeError, match="Future, whose work may go on"):
         _repeats(lambda: {"a": [1, (Future(),)]}, "processor")
     around: list[Any] = [sum(range(9_000))]

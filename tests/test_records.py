@@ -69,7 +69,7 @@ def test_a_record_cut_short_is_refused(tmp_path: Path, cut: int) -> None:
     contents = RECORD.model_dump_json(indent=1)
     path = tmp_path / f"{SPEC.key}.json"
     path.write_text(contents[: cut % len(contents)])
-    with pytest.raises(RecordError, match=r"not complete JSON.*--fresh, or delete the file"):
+    with pytest.raises(RecordError, match=r"not complete JSON.*delete or move the file"):
         read_record(path, ConvNetRecord)
 
 
@@ -122,8 +122,8 @@ def changed(change: Callable[[dict[str, Any]], object]) -> str:
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (changed(lambda r: r.update(schema_version=3)), "version 3, this hw4 reads version 2; make the run again"),
-        (changed(lambda r: r.update(schema_version=1)), "version 1, this hw4 reads version 2; make the run again"),
+        (changed(lambda r: r.update(schema_version=3)), "version 3, this hw4 reads version 2; delete or move"),
+        (changed(lambda r: r.update(schema_version=1)), "version 1, this hw4 reads version 2; delete or move"),
         (changed(lambda r: r.pop("schema_version")), "schema version None"),
         (changed(lambda r: r.pop("rows")), "rows"),
         (changed(lambda r: r.update(extra=1)), "extra"),

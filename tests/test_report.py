@@ -514,7 +514,7 @@ def test_marks_tell_seed_and_value_and_the_figure_stays_as_it_was() -> None:
     before, panels = line.get_gid(), svg(canvas, "salt")
     assert [re.findall("<title>(.*?)</title>", panel) for panel in panels] == [
         ["a net, seed 4: 0.5 at 1", "a net, seed 7: 0.25 at 1000", "&lt;mean&gt;"],
-        ["dot: 1 at first, of two", "dot: 2 at second"],
+        ["dot: 1 at first of two", "dot: 2 at second"],
     ]
     assert line.get_gid() == before
     assert svg(canvas, "salt") == panels

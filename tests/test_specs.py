@@ -10,14 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw4.errors import SpecError
+from hw4.report.exercises import MEASURES
 from hw4.specs import (
     AUDIT_SEEDS,
+    CURVES,
     EXERCISES,
     LARGEST_FLOAT32,
     NOTEBOOK_SEEDS,
+    SECONDS,
     SEEDS,
     VARIANTS,
     ConvNetSpec,
+    Exercise,
     TextCNNSpec,
     exercise_specs,
     groups,
@@ -171,7 +175,7 @@ def test_the_claim_runs_its_arms_on_the_same_seeds() -> None:
         == 2 * sum(len(control.rates) * len(control.variants) for control in CONTROLS.values())
     )
     assert {spec.passes - spec.warmup_passes for spec in beside} == {3}
-    for passes, looked in ((12, (1, 4)), (2, (1, 2))):
+    for passes, looked in ((12, (1, 4)), (2, (1,))):
         views = landscape_specs(seeds=2, views=1, data="digits", passes=passes)
         assert [(spec.seed, spec.norm, spec.range_view, spec.curvature_passes) for spec in views] == [
             *((5, norm, True, looked) for norm in (None, "batch")),
@@ -244,6 +248,9 @@ def test_no_seeds_are_refused() -> None:
     ("make", "message"),
     [
         (lambda: exercise_specs("smoothness", seeds=1, data="digits"), "expected a list of names, .* got 'smoothness'"),
+        (lambda: exercise_specs(["smoothness"], seeds=range(3), data="digits"), r"a whole one, at least 1, got range"),  # type: ignore[arg-type]
+        (lambda: shown("test acuracy"), r"one of 'train loss', .*'smoothness'.* got \('test acuracy',\)"),
+        (lambda: shown("seconds per pass"), "draws at least one of 'train loss', .* got"),
         (
             lambda: exercise_specs(["smothness"], seeds=1, data="digits"),
             "'smoothness', 'pooling', got \\['smothness'\\]",
@@ -291,6 +298,11 @@ def test_a_sweep_of_nonsense_is_refused_by_name(settings: dict[str, object], mes
         sweep_specs("grammar", **settings)  # type: ignore[arg-type]
 
 
+def shown(*measures: str) -> Exercise:
+    """An exercise that shows these."""
+    return replace(EXERCISES["smoothness"], measures=measures)
+
+
 @given(st.lists(st.integers(1, 120), min_size=1, max_size=4, unique=True), st.integers(1, 300))
 def test_groups_are_a_partition_into_equal_settings(strides: list[int], trials: int) -> None:
     specs = sweep_specs("grammar", strides=strides, trials=trials)
@@ -308,6 +320,21 @@ def test_groups_are_as_large_as_the_cache_allows() -> None:
     assert sizes == {1: [1] * 70, 5: [32, 32, 6], 10: [70]}
     huge = sweep_specs("trec", strides=[1], trials=2, batch_size=500)
     assert groups(huge) == [[spec] for spec in huge], "where none fits, one at a time"
+
+
+def test_what_an_exercise_may_show_is_what_the_page_knows() -> None:
+    assert {name: measure.curve is not None for name, measure in MEASURES.items()} == {
+        **dict.fromkeys(CURVES, True),
+        **dict.fromkeys(SECONDS, False),
+    }
+
+
+def test_variants_that_a_spec_cannot_tell_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VARIANTS, "pool-x", replace(VARIANTS["pool"], label="another"))
+    for name in ("pool", "pool-x"):
+        with pytest.raises(SpecError, match="the variants pool and pool-x have one norm and downsample"):
+            variant_specs([name], seeds=[0], data="digits")
+    assert variant_specs(["stride"], seeds=[0], data="digits")
 
 
 def test_a_network_is_evaluated_and_read_after_the_passes_that_are_asked_for() -> None:

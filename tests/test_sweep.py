@@ -196,7 +196,9 @@ def test_a_kill_loses_nothing_finished(tmp_path: Path, victim: str) -> None:
         _, err = process.communicate(timeout=60)
     if victim == "worker":
         assert process.returncode == 1
-        assert re.fullmatch(r"hw4: a worker process died; .* and the same command goes on from there\n", err)
+        assert re.fullmatch(
+            r"hw4: a worker process died; .* and the same command, without --fresh, goes on from there\n", err
+        )
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     kept = {path.name: path.read_bytes() for path in records.glob("*.json")}
     assert 1 <= len(kept) < 8

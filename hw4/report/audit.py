@@ -280,7 +280,7 @@ def as_text(record: AuditRecord) -> str:
         lines += [row[0], *(f"    {name}: {cell}" for name, cell in zip(HEADER[1:], row[1:], strict=True))]
     if record.notebook is not None:
         lines += notebook.answers(notebook.reproduce(record.notebook))
-    return "\n".join(lines)
+    return "\n".join(lines).replace("\u00a0", " ")  # which terminals of few letters have not
 
 
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:

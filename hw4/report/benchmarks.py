@@ -85,7 +85,7 @@ def read_run(path: Path) -> SavedRun:
     except (ValueError, KeyError, TypeError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else f"{error!r:.80}"
         raise RecordError(
-            f"{path} is not a saved run of these benchmarks ({problem}); delete it and run 'pytest benchmarks'"
+            f"{path} is not a saved run of these benchmarks ({problem}); delete or move it, and run 'pytest benchmarks'"
         ) from error
     return SavedRun(date, environment, rows)
 
@@ -141,11 +141,16 @@ def answers(run: SavedRun) -> Iterator[str]:
 
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:
     """The report's part on the newest run of the benchmarks saved below the folder or beside it."""
-    places = (folder, folder / "benchmarks", folder.parent / "benchmarks")
-    path = next((found for place in places if (found := newest_run(place)) is not None), None)
+    own = next(filter(None, map(newest_run, (folder, folder / "benchmarks"))), None)
+    path = own or newest_run(folder.parent / "benchmarks")
     if path is None:
         return []
-    run = read_run(path)
+    try:
+        run = read_run(path)
+    except RecordError:
+        if path == own:
+            raise
+        return []  # somebody else's, in a folder that may have any name
     return [
         Entry(
             title="Benchmarks: hw4 beside plain PyTorch",

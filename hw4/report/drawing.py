@@ -156,7 +156,7 @@ def _read(axis: Axis, value: float) -> str:
     if not places:
         return f"{value:.4g}"
     nearest = min(range(len(places)), key=lambda n: abs(places[n] - value))
-    return axis.get_major_formatter().format_ticks(places)[nearest].replace("\n", ", ")
+    return axis.get_major_formatter().format_ticks(places)[nearest].replace("\n", " ")
 
 
 def _shorten(root: ElementTree.Element) -> None:

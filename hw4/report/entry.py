@@ -44,7 +44,7 @@ class Entry:
     @property
     def anchor(self) -> str:
         """The title as the page's links know it."""
-        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
+        return re.sub(r"[\W_]+", "-", self.title.lower()).strip("-") or "part"
 
     @property
     def markdown(self) -> str:

@@ -476,8 +476,8 @@ def _quicker(section: Section) -> Iterator[str]:
     ratio, seeds = gap(section, MEASURES["processor seconds per pass"]), len(section.seeds)
     if not section.timed_alike:
         yield (
-            "Runs of one seed were made on different processors or devices, so their seconds are not compared; "
-            "'hw4 run --exercise pooling --fresh' makes them on one."
+            "Runs of one seed were made on different processors or devices, so their seconds are not compared; the "
+            "command below makes them on one."
         )
     if ratio is not None:
         found = (
@@ -748,19 +748,35 @@ def _entry(section: Section, *, alone: bool) -> Entry:
         figure=figure(section),
         alt=f"Curves of {names} over passes: {titles}. The table that follows gives the values after the last pass.",
         caption=f"{images_words(runs[0].data, tested=True)}; SGD, learning rate {setting.learning_rate:g}, batch "
-        f"{setting.batch_size}, {passes(setting.passes)}; {plural(len(section.seeds), 'seed')}",
+        f"{setting.batch_size}, {passes(setting.passes)}; {_seeds(section)}",
         tables=[("", *table(section)), *longer_table(section)],
         answer=answer(section),
         rerun=_run_again(section, runs[0]),
         environments=[record.environment for record in runs],
         data=[
             *dict.fromkeys(data_words(record.data) for record in runs),
-            f"Seeds {', '.join(map(str, section.seeds))}: initial weights and minibatches, the same for both networks",
+            *(f"Seeds {', '.join(map(str, seeds))}: {whose}" for seeds, whose in _whose(section)),
             f"Smoothness: full gradients over all training images and all parameters, normalised by "
             f"{setting.norm_mode} statistics in chunks of at most {setting.chunk_size} images, along minibatch updates",
         ],
         seconds=sum(time.cpu_seconds for record in runs for time in record.times),
     )
+
+
+def _seeds(section: Section) -> str:
+    """How many seeds there are, of either network where not as many."""
+    counts = [len(arm) for arm in section.arms]
+    return plural(counts[0], "seed") if counts[0] == counts[1] else f"{min(counts)} to {max(counts)} seeds"
+
+
+def _whose(section: Section) -> Iterator[tuple[list[int], str]]:
+    """Which seeds were run of which network, and what is the same for them."""
+    shared = set.intersection(*map(set, section.arms))
+    if shared:
+        yield sorted(shared), "initial weights and minibatches, the same for both networks"
+    for arm in section.arms:
+        if rest := sorted({*arm} - shared):
+            yield rest, f"of {label(arm)} alone"
 
 
 def _run_again(section: Section, run: ConvNetRecord) -> str:

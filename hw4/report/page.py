@@ -1,6 +1,7 @@
 """The report: all that a folder holds, as one self-contained page, or as figures and words for a notebook."""
 
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
     were trained alone are noted beside whatever else there is.
     """
     folder = Path(folder)
-    nothing = f"there are no records in {folder}; make them with 'hw4 run --out {folder}'"
+    nothing = f"there are no records in {folder}; make them with 'hw4 run --out {shlex.quote(str(folder))}'"
     if not folder.is_dir():  # a page of its neighbours alone would hide a slip of the pen
         raise RecordError(nothing)
     note = Store(folder, RunNote).load("run")

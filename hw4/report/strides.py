@@ -598,7 +598,7 @@ def chart(sweep: Sweep) -> Figure:
         _draw(ax, x, bar)
     ax.axhline(data.logistic_accuracy, color="#D55E00", linestyle="--", label="logistic regression")
     ax.axhline(data.majority_accuracy, color="#444444", linestyle=":", label="majority class")
-    ax.set_xticks(range(len(bars)), [f"{bar.stride}\nreads\n{bar.reads} of {TEXT_LENGTH}" for bar in bars])
+    ax.set_xticks(range(len(bars)), [f"{bar.stride}\n(reads\n{bar.reads} of {TEXT_LENGTH})" for bar in bars])
     ax.set(xlabel="stride of convolution and pooling", ylabel="test accuracy (share of questions)")
     # Above the highest there is room for a count of diverged trials.
     ax.set_ylim(0, 1.2 * max(data.logistic_accuracy, *(bar.top for bar in bars)))
@@ -665,10 +665,26 @@ def entries(
     return drawn
 
 
+def _setting_words(sweep: Sweep) -> str:
+    """What tells a sweep from others of the folder, as in "learning rate 0.05, 5 epochs"."""
+    spec = sweep.records[0].spec
+    usual, said = (
+        TextCNNSpec(data=spec.data, stride=1),
+        {
+            "learning_rate": f"learning rate {spec.learning_rate:g}",
+            "momentum": f"momentum {spec.momentum:g}",
+            "batch_size": f"batch {spec.batch_size}",
+            "epochs": plural(spec.epochs, "epoch"),
+        },
+    )
+    differs = [words for field, words in said.items() if getattr(spec, field) != getattr(usual, field)]
+    return ", ".join([*["generated questions"] * sweep.suffix.startswith("embedded"), *differs])
+
+
 def _entry(sweep: Sweep, left_out: str = "") -> Entry:
     title, suffix, pairs = "Exercise 2: a text CNN against its stride", sweep.suffix, _compare(sweep.bars)
     return Entry(
-        title=f"{title} ({suffix})" if suffix else title,
+        title=f"{title} ({_setting_words(sweep)})" if suffix else title,
         question="How does the test accuracy of a text CNN on question vectors depend on the stride of its layers?",
         file_name=f"strides{f'_{suffix}' if suffix else ''}.png",
         figure=chart(sweep),
