@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from hw4.data.images import Images, load_images
+from hw4.data.images import Data, load_images
 from hw4.data.locate import HOMEWORK_VERSION, IMAGES, find_model, find_root, model_version
 from hw4.data.questions import find_trec
 
@@ -48,13 +48,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def digits() -> Images:
+def digits() -> Data:
     """The embedded images, all of them."""
     return load_images("digits")
 
 
 @pytest.fixture(scope="session")
-def real_images(request: pytest.FixtureRequest) -> Images:
+def real_images(request: pytest.FixtureRequest) -> Data:
     """The homework's 6,000 images of FashionMNIST, where they can be found."""
     if find_root(IMAGES) is None:
         without(request, "the real FashionMNIST: run 'hw4 fetch' or set HW4_DATA")

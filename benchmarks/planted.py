@@ -13,7 +13,7 @@ from torch import Tensor
 import hw4.data.vectors
 import hw4.experiments
 import hw4.sweep
-from hw4.data.vectors import QuestionVectors
+from hw4.data.images import Data
 from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
 
 SHUFFLED_SHARE = 0.05
@@ -25,7 +25,7 @@ def shuffled_labels(patch: pytest.MonkeyPatch) -> None:
     """The labels of 5% of the training questions change places with one another."""
     load = hw4.data.vectors.load_questions
 
-    def shuffled(*arguments: Any, **keywords: Any) -> QuestionVectors:
+    def shuffled(*arguments: Any, **keywords: Any) -> Data:
         questions = load(*arguments, **keywords)
         generator = torch.Generator().manual_seed(0)
         n = len(questions.y_train)

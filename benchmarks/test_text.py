@@ -12,7 +12,8 @@ import pytest
 from benchmarks.conftest import report_ratio
 from benchmarks.plain_text import plain_trial
 from hw4.data.choose import choose_data
-from hw4.data.vectors import QuestionVectors, load_questions
+from hw4.data.images import Data
+from hw4.data.vectors import load_questions
 from hw4.records import QuestionIdentity, Store, TextCNNRecord
 from hw4.runs import Task, make
 from hw4.specs import STRIDES, TRIALS, TextCNNSpec, groups, sweep_specs
@@ -23,14 +24,12 @@ PLAIN_TRIALS = PROCESSES
 """Plain models of each stride, one for each process; all of a stride do the same operations, whatever their seeds."""
 
 
-def task(
-    specs: Sequence[TextCNNSpec], questions: QuestionVectors
-) -> tuple[Task, tuple[QuestionVectors, QuestionIdentity]]:
+def task(specs: Sequence[TextCNNSpec], questions: Data) -> tuple[Task, tuple[Data, QuestionIdentity]]:
     """Trials that train together, and their questions."""
     return Task(tuple(specs), Path(), "cpu"), (questions, identity(questions))
 
 
-def warm(pool: Executor, questions: QuestionVectors) -> None:
+def warm(pool: Executor, questions: Data) -> None:
     """Have every process import torch and train a little before the clock starts."""
     specs = sweep_specs(questions.name, strides=[500], trials=1, epochs=1)
     for future in [pool.submit(make, *task(specs, questions)) for _ in range(8 * PROCESSES)]:
@@ -63,6 +62,6 @@ def test_sweep_of_60_models(tmp_path: Path, request: pytest.FixtureRequest) -> N
     report_ratio(request.node.name, f"{plain / fast:5.2f} x faster (wall clock)", plain, fast)
 
 
-def _plain(stride: int, trial: int, questions: QuestionVectors) -> float:
+def _plain(stride: int, trial: int, questions: Data) -> float:
     train, test = (questions.x_train, questions.y_train), (questions.x_test, questions.y_test)
     return plain_trial(stride, trial, train, test, epochs=EPOCHS, lr=LEARNING_RATE)

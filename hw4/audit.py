@@ -4,13 +4,12 @@ Everything named after the notebook here is wrong on purpose, and used for nothi
 """
 
 import itertools
-import json
 import math
 import statistics
 import time
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hw4.data.images import Images, load_images, standardise
+from hw4.data.images import Data, load_images, standardise
 from hw4.data.locate import QUESTIONS, read_verified
 from hw4.data.questions import find_trec, load_trec
-from hw4.data.vectors import QuestionVectors, find_spacy_model, load_questions, logistic_share, spacy_vectors
+from hw4.data.vectors import find_spacy_model, load_questions, logistic_share, spacy_vectors
 from hw4.experiments import BATCHES, DIRECTIONS, build_convnet, evaluate_on, identity, images_environment, seeded
 from hw4.models import CHANNELS, CLASSES, IMAGE_LENGTH, KERNEL, PADDING, POOL, ConvNet
 from hw4.objective import Objective
@@ -33,7 +32,6 @@ from hw4.records import (
     AuditedStride,
     AuditRecord,
     Layers,
-    Notebook,
     NotebookAudit,
     PassTime,
     QuestionAudit,
@@ -67,13 +65,10 @@ from hw4.training import draw_batches, evaluate, train_pass
 TIMED_ROUNDS = 5
 SUBSETS, SUBSET_SHARE = 20, 0.1
 """So many subsets are drawn, each of the homework's share, to see how far the largest standardised pixel scatters."""
-PRINTED = Path(__file__).parent / "data" / "notebook.toml"
-"""What the solved notebook printed."""
+PRINTED = Path(__file__).parent / "data" / "notebook.toml"  # what the solved notebook printed
 
-Work = Callable[[nn.Module, ConvNetSpec], object]
-"""What is timed, on a spec's network."""
-OnAudit = Callable[[str], None]
-"""Called with the name of every part as it ends."""
+Work = Callable[[nn.Module, ConvNetSpec], object]  # what is timed, on a spec's network
+OnAudit = Callable[[str], None]  # called with the name of every part as it ends
 
 
 def notebook_standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +77,7 @@ def notebook_standardise(train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
     return (train - mean) / (std + 1e-6), (test - mean) / (std + 1e-6)
 
 
-def notebook_evaluate(model: nn.Module, images: Images) -> None:
+def notebook_evaluate(model: nn.Module, images: Data) -> None:
     """The notebook's evaluation: loss and accuracy by a forward pass each, all images of a set in one batch."""
     for x, y in ((images.x_train, images.y_train), (images.x_test, images.y_test)):
         for _metric in ("loss", "accuracy"):
@@ -105,29 +100,23 @@ def notebook_layers(downsample: Downsample) -> nn.Sequential:
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(CHANNELS[-1] * length**2, CLASSES))
 
 
-def read_notebook() -> Notebook:
+def read_notebook() -> dict[str, Any]:
     """What the solved notebook printed."""
-    return Notebook.model_validate_json(json.dumps(tomllib.loads(PRINTED.read_text())))
+    return tomllib.loads(PRINTED.read_text())
 
 
-def _train(model: nn.Module, spec: ConvNetSpec, images: Images, batches: torch.Generator) -> None:
+def _train(model: nn.Module, spec: ConvNetSpec, images: Data, batches: torch.Generator) -> None:
     """One pass, as the spec says."""
     x, y = images.x_train, images.y_train
     train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
 
 
-@dataclass(frozen=True)
-class _State:
-    """A network after a pass: its weights, and full gradients and readings in both modes of BatchNorm."""
-
-    w: Tensor
-    first_size: int
-    gradients: dict[NormMode, Tensor]
-    readings: dict[NormMode, SmoothnessReading]
+State = tuple[Tensor, int, dict[NormMode, Tensor], dict[NormMode, SmoothnessReading]]
+"""A network after a pass: weights, numbers in the first parameter, full gradients and readings in both modes."""
 
 
-def _measure(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator) -> _State:
-    """Measure the network as it stands, along the same minibatch update in both modes."""
+def _measure(model: ConvNet, spec: ConvNetSpec, images: Data, directions: torch.Generator) -> State:
+    """Measure the network as it stands, along the same minibatch update in both modes of BatchNorm."""
     drawn = directions.get_state()
     gradients: dict[NormMode, Tensor] = {}
     readings: dict[NormMode, SmoothnessReading] = {}
@@ -139,25 +128,25 @@ def _measure(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torc
             objective, 1, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=directions
         )
         gradients[mode] = objective.gradient(objective.w)
-    return _State(objective.w, objective.parameters[0].numel(), gradients, readings)
+    return objective.w, objective.parameters[0].numel(), gradients, readings
 
 
-def _ways(before: _State, after: _State, learning_rate: float) -> dict[str, float]:
+def _ways(before: State, after: State, learning_rate: float) -> dict[str, float]:
     """What is called smoothness between two passes: right, with one flaw at a time, with all."""
-    right, size = after.readings["batch"], after.first_size
-    moved = float((after.w - before.w).double().norm())
-    change: dict[NormMode, Tensor] = {mode: after.gradients[mode] - before.gradients[mode] for mode in after.gradients}
+    (w, size, gradients, readings), right = after, after[3]["batch"]
+    moved = float((w - before[0]).double().norm())
+    change: dict[NormMode, Tensor] = {mode: gradients[mode] - before[2][mode] for mode in gradients}
     return {
         "right": right.smoothness,
         "first parameter": right.blocks[0].gradient_change_norm / right.update_norm,
         "whole pass": float(change["batch"].double().norm()) / moved,
         "divided twice": right.smoothness / learning_rate,
-        "evaluation mode": after.readings["running"].smoothness,
+        "evaluation mode": readings["running"].smoothness,
         "notebook": float(change["running"][:size].double().norm()) / (learning_rate * moved),
     }
 
 
-def audit_run(spec: ConvNetSpec, images: Images) -> AuditedRun:
+def audit_run(spec: ConvNetSpec, images: Data) -> AuditedRun:
     """Train one network and measure its smoothness after every pass: right, with one flaw at a time, with all."""
     model = build_convnet(spec)
     batches, directions = seeded(spec.seed, BATCHES), seeded(spec.seed, DIRECTIONS)
@@ -196,12 +185,12 @@ def audit_pixels(spec: ConvNetSpec) -> dict[str, float]:
 
 
 @cache
-def as_it_is(data: Dataset) -> Images:
+def as_it_is(data: Dataset) -> Data:
     """A whole data set, its pixels the grey levels, uint8; once for each process."""
     return load_images(data, subset=1, rule=lambda train, test: (train.byte(), test.byte()))
 
 
-def drawn_images(whole: Images, share: float, seed: int) -> Images:
+def drawn_images(whole: Data, share: float, seed: int) -> Data:
     """A share of the training images as :func:`hw4.data.images.load_images` draws it, by the notebook's rule."""
     n = len(whole.x_train)
     chosen = torch.randperm(n, generator=torch.Generator().manual_seed(seed))[: round(share * n)]
@@ -222,7 +211,7 @@ def _seconds(work: Callable[[], object]) -> PassTime:
     return PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
 
 
-def audit_evaluation(spec: ConvNetSpec, images: Images) -> dict[str, float]:
+def audit_evaluation(spec: ConvNetSpec, images: Data) -> dict[str, float]:
     """Processor seconds of the notebook's evaluation and of ours, in turn, and of a training pass beside them."""
     model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
     works: tuple[Callable[[], object], ...] = (
@@ -249,7 +238,7 @@ def time_in_turn(specs: Sequence[ConvNetSpec], *, plain: Work, ours: Work) -> li
     ]
 
 
-def time_iterations(specs: Sequence[ConvNetSpec], images: Images) -> list[TimedIteration]:
+def time_iterations(specs: Sequence[ConvNetSpec], images: Data) -> list[TimedIteration]:
     """Seconds of an iteration, evaluation and a pass: the notebook's layers and evaluation, and hw4's."""
 
     def plain(model: nn.Module, spec: ConvNetSpec) -> None:
@@ -263,7 +252,7 @@ def time_iterations(specs: Sequence[ConvNetSpec], images: Images) -> list[TimedI
     return time_in_turn(specs, plain=plain, ours=ours)
 
 
-def plain_pass(model: nn.Module, spec: ConvNetSpec, images: Images) -> None:
+def plain_pass(model: nn.Module, spec: ConvNetSpec, images: Data) -> None:
     """One pass in plain PyTorch: its own optimiser and backward, on the minibatches of the spec's seed."""
     optimizer = torch.optim.SGD(model.parameters(), lr=spec.learning_rate)
     x, y = images.x_train, images.y_train
@@ -273,7 +262,7 @@ def plain_pass(model: nn.Module, spec: ConvNetSpec, images: Images) -> None:
         optimizer.step()
 
 
-def time_passes(images: Images) -> list[TimedIteration]:
+def time_passes(images: Data) -> list[TimedIteration]:
     """Seconds of a training pass alone, pooled and strided: plain PyTorch, and hw4's."""
     return time_in_turn(
         exercise_specs(["pooling"], seeds=1, data=images.name),
@@ -282,7 +271,7 @@ def time_passes(images: Images) -> list[TimedIteration]:
     )
 
 
-def class_0_share(questions: QuestionVectors) -> float:
+def class_0_share(questions: Data) -> float:
     """Accuracy of scores that are no numbers: argmax takes the first of them for the largest."""
     return float((questions.y_test == 0).double().mean())
 
@@ -308,7 +297,7 @@ def _texts(root: Path) -> tuple[list[str], list[str]]:
     return right, wrong
 
 
-def misread(questions: QuestionVectors, root: Path) -> QuestionVectors:
+def misread(questions: Data, root: Path) -> Data:
     """TREC's questions with the vectors of what the notebook reads."""
     _, wrong = _texts(root)
     vectors = torch.from_numpy(spacy_vectors(wrong, find_spacy_model())).unsqueeze(1)
@@ -316,7 +305,7 @@ def misread(questions: QuestionVectors, root: Path) -> QuestionVectors:
     return replace(questions, x_train=vectors[:n_train], x_test=vectors[n_train:])
 
 
-def audit_questions(questions: QuestionVectors, cut: QuestionVectors, root: Path) -> QuestionAudit:
+def audit_questions(questions: Data, cut: Data, root: Path) -> QuestionAudit:
     """What cutting at colons and printing bytes change: how many questions, and accuracies."""
     pairs = list(zip(*_texts(root), strict=True))
     right, wrong = (
@@ -338,7 +327,7 @@ def audit_questions(questions: QuestionVectors, cut: QuestionVectors, root: Path
     )
 
 
-def repeat_run(spec: ConvNetSpec, images: Images) -> RepeatedRun | str:
+def repeat_run(spec: ConvNetSpec, images: Data) -> RepeatedRun | str:
     """Train one network and log as the notebook does, before every pass; its name when a loss is not finite."""
     model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
     logs = [evaluate_on(model, images)]
@@ -358,7 +347,7 @@ def repeat_run(spec: ConvNetSpec, images: Images) -> RepeatedRun | str:
     )
 
 
-def repeat_session(specs: Sequence[ConvNetSpec], whole: Images | None = None) -> list[RepeatedRun | str]:
+def repeat_session(specs: Sequence[ConvNetSpec], whole: Data | None = None) -> list[RepeatedRun | str]:
     """Every network of one seed on one drawn subset, as in one session of the notebook.
 
     ``whole`` is the data set as it is (:func:`as_it_is`); without it the data is loaded.
@@ -378,7 +367,7 @@ def sessions(data: Dataset, n_train: int, *, seeds: int, passes: int) -> list[tu
     return [tuple(spec for spec in each if spec.seed == seed) for each in specs for seed in range(seeds)]
 
 
-def repeat_trials(specs: Sequence[TextCNNSpec], about: tuple[QuestionVectors, QuestionIdentity]) -> list[TextCNNRecord]:
+def repeat_trials(specs: Sequence[TextCNNSpec], about: tuple[Data, QuestionIdentity]) -> list[TextCNNRecord]:
     """Trials that train together, in whatever process this is."""
     torch.set_num_threads(1)
     return train_trials(specs, *about)
@@ -396,7 +385,7 @@ def trials(name: QuestionSet, strides: Sequence[int], *, seeds: int) -> list[lis
 
 
 def audit_notebook(
-    data: Dataset, cut: QuestionVectors, *, seeds: int, passes: int, on_audit: OnAudit, **how: Any
+    data: Dataset, cut: Data, *, seeds: int, passes: int, on_audit: OnAudit, **how: Any
 ) -> NotebookAudit:
     """What the notebook printed and the same by its own protocol, ``seeds`` times; ``cut`` are questions as it reads.
 
@@ -405,7 +394,7 @@ def audit_notebook(
     which compute the same functions.
     """
     printed = read_notebook()
-    tasks = sessions(data, printed.n_train, seeds=seeds, passes=min(passes, len(printed.runs[0].train_loss)))
+    tasks = sessions(data, printed["n_train"], seeds=seeds, passes=min(passes, len(printed["runs"][0]["train_loss"])))
     first = tasks[0]
     images = load_images(data, subset=first[0].subset, rule=notebook_standardise)
     seconds = time_iterations([spec for spec in first if spec.norm is None], images)
@@ -418,7 +407,7 @@ def audit_notebook(
     if cut.vectors == HOMEWORK_VECTORS:
         about = cut, question_identity(cut)
         train = repeat_trials if how.get("executor") else partial(repeat_trials, about=about)
-        together = trials(cut.name, [stride.stride for stride in printed.strides], seeds=seeds)
+        together = trials(cut.name, [stride["stride"] for stride in printed["strides"]], seeds=seeds)
         records = [record for _, found in spread(train, together, share=lambda _: about, **how) for record in found]
     on_audit("the notebook's text CNNs")
     share = class_0_share(cut)
@@ -434,12 +423,12 @@ def audit_notebook(
     )
 
 
-def _audited(spec: ConvNetSpec, images: Images | None = None) -> AuditedRun:
+def _audited(spec: ConvNetSpec, images: Data | None = None) -> AuditedRun:
     torch.set_num_threads(1)
     return audit_run(spec, images or load_images(spec.data, subset=spec.subset))
 
 
-def _audit_runs(specs: Sequence[ConvNetSpec], images: Images, on_audit: OnAudit, **how: Any) -> list[AuditedRun]:
+def _audit_runs(specs: Sequence[ConvNetSpec], images: Data, on_audit: OnAudit, **how: Any) -> list[AuditedRun]:
     runs = []
     for _, run in spread(_audited, list(specs), share=lambda _: images, **how):
         runs.append(run)

@@ -129,20 +129,12 @@ class Borrowed:
         if self._busy:
             yield
             return
-        theirs = [(each, _content(each)) for each, _ in self._contents]
+        self._busy = True
         try:
-            self._busy = True
-            for module in self.modules:
-                object.__setattr__(module, "__dict__", self._inner[id(module)])
-            for each, content in self._contents:
-                _fill(each, content)
-            yield
-            self._contents = [(each, _content(each)) for each, _ in self._contents]
+            with standing_in([(module, self._inner[id(module)]) for module in self.modules], self._contents):
+                yield
+                self._contents = [(each, _content(each)) for each, _ in self._contents]
         finally:
-            for module, attributes in self._original:
-                object.__setattr__(module, "__dict__", attributes)
-            for each, content in theirs:
-                _fill(each, content)
             self._busy = False
 
     @property
@@ -162,49 +154,27 @@ class Borrowed:
     @contextlib.contextmanager
     def as_at_first(self) -> Iterator[None]:
         """Inside, modules hold what they began with, and so does what they refer to."""
-        now = [(module, vars(module)) for module in self.modules]
-        written = [(each, copy.deepcopy(each), then) for each, then in self._plain if not _alike(each, then)]
-        filled = [(each, _content(each), content) for each, content in self._stores if _differ(_held(each), content)]
-        try:
-            for module in self.modules:
-                first = {**self._first[id(module)], "_buffers": self._first_buffers(module)}
-                object.__setattr__(module, "__dict__", first)
-            for each, _, content in filled:
-                _fill(each, content)
-            for each, _, then in written:
-                _write(each, then)
+        first = []
+        for module in self.modules:  # a BatchNorm's buffers as they are, which change nothing
+            then, start = self._first[id(module)], self._start
+            copies = {name: start[id(module), name].clone() for name in then["_buffers"] if (id(module), name) in start}
+            first.append((module, {**then, "_buffers": {**then["_buffers"], **copies}}))
+        filled = [(each, content) for each, content in self._stores if _differ(_held(each), content)]
+        with standing_in(first, filled, [(each, then) for each, then in self._plain if not _alike(each, then)]):
             yield
-        finally:
-            for each, content, _ in written:
-                _write(each, content)
-            for module, attributes in now:
-                object.__setattr__(module, "__dict__", attributes)
-            for each, content, _ in filled:
-                _fill(each, content)
-
-    def _first_buffers(self, module: nn.Module) -> dict[str, Tensor | None]:
-        """Copies of a module's buffers as they were at first; a BatchNorm's as they are, which change nothing."""
-        found: dict[str, Tensor | None] = dict(self._first[id(module)]["_buffers"])
-        found.update(
-            {name: self._start[id(module), name].clone() for name in found if (id(module), name) in self._start}
-        )
-        return found
 
     @contextlib.contextmanager
     def without_batch_statistics(self) -> Iterator[None]:
         """Inside, layers that are known to look at the whole batch normalise by fixed numbers instead."""
-        looking = [each for each in self.modules if isinstance(each, BATCH_STATISTICS)]
-        kept = [(each, each.training, each.running_mean, each.running_var) for each in looking]
-        for module in looking:
-            module.training = False
+        fixed = []
+        for module in (each for each in self.modules if isinstance(each, BATCH_STATISTICS)):
+            buffers = dict(module._buffers)
             if module.running_mean is None:  # then it looks at the batch in evaluation mode too
                 like = torch.zeros(module.num_features, dtype=self.leaves[0].dtype, device=self.leaves[0].device)
-                module.running_mean, module.running_var = like, like + 1
-        try:
+                buffers |= {"running_mean": like, "running_var": like + 1}
+            fixed.append((module, {**vars(module), "training": False, "_buffers": buffers}))
+        with standing_in(fixed):
             yield
-        finally:
-            for module, training, mean, variance in kept:
-                module.training, module.running_mean, module.running_var = training, mean, variance
 
     @property
     def looks_at_batches(self) -> bool:
@@ -467,9 +437,12 @@ def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
         return memo[id(value)]
     if _runs(value) or _ends(value):
         return value
-    if isinstance(value, tuple):
-        return _tuple_copied(value, memo)
     found: Any
+    if isinstance(value, tuple):  # the same one where nothing in it has a copy
+        parts = [copied(each, memo) for each in value]
+        if any(part is not each for part, each in zip(parts, value, strict=True)):
+            value = memo[id(value)] = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+        return value
     try:
         found = memo[id(value)] = value if isinstance(value, Tensor) else copy.copy(value)
     except Exception:
@@ -496,17 +469,7 @@ def _slots(kind: type) -> Sequence[str]:
     return [slots] if isinstance(slots, str) else [each for each in slots if each not in ("__dict__", "__weakref__")]
 
 
-def _tuple_copied(value: tuple[Any, ...], memo: dict[int, Any]) -> Any:
-    """A copy of a tuple of the same type, or the same one where nothing in it has a copy."""
-    parts = [copied(each, memo) for each in value]
-    if all(part is each for part, each in zip(parts, value, strict=True)):
-        return value
-    found = memo[id(value)] = type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
-    return found
-
-
-STORES = (dict, list, set, deque)
-"""What holds other objects and can be emptied and filled."""
+STORES = (dict, list, set, deque)  # what holds other objects and can be emptied and filled
 
 
 def _has_state(value: Any) -> bool:
@@ -526,8 +489,7 @@ def _runs(value: Any) -> bool:
     return any(kind.__module__.partition(".")[0] in MEETING for kind in type(value).__mro__)
 
 
-LARGEST_CACHE = 1_000_000
-"""Numbers that a tensor or an array may have to be looked at for a cache of weights."""
+LARGEST_CACHE = 1_000_000  # numbers that a tensor or an array may have to be looked at for a cache of weights
 MEETING = (
     *("threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess", "socket"),
 )
@@ -626,31 +588,43 @@ def _fill(value: Any, content: Any) -> None:
 
 
 @contextlib.contextmanager
-def lent(objects: Sequence[Any], kept: Sequence[Any]) -> Iterator[None]:
-    """Inside, objects have copies of their attributes, of which ``kept`` are none; afterwards they have their own."""
-    originals = {id(each): (each, vars(each)) for each in objects if hasattr(each, "__dict__")}
-    memo = {id(each): each for each in (*objects, *kept)}
-    copies = [(each, {k: copied(v, memo) for k, v in own.items()}) for each, own in originals.values()]
+def standing_in(
+    attributes: Sequence[tuple[Any, dict[str, Any]]],
+    contents: Sequence[tuple[Any, Any]] = (),
+    numbers: Sequence[tuple[Any, Any]] = (),
+) -> Iterator[None]:
+    """Inside, objects have these attributes, containers these contents, tensors and arrays these numbers."""
+    before = [(each, vars(each)) for each, _ in attributes]
+    held, written = (
+        [(each, _content(each)) for each, _ in contents],
+        [(each, copy.deepcopy(each)) for each, _ in numbers],
+    )
     try:
-        for each, attributes in copies:
-            object.__setattr__(each, "__dict__", attributes)
+        _put(attributes, contents, numbers)
         yield
     finally:
-        for each, own in originals.values():
-            object.__setattr__(each, "__dict__", own)
+        _put(before, held, written)
+
+
+def _put(attributes: Sequence[Any], contents: Sequence[Any], numbers: Sequence[Any]) -> None:
+    for each, own in attributes:
+        object.__setattr__(each, "__dict__", own)
+    for each, content in contents:
+        _fill(each, content)
+    for each, values in numbers:
+        with torch.no_grad():
+            each[...] = values
+
+
+def lent(objects: Sequence[Any], kept: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
+    """Inside, objects have copies of their attributes, of which ``kept`` are none; afterwards they have their own."""
+    memo = {id(each): each for each in (*objects, *kept)}
+    mine = [(each, vars(each)) for each in objects if hasattr(each, "__dict__")]
+    return standing_in([(each, {name: copied(value, memo) for name, value in own.items()}) for each, own in mine])
 
 
 def _alike(first: Any, second: Any) -> bool:
     return _equal(first, second) if isinstance(first, Tensor) else bool(np.array_equal(first, second))
-
-
-def _write(value: Any, content: Any) -> None:
-    """Give a tensor or an array these numbers."""
-    if isinstance(value, Tensor):
-        with torch.no_grad():
-            value.copy_(content)
-    else:
-        value[...] = content
 
 
 def _equal(first: Tensor, second: Tensor | None) -> bool:
@@ -662,8 +636,7 @@ def _equal(first: Tensor, second: Tensor | None) -> bool:
 
 
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
-Ways = tuple[Callable[[], Any], Callable[[Any], Any]]
-"""To read a state, and to put it back."""
+Ways = tuple[Callable[[], Any], Callable[[Any], Any]]  # to read a state, and to put it back
 FUNCTIONS = types.FunctionType | types.MethodType | types.BuiltinFunctionType
 
 

@@ -22,13 +22,11 @@ ACCURATE, FITTED, NEAR_BEST = 0.80, 0.50, 0.01
 MATCHED_LOSSES = (0.4, 0.3)
 SETTLED_PASS = 3
 """Smoothness is averaged from this pass on: the first leave the initialisation, where the order is another."""
-AGREES = 1.25
-"""A factor agrees with another when their ratio's whole interval lies within this and its inverse."""
+AGREES = 1.25  # a factor agrees with another when their ratio's whole interval lies within this and its inverse
 LEVEL = 1 - CONFIDENCE
 
 Runs = Sequence[ConvNetRecord]
-Measure = Callable[[PassRow], float | None]
-"""A number of a run after a pass, or None where it was not measured."""
+Measure = Callable[[PassRow], float | None]  # a number of a run after a pass, or None where it was not measured
 Verdict = Literal["above", "below", "not decided"]
 
 
@@ -66,8 +64,7 @@ class Decision:
         return self.effect is not None and self.effect.low >= 1 / AGREES and self.effect.high <= AGREES
 
 
-When = Callable[[int, int], bool]
-"""Whether a row counts, by the passes completed and those of the whole run."""
+When = Callable[[int, int], bool]  # whether a row counts, by the passes completed and those of the whole run
 
 
 def under_way(completed: int, passes: int) -> bool:
@@ -93,16 +90,11 @@ def ratio_test(family: str, name: str, ratios: Sequence[float]) -> Decision:
 
 
 def mean_test(family: str, name: str, values: Sequence[float]) -> Decision:
-    """Student's t test of a mean against 0."""
+    """Student's t test of a mean against 0; without p-value where there is no scatter to judge by."""
     effect = mean_interval(values) if values else None
-    return Decision(family=family, name=name, n=len(values), effect=effect, null=0.0, p_value=_t_test(values))
-
-
-def _t_test(values: Sequence[float]) -> float | None:
-    """The p-value against 0; None where there is no scatter to judge by."""
-    if len(values) < 2 or max(values) - min(values) <= ROUNDING * max(map(abs, values)):
-        return None
-    return float(stats.ttest_1samp(values, 0.0).pvalue)
+    scatter = len(values) > 1 and max(values) - min(values) > ROUNDING * max(map(abs, values))
+    p_value = float(stats.ttest_1samp(values, 0.0).pvalue) if scatter else None
+    return Decision(family=family, name=name, n=len(values), effect=effect, null=0.0, p_value=p_value)
 
 
 def adjust(tests: Sequence[Decision]) -> list[Decision]:

@@ -13,50 +13,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
 import typer
 
-from hw4 import __version__
-from hw4.errors import Hw4Error, RecordError, SpecError
+from hw4 import __version__, studies
+from hw4 import specs as homework
+from hw4.errors import Hw4Error, RecordError, SpecError, first_line
 from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS, alone, write_atomically
 from hw4.processes import GOES_ON, one_thread, spare_garbage
-from hw4.specs import (
-    AUDIT_SEEDS,
-    EXERCISES,
-    HOMEWORK_RATE,
-    NOTEBOOK_SEEDS,
-    SEEDS,
-    STRIDES,
-    TRIALS,
-    VARIANTS,
-    ConvNetSpec,
-    DataChoice,
-    Dataset,
-    QuestionSet,
-    TextCNNSpec,
-    exercise_specs,
-    longer_specs,
-    numbered,
-    sweep_specs,
-    variant_specs,
-)
-from hw4.studies import (
-    BISECTIONS,
-    CLAIM_SEEDS,
-    FIRST_SEED,
-    LADDER_PASSES,
-    LADDER_RATES,
-    LANDSCAPE_PASSES,
-    VIEWS,
-    control_specs,
-    grid,
-    ladder,
-    ladder_specs,
-    landscape_specs,
-    networks,
-)
+from hw4.specs import EXERCISES, HOMEWORK_RATE, SEEDS, STRIDES, TRIALS, VARIANTS, ConvNetSpec, Dataset, TextCNNSpec
+from hw4.studies import BISECTIONS, CLAIM_SEEDS, FIRST_SEED, LADDER_PASSES, LADDER_RATES, LANDSCAPE_PASSES, VIEWS
 
 if TYPE_CHECKING:
     from hw4.cluster import Cluster
     from hw4.studies import Spec, Study
 
+ROOT = Path(__file__).parents[1]
 FAILED, USAGE, UNMEASURABLE, DIVERGED, UNFINISHED, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 app = typer.Typer(
@@ -93,7 +62,7 @@ VariantChoice = StrEnum("VariantChoice", {name.upper(): name for name in VARIANT
 
 
 Data = Annotated[
-    DataChoice,
+    homework.DataChoice,
     typer.Option(help="FashionMNIST and TREC (real), digits and generated questions (embedded), real if found (auto)."),
 ]
 
@@ -221,8 +190,8 @@ def _cluster(scheduler: str | None, say: Say) -> "contextlib.AbstractContextMana
 
 
 def _choose(
-    data: DataChoice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
-) -> tuple[Dataset, QuestionSet, Path, list[str]]:
+    data: homework.DataChoice, out: Path | None, say: Say, *, images: bool = False, questions: bool = False
+) -> tuple[Dataset, homework.QuestionSet, Path, list[str]]:
     """The data sets, both real or both embedded, the folder to write to, and why embedded data stands in, if it does.
 
     Says which data is used, and why.
@@ -312,14 +281,14 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     images, questions, folder, notes = _choose(data, out, say, images=bool(convnets), questions=texts)
     settings = {"passes": passes, "learning_rate": learning_rate, "batch_size": batch_size, "directions": directions}
     nets = _networks(convnets, only, images, seeds, longer=longer, subset=subset, noise_floor=noise_floor, **settings)
-    trials = sweep_specs(questions) if texts else ()
+    trials = homework.sweep_specs(questions) if texts else ()
     _check_device(device if convnets or only else "cpu", scheduler)
     say(f"Training {_counted(nets, trials)} {_where(workers, scheduler)}.")
     with _held(folder):
-        studies, known = _studies(trials, folder, nets=nets, fresh=fresh, rescue=rescue, controls=controls)
+        wanted, known = _studies(trials, folder, nets=nets, fresh=fresh, rescue=rescue, controls=controls)
         how: dict[str, Any] = {"fresh": fresh, "device": device, "weights": save_weights, "processes": workers}
         with _cluster(scheduler, say) as how["executor"]:
-            lost, failed, error = _train_what_can_be(studies, known, [] if only else convnets, say, **how)
+            lost, failed, error = _train_what_can_be(wanted, known, [] if only else convnets, say, **how)
         _note(folder, notes, failed)
         absent = _finish(folder, say, as_json, alone=bool(only), diverged=lost)
     _end(failed | _own(absent, say), lost, len(nets), error)
@@ -387,7 +356,6 @@ def _studies(
 
     Raises SpecError when no chart could be drawn of these runs and those that the folder holds already.
     """
-    from hw4 import studies
     from hw4.records import Store, TextCNNRecord, code_digest
 
     again = {spec.key for spec in trials if fresh}
@@ -409,7 +377,7 @@ def _studies(
 
 
 def _train_what_can_be(
-    studies: "list[tuple[Path, Study]]", specs: "Sequence[Spec]", exercises: list[str], say: Say, **how: Any
+    wanted: "list[tuple[Path, Study]]", specs: "Sequence[Spec]", exercises: list[str], say: Say, **how: Any
 ) -> tuple[list[str], dict[str, str], Exception | None]:
     """Train; returns which ConvNets diverged, which exercises failed and why, and the first error.
 
@@ -419,12 +387,16 @@ def _train_what_can_be(
     from hw4.runs import carry_out
 
     errors: list[tuple[Spec, Exception]] = []
-    made = carry_out(studies, specs, say, on_failure=lambda spec, error: errors.append((spec, error)), **how)
+    made = carry_out(wanted, specs, say, on_failure=lambda spec, error: errors.append((spec, error)), **how)
     if errors and not made:
         raise Hw4Error(f"nothing could be done ({_explain(errors[0][1])[1]})") from errors[0][1]
     failed: dict[str, str] = {}
     for spec, error in errors:
-        for title in _exercises_of(spec, exercises) or [spec.key]:
+        titles = ["Exercise 2"]
+        if isinstance(spec, ConvNetSpec):
+            asked = [EXERCISES[name] for name in exercises if spec.variant in EXERCISES[name].variants]
+            titles = [each.title.partition(":")[0] for each in asked] or [spec.key]
+        for title in titles:
             failed.setdefault(title, _explain(error)[1])
     lost = [record.key for record in made if isinstance(record, ConvNetRecord) and record.diverged]
     return lost, dict(sorted(failed.items())), errors[0][1] if errors else None
@@ -435,15 +407,16 @@ def _networks(
 ) -> tuple[ConvNetSpec, ...]:
     """The ConvNets of some exercises, ``longer`` runs of theirs too, or those of ``only``."""
     if only:
-        return variant_specs([*dict.fromkeys(map(str, only))], seeds=numbered(seeds), data=data, **settings)
-    nets = networks(exercises, data=data, seeds=seeds, **settings)
-    return nets + longer_specs(exercises, nets) if longer else nets
+        return homework.variant_specs(
+            [*dict.fromkeys(map(str, only))], seeds=homework.numbered(seeds), data=data, **settings
+        )
+    nets = studies.networks(exercises, data=data, seeds=seeds, **settings)
+    return nets + homework.longer_specs(exercises, nets) if longer else nets
 
 
 def _require_same_nets(folder: Path, nets: Sequence[ConvNetSpec]) -> None:
     """Raise SpecError where the folder's runs of the same exercises and settings are of other code, and stay so."""
     from hw4.records import ConvNetRecord, Store, code_digest
-    from hw4.studies import require_same_code
 
     settings, names = {spec.setting for spec in nets}, {spec.variant for spec in nets}
     compared = {name for each in EXERCISES.values() if names & set(each.variants) for name in each.variants}
@@ -451,7 +424,7 @@ def _require_same_nets(folder: Path, nets: Sequence[ConvNetSpec]) -> None:
         settings |= {each.model_copy(update={"passes": longer * each.passes}) for each in settings}
     kept = Store(folder / RECORDS, ConvNetRecord).load_all("*_convnet-*.json", but={spec.key for spec in nets})
     kept = [run for run in kept if run.spec.setting in settings and run.spec.variant in compared]
-    require_same_code(nets, kept, code_digest())
+    studies.require_same_code(nets, kept, code_digest())
 
 
 def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
@@ -469,14 +442,6 @@ def _note(folder: Path, notes: list[str], failed: dict[str, str]) -> None:
 def _in_utf8(sentence: str) -> str:
     """A sentence that may name a path of bytes that are no letters, as a file can hold it."""
     return sentence.encode(errors="backslashreplace").decode()
-
-
-def _exercises_of(spec: "Spec", asked: list[str]) -> list[str]:
-    """Titles of the exercises, of those asked for, that a run belongs to."""
-    if isinstance(spec, TextCNNSpec):
-        return ["Exercise 2"]
-    assert isinstance(spec, ConvNetSpec)
-    return [EXERCISES[name].title.partition(":")[0] for name in asked if spec.variant in EXERCISES[name].variants]
 
 
 def _end(failed: Mapping[str, str], lost: list[str], n_nets: int, error: Exception | None) -> None:
@@ -528,7 +493,7 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     """Train the text CNNs of exercise 2 over strides and draw the bar chart."""
     say, workers = _sayer(as_json), _one_thread(processes, scheduler)
     _, name, folder, _ = _choose(data, out, say, questions=True)
-    specs = sweep_specs(
+    specs = homework.sweep_specs(
         name, strides=stride or STRIDES, trials=trials, epochs=epochs, learning_rate=learning_rate, momentum=momentum
     )
 
@@ -538,9 +503,9 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     say(f"Training {_counted((), specs)} {_where(workers, scheduler)}.")
     with _held(folder):
         note = Store(folder, RunNote).load("run")
-        studies, known = _studies(specs, folder, fresh=fresh, rescue=rescue, controls=controls)
+        wanted, known = _studies(specs, folder, fresh=fresh, rescue=rescue, controls=controls)
         with _cluster(scheduler, say) as executor:
-            carry_out(studies, known, say, processes=workers, executor=executor, fresh=fresh)
+            carry_out(wanted, known, say, processes=workers, executor=executor, fresh=fresh)
         if note is not None and note.failed.pop("Exercise 2", ""):  # what 'hw4 run' could not do is done now
             _note(folder, note.notes, note.failed)
         failed = _finish(folder, say, as_json)
@@ -575,9 +540,9 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     say, workers = _sayer(as_json), _one_thread(processes, scheduler)
     name, _, folder, _ = _choose(data, out, say, images=True)
     which: dict[str, Any] = {"seeds": seeds, "data": name, "first_seed": first_seed}
-    rungs = ladder_specs(rates=rate or LADDER_RATES, passes=passes, **which)
-    views = landscape_specs(views=landscapes, passes=landscape_passes, **which)
-    beside = control_specs(passes=passes, **which) if controls else ()
+    rungs = studies.ladder_specs(rates=rate or LADDER_RATES, passes=passes, **which)
+    views = studies.landscape_specs(views=landscapes, passes=landscape_passes, **which)
+    beside = studies.control_specs(passes=passes, **which) if controls else ()
 
     from hw4.runs import carry_out
 
@@ -585,10 +550,11 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
     with _held(folder):
         _require_one_protocol(folder, [*rungs, *beside], views, fresh=fresh)
-        arms = {LADDER: ladder(rungs, bisections=bisections), CLAIM_CONTROLS: grid(beside), LANDSCAPES: grid(views)}
-        studies, how = [(folder / part, study) for part, study in arms.items()], {"fresh": fresh, "device": device}
+        wanted = [(folder / LADDER, studies.ladder(rungs, bisections=bisections))]
+        wanted += [(folder / part, studies.grid(few)) for part, few in ((CLAIM_CONTROLS, beside), (LANDSCAPES, views))]
+        how: dict[str, Any] = {"processes": workers, "fresh": fresh, "device": device}
         with _cluster(scheduler, say) as executor:
-            carry_out(studies, [*rungs, *beside, *views], say, processes=workers, executor=executor, **how)
+            carry_out(wanted, [*rungs, *beside, *views], say, executor=executor, **how)
         failed = _finish(folder, say, as_json)
     _end_with(failed, "The claim", say)
 
@@ -598,23 +564,22 @@ def _require_one_protocol(
 ) -> None:
     """Raise SpecError when these runs and the folder's would not belong together."""
     from hw4.records import ConvNetRecord, Store, code_digest
-    from hw4.studies import require_one_protocol, require_same_code
 
     for wanted, parts in ((rungs, (LADDER, CLAIM_CONTROLS)), (views, (LANDSCAPES,))):
         again = {spec.key for spec in wanted if fresh}
         kept = [run for part in parts for run in Store(folder / part, ConvNetRecord).load_all(but=again)]
-        require_one_protocol(wanted, kept)
-        require_same_code(wanted, kept, code_digest())
+        studies.require_one_protocol(wanted, kept)
+        studies.require_same_code(wanted, kept, code_digest())
 
 
 @app.command("audit", epilog=EXAMPLES["audit"])
 def audit_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
     out: Out = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = AUDIT_SEEDS,
+    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = homework.AUDIT_SEEDS,
     notebook_seeds: Annotated[
         int, typer.Option(min=2, help="Repeats of what the notebook printed, on the homework's data.")
-    ] = NOTEBOOK_SEEDS,
+    ] = homework.NOTEBOOK_SEEDS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
     processes: Processes = None,
     scheduler: Scheduler = None,
@@ -633,7 +598,7 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     from hw4.records import Store, TextCNNRecord
     from hw4.report.audit import as_text
 
-    specs = exercise_specs(["smoothness"], seeds=seeds, data=name, passes=passes)
+    specs = homework.exercise_specs(["smoothness"], seeds=seeds, data=name, passes=passes)
     with _held(folder):
         Store(folder / AUDIT / "sweep", TextCNNRecord).load_all()  # which raises for a bad one, and not amid the work
         with (
@@ -686,6 +651,19 @@ def report_command(
         raise Hw4Error(f"the page is written without what cannot be reported ({reasons})")
 
 
+def _own_gate() -> Callable[..., dict[str, Any]]:
+    """What judges hw4 itself, of this checkout's benchmarks; raises Hw4Error where there is none."""
+    if not (ROOT / "benchmarks" / "own_gate.py").exists():
+        raise Hw4Error(
+            f"'hw4 gate' judges hw4 itself and needs a checkout of it, with benchmarks beside {ROOT / 'hw4'}; for code "
+            f"of your own use pytest's 'gate' fixture"
+        )
+    sys.path.insert(0, str(ROOT))
+    from benchmarks.own_gate import judge_hw4
+
+    return judge_hw4
+
+
 @app.command(
     "gate",
     epilog=f"Exit codes: 0 not slower and not worse; {FAILED} a regression, changed numbers, or results too good to "
@@ -712,12 +690,10 @@ def gate_command(  # noqa: PLR0917  typer makes options of them
         raise SpecError("--against needs a revision, and was given nothing; is a variable empty?")
     if against and update:
         raise SpecError("--update takes what is measured now, so it does not go with --against; give one of them")
-    from hw4.own_gate import judge_hw4
-
     say = _sayer(as_json)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        judged = judge_hw4(out, part=part, data=data, against=against, update=update, say=say)
+        judged = _own_gate()(out, part=part, data=data, against=against, update=update, say=say)
     except OSError as error:
         _print(sys.stderr, f"hw4: {error.filename or out}: {error.strerror}; nothing was judged")
         return UNFINISHED
@@ -788,4 +764,4 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return FAILED, f"{error.filename}: {error.strerror}; {what_to_do}"
     if isinstance(error, Hw4Error):
         return FAILED, str(error)
-    return FAILED, f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return FAILED, f"{type(error).__name__}: {first_line(error)}"

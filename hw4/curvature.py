@@ -110,12 +110,9 @@ def _missed(
     return found
 
 
-MOST_STEPS = 40
-"""So many steps of Lanczos' method show what was missed."""
-ROUNDING = 1e-6
-"""What rounding in float32 leaves of an eigenvalue beside the largest one."""
-COARSE = 0.01
-"""Relative tolerance from which on a small Lanczos basis takes fewer products."""
+MOST_STEPS = 40  # so many steps of Lanczos' method show what was missed
+ROUNDING = 1e-6  # what rounding in float32 leaves of an eigenvalue beside the largest one
+COARSE = 0.01  # relative tolerance from which on a small Lanczos basis takes fewer products
 
 
 @torch.inference_mode(False)
@@ -155,8 +152,7 @@ def _flat(objective: Objective, update: Update) -> Tensor:
     return found if found.is_floating_point() else found.to(objective.dtype)
 
 
-LARGEST_ROUNDING = 0.01
-"""How far, relative to its length, rounding may leave a step from where it was to lead."""
+LARGEST_ROUNDING = 0.01  # how far, relative to its length, rounding may leave a step from where it was to lead
 
 
 def _step(objective: Objective, u: Tensor, factor: float) -> Tensor:
@@ -176,8 +172,7 @@ def _step(objective: Objective, u: Tensor, factor: float) -> Tensor:
     return step
 
 
-FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)
-"""From half to four times the step that training takes, as in the paper."""
+FACTORS = (0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0)  # from half to four times the step that training takes, as in the paper
 
 
 @torch.inference_mode(False)

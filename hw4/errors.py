@@ -31,6 +31,11 @@ class ObjectiveError(Hw4Error, ValueError):
     """The loss is no fixed function of the parameters, no mean over the examples, or cannot be measured; says why."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def first_problem(error: ValidationError) -> str:
     """Say the first problem of a pydantic error: the field, its value and what was expected."""
     problem = error.errors(include_url=False)[0]

@@ -18,10 +18,9 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
 from hw4.borrowed import MOST_ENTRIES, Randomness, copied, in_precision, lent, reachable, slots
-from hw4.errors import ObjectiveError
+from hw4.errors import ObjectiveError, first_line
 
-Batch = Any
-"""What a data loader gives, or a pair of inputs and targets."""
+Batch = Any  # what a data loader gives, or a pair of inputs and targets
 Place = tuple[torch.device, torch.dtype | None]
 """Where floating-point examples go, and in which precision (None: their own)."""
 
@@ -79,7 +78,8 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     if any(length != n for _, length in lengths) or n == 0:
         counts = " and ".join(str(length) for _, length in lengths[:4])
         raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
-    if n > 1 and any(len(each) == n for each in _without_tensors((x, y))):
+    lists = (each for each in walked((x, y)) if isinstance(each, list | tuple) and not list(tensors(each)))
+    if n > 1 and any(len(each) == n for each in lists):
         raise ObjectiveError(
             f"x or y holds a list of {n} things that are no tensors, which cannot be cut by example with the others; "
             f"make a tensor of it (torch.as_tensor), or give a Dataset"
@@ -123,8 +123,8 @@ def of_loader(loader: Any, place: Place) -> Examples:
         except (RuntimeError, TypeError) as error:
             raise ObjectiveError(
                 f"{len(found)} examples cannot be put together in a batch ({type(error).__name__}: "
-                f"{(str(error).splitlines() or [''])[0]}); examples from all over the data are, as SGD draws: give a "
-                f"DataLoader whose collate_fn pads or lists what differs in shape"
+                f"{first_line(error)}); examples from all over the data are, as SGD draws: give a DataLoader whose "
+                f"collate_fn pads or lists what differs in shape"
             ) from error
 
     return Examples(plan, fetch, place)
@@ -334,26 +334,14 @@ def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
     return found
 
 
-def _without_tensors(value: Any) -> Iterator[Any]:
-    """Every list or tuple of a batch that holds no tensor."""
-    if isinstance(value, Mapping):
-        for each in value.values():
-            yield from _without_tensors(each)
-    elif isinstance(value, list | tuple):
-        if not list(tensors(value)):
-            yield value
-        else:
-            for each in value:
-                yield from _without_tensors(each)
+def walked(value: Any) -> Iterator[Any]:
+    """A batch, and everything in its mappings, lists and tuples."""
+    yield value
+    if isinstance(value, Mapping | list | tuple):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from walked(each)
 
 
 def tensors(value: Any) -> Iterator[Tensor]:
     """Every tensor of a batch."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping):
-        for each in value.values():
-            yield from tensors(each)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            yield from tensors(each)
+    return (each for each in walked(value) if isinstance(each, Tensor))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hw4.curvature import kink_share, largest_steps, range_view, sharpness
-from hw4.data.images import Images
+from hw4.data.images import Data
 from hw4.errors import SpecError
 from hw4.models import ConvNet
 from hw4.objective import Objective
@@ -29,10 +29,8 @@ def seeded(seed: int, purpose: int) -> torch.Generator:
 
 INITIAL_WEIGHTS, BATCHES, DIRECTIONS = range(3)
 
-QUADRATURE_NODES = 3
-"""Gauss-Legendre points for the kink share; the record carries the error that they leave."""
-SHARPNESS_TOLERANCE = 0.02
-"""Relative; sharpness moves by far more than that from pass to pass."""
+QUADRATURE_NODES = 3  # Gauss-Legendre points for the kink share; the record carries the error that they leave
+SHARPNESS_TOLERANCE = 0.02  # relative; sharpness moves by far more than that from pass to pass
 
 
 def build_convnet(spec: ConvNetSpec) -> ConvNet:
@@ -43,7 +41,7 @@ def build_convnet(spec: ConvNetSpec) -> ConvNet:
         return ConvNet(norm=layer or ("batch" if spec.norm == "batch" else None), downsample=spec.downsample)
 
 
-def check_fit(spec: ConvNetSpec, images: Images) -> None:
+def check_fit(spec: ConvNetSpec, images: Data) -> None:
     """Raise SpecError when the data is not the spec's, or smaller than its batch."""
     if spec.data != images.name:
         raise SpecError(f"the run {spec.key} is about {spec.data}, but the data given is {images.name}")
@@ -51,7 +49,7 @@ def check_fit(spec: ConvNetSpec, images: Images) -> None:
 
 
 def train_convnet(
-    spec: ConvNetSpec, images: Images, *, keep: Callable[[ConvNetRecord, ConvNet], None] | None = None
+    spec: ConvNetSpec, images: Data, *, keep: Callable[[ConvNetRecord, ConvNet], None] | None = None
 ) -> ConvNetRecord:
     """Train one network as its spec says and record pass 0 to the last: loss, accuracy, smoothness, seconds.
 
@@ -99,18 +97,18 @@ def _rates(model: ConvNet, spec: ConvNetSpec, completed: int) -> float | list[fl
     return [spec.head_rate if name.startswith(head) else rate for name, _ in model.named_parameters()]
 
 
-def identity(images: Images) -> DataIdentity:
-    """What a record says about its data."""
-    return DataIdentity(
-        name=images.name,
-        title=images.title,
-        checksum=images.checksum,
-        n_train=len(images.x_train),
-        n_test=len(images.x_test),
-    )
+def identified(data: Data) -> dict[str, Any]:
+    """What every record says about its data."""
+    sizes = {"n_train": len(data.x_train), "n_test": len(data.x_test)}
+    return {"name": data.name, "title": data.title, "checksum": data.checksum, **sizes}
 
 
-def images_environment(images: Images) -> Environment:
+def identity(images: Data) -> DataIdentity:
+    """What a record says about its images."""
+    return DataIdentity.model_validate(identified(images))
+
+
+def images_environment(images: Data) -> Environment:
     """Where and with what this process trains on images."""
     return environment(
         threads=torch.get_num_threads(),
@@ -119,18 +117,10 @@ def images_environment(images: Images) -> Environment:
     )
 
 
-def same_circumstances(record: ConvNetRecord, images: Images) -> bool:
-    """Whether a run made now would give this record's numbers (its times aside)."""
-    now, then = images_environment(images), record.environment
-    return record.data == identity(images) and all(
-        getattr(now, field) == getattr(then, field)
-        for field in ("versions", "cpu", "device", "threads", "dtype", "code")
-    )
-
-
-def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator, *, completed: int) -> PassRow:
+def _row(model: ConvNet, spec: ConvNetSpec, images: Data, directions: torch.Generator, *, completed: int) -> PassRow:
     """Evaluate and measure the model as it stands; what has no finite value becomes null."""
-    found = evaluate_on(model, images) if completed else _evaluate_initial(_beginning(spec), images)
+    beginning = {name: getattr(spec, name) for name in ("data", "norm", "downsample", "subset", "seed")}
+    found = evaluate_on(model, images) if completed else _evaluate_initial(ConvNetSpec(**beginning), images)
     (train_loss, train_accuracy), (test_loss, test_accuracy) = map(_scores, found)
     return PassRow(
         completed=completed,
@@ -142,25 +132,19 @@ def _row(model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Ge
     )
 
 
-def evaluate_on(model: nn.Module, images: Images) -> tuple[Evaluation, Evaluation]:
+def evaluate_on(model: nn.Module, images: Data) -> tuple[Evaluation, Evaluation]:
     """Loss and accuracy on training and on test images."""
     return evaluate(model, images.x_train, images.y_train), evaluate(model, images.x_test, images.y_test)
 
 
 @lru_cache(maxsize=100)
-def _evaluate_initial(beginning: ConvNetSpec, images: Images) -> tuple[Evaluation, Evaluation]:
+def _evaluate_initial(beginning: ConvNetSpec, images: Data) -> tuple[Evaluation, Evaluation]:
     """The same of a seed's initial weights, once for all runs that begin with them: it takes as long as a pass."""
     return evaluate_on(build_convnet(beginning).to(images.x_train.device), images)
 
 
-def _beginning(spec: ConvNetSpec) -> ConvNetSpec:
-    """What decides a run's initial weights, without how it goes on."""
-    kept = ("data", "norm", "downsample", "subset", "seed")
-    return ConvNetSpec.model_validate({name: getattr(spec, name) for name in kept})
-
-
 def _measured(
-    model: ConvNet, spec: ConvNetSpec, images: Images, directions: torch.Generator, completed: int
+    model: ConvNet, spec: ConvNetSpec, images: Data, directions: torch.Generator, completed: int
 ) -> dict[str, Any]:
     """What the spec asks to be measured after these passes, as far as it has a value: a diverged model gives none."""
     found: dict[str, Any] = {"readings": []}

@@ -14,10 +14,8 @@ RECORDS, WEIGHTS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = PLACES =
 """In a report's folder: records of the exercises, their networks, and records of exercise 2's controls, of
 ``hw4 claim`` and of ``hw4 audit``."""
 
-PARTIAL = ".partial"
-"""How the name of a file ends that is not written whole yet; it begins with a dot."""
-WRITTEN = (".json", ".safetensors", ".png", ".html", ".csv")
-"""How the names of our files end."""
+PARTIAL = ".partial"  # how the name of a file ends that is not written whole yet; it begins with a dot
+WRITTEN = (".json", ".safetensors", ".png", ".html", ".csv")  # how the names of our files end
 
 
 def write_atomically(path: Path, contents: bytes) -> None:

@@ -15,7 +15,7 @@ import math
 import random
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,22 +31,18 @@ CONFIDENCE = 0.99
 SIZE_CONFIDENCE = 0.9995
 """The planted slowdown misses its own size by more than this quantile of its error once in a thousand times."""
 PLANTED = 0.10
-ROUNDS = 5
-"""Rounds in a visit."""
+ROUNDS = 5  # rounds in a visit
 LEAST_VISITS = 12
 WANTED_ERROR, LARGEST_ERROR = 0.007, 0.013
 """Standard errors of a log ratio: what is measured for, and beyond which nothing is said."""
-PROCESS_ERROR = 0.005
-"""Error shared by all visits to the same processes (memory layout); more visits do not reduce it."""
+PROCESS_ERROR = 0.005  # error shared by all visits to the same processes (memory layout); more visits do not reduce it
 TRIMMED = 0.2
 
 LARGEST_RATIO = 50.0
 """A step that takes less of the reference's time than a share of one over this does not do its work."""
-MOSTLY_WAITING = 0.8
-"""Where more of a call than this share is waiting, the rest says nothing of it."""
+MOSTLY_WAITING = 0.8  # where more of a call than this share is waiting, the rest says nothing of it
 
-LEAST_SEEDS = 4
-"""Fewer pairs than this cannot make a paired test see anything but the grossest change."""
+LEAST_SEEDS = 4  # fewer pairs than this cannot make a paired test see anything but the grossest change
 LEVEL = 0.01
 """Chance of a false alarm over all outcomes of a session, worse and better together, beyond what the margins allow."""
 ACCURACY_MARGIN, LOSS_MARGIN = 0.005, 0.01
@@ -72,7 +68,8 @@ class BrokenError(UnmeasurableError):
 class Finding:
     """One row: what was looked at, before and now in words, the change with its interval, verdict and way out.
 
-    ``numbers`` are what the words come from.
+    ``numbers`` are what the words come from, ``compared`` says with what. ``path`` is its baseline's file, ``key`` its
+    name in there, and ``keeps`` what a renewed baseline keeps of it.
     """
 
     part: Part
@@ -83,6 +80,10 @@ class Finding:
     verdict: Verdict
     advice: str = ""
     numbers: dict[str, float] = field(default_factory=dict)
+    compared: str = ""
+    path: str = ""
+    key: str = ""
+    keeps: dict[str, Any] = field(default_factory=dict)
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -124,7 +125,8 @@ def as_json(findings: Sequence[Finding], facts: Mapping[str, object]) -> bytes:
     """The findings, the verdict over all and what is known of the circumstances."""
     verdict = overall(findings)
     head = {"verdict": verdict, "exit_code": EXIT_CODES[verdict], **facts}
-    return (json.dumps({**head, "findings": [asdict(finding) for finding in findings]}, indent=1) + "\n").encode()
+    told = [asdict(replace(finding, keeps={}, path="", key="")) for finding in findings]
+    return (json.dumps({**head, "findings": told}, indent=1) + "\n").encode()
 
 
 # --- times ---------------------------------------------------------------------------------------------------------
@@ -342,8 +344,7 @@ class Outcome:
             raise ValueError(f"diverged is {self.diverged!r}, digest {self.digest!r}; true or false, and text expected")
 
 
-Runs = Mapping[str, Outcome]
-"""Outcomes by seed."""
+Runs = Mapping[str, Outcome]  # outcomes by seed
 
 
 @dataclass(frozen=True, kw_only=True)

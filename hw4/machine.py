@@ -8,6 +8,8 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+from hw4.errors import Hw4Error
+
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """To be set before numpy or torch loads: two threads beside a busy neighbour wait for each other."""
 KEEP_MEMORY = {
@@ -61,12 +63,8 @@ def processor_class() -> str:
     return " ".join([*(known or [platform.processor() or platform.machine()]), *unit])
 
 
-class GitError(Exception):
-    """What git itself called fatal."""
-
-
 def git(folder: Path, *arguments: str, stdin: bytes = b"", seconds: float = 120) -> bytes:
-    """What git prints for a command in a folder; raises GitError with git's own word for what went wrong.
+    """What git prints for a command in a folder; raises Hw4Error with git's own word for what went wrong.
 
     Git tells the hooks that it runs which index and which repository is being worked on, in variables; a command that
     inherits them works on those, wherever it is called. So none of them is handed on but settings (safe.directory).
@@ -85,11 +83,11 @@ def _run(*arguments: str, env: dict[str, str], stdin: bytes = b"", seconds: floa
             ["git", *arguments], input=stdin, env=env, capture_output=True, check=False, timeout=seconds
         )
     except (OSError, subprocess.SubprocessError) as error:
-        raise GitError(f"git could not be run: {error}") from error
+        raise Hw4Error(f"git could not be run: {error}") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace").strip().splitlines()
         fatal = [line for line in said if line.startswith(("fatal:", "error:"))]
-        raise GitError((fatal or said or ["git failed without a word"])[0])
+        raise Hw4Error((fatal or said or ["git failed without a word"])[0])
     return done.stdout
 
 
@@ -98,7 +96,7 @@ LARGE_FILE = b"version https://git-lfs.github.com/spec/v1\n"
 
 
 def _large_file(folder: Path, pointer: bytes, name: Path) -> bytes:
-    """The contents of a file that git-lfs keeps beside git's objects; raises GitError where it does not."""
+    """The contents of a file that git-lfs keeps beside git's objects; raises Hw4Error where it does not."""
     common = os.fsdecode(git(folder, "rev-parse", "--path-format=absolute", "--git-common-dir")).rstrip("\n")
     if found := re.search(rb"^oid sha256:([0-9a-f]{64})$", pointer, re.MULTILINE):
         digest = found[1].decode()
@@ -108,14 +106,14 @@ def _large_file(folder: Path, pointer: bytes, name: Path) -> bytes:
     here = folder / name
     if here.is_file() and here.read_bytes().startswith(LARGE_FILE):  # nor is it in the work tree, so nothing needs it
         return pointer
-    raise GitError(f"fatal: {name} is kept by git-lfs, and not in this clone; run 'git lfs fetch' for that revision")
+    raise Hw4Error(f"fatal: {name} is kept by git-lfs, and not in this clone; run 'git lfs fetch' for that revision")
 
 
 def write_revision(folder: Path, revision: str, into: Path) -> str:
     """Write the files of a revision of a folder's repository below another folder; returns the commit.
 
     They are read from git's objects one by one: no work tree, index or configuration of the repository is touched,
-    and no attribute (export-ignore, line ends) changes a file. Submodules are left out. Raises GitError.
+    and no attribute (export-ignore, line ends) changes a file. Submodules are left out. Raises Hw4Error.
     """
     commit = git(folder, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
     entries = []
@@ -129,7 +127,7 @@ def write_revision(folder: Path, revision: str, into: Path) -> str:
     for mode, _, path in entries:
         end = objects.index(b"\n", start)
         if objects[start:end].endswith(b" missing"):
-            raise GitError(f"fatal: {path.relative_to(into)} is missing in the repository; is this clone complete?")
+            raise Hw4Error(f"fatal: {path.relative_to(into)} is missing in the repository; is this clone complete?")
         size = int(objects[start:end].split()[-1])
         contents = objects[end + 1 : end + 1 + size]
         start = end + size + 2

@@ -36,24 +36,22 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 
+from hw4.errors import Hw4Error
 from hw4.gate import MOSTLY_WAITING, BrokenError, Outcome, Slice, UnmeasurableError
-from hw4.machine import KEEP_MEMORY, ONE_THREAD, GitError, git, processor_class, write_revision
+from hw4.machine import KEEP_MEMORY, ONE_THREAD, git, processor_class, write_revision
 
 _Socket = socket.socket  # before a test forbids sockets, which are put in the module's place then
 SOCKET = "HW4_GATE_SOCKET"
-ENVIRONMENT = pytest.StashKey[dict[str, str]]()
-"""The variables that pytest was started with."""
+ENVIRONMENT = pytest.StashKey[dict[str, str]]()  # the variables that pytest was started with
 PROCESSES = 3
 """Processes that a measurement visits in turn: each has its own luck with its memory's layout, up to 1% of a time."""
-ENDING_SECONDS = 5
-"""Longest wait for a measurer to clear away what its fixtures set up."""
-ANSWER_SECONDS = 180
-"""Longest wait for a measurer to reach a test: it imports, collects and sets up as pytest does."""
+ENDING_SECONDS = 5  # longest wait for a measurer to clear away what its fixtures set up
+ANSWER_SECONDS = 180  # longest wait for a measurer to reach a test: it imports, collects and sets up as pytest does
 SHORTEST_SECONDS = 0.001
 """Shorter calls than this are lost in what it takes to read the clock, and are repeated until they last as long."""
 DROPPED = (
@@ -77,8 +75,7 @@ SETTINGS = {
 }
 DEFAULTS = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 """Settings for those who made none of their own."""
-MOST_PARTS = 20_000
-"""Of a frozen reference that are looked at for its fingerprint."""
+MOST_PARTS = 20_000  # of a frozen reference that are looked at for its fingerprint
 LIBRARIES = (
     *("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba", "pandas", "polars"),
     *("xgboost", "lightgbm", "opencv-python", "opencv-python-headless", "transformers", "cupy"),
@@ -151,11 +148,11 @@ def revision(folder: Path, name: str, into: Path) -> Tree:
     """A revision of the repository that a folder lies in, written to another; raises UnmeasurableError for none."""
     try:
         root = Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).rstrip("\n")).resolve()
-    except GitError as error:
+    except Hw4Error as error:
         raise UnmeasurableError(f"there is no git repository to take {name!r} from ({error})") from error
     try:
         write_revision(root, name, into)
-    except GitError as error:
+    except Hw4Error as error:
         raise UnmeasurableError(
             f"{name!r} cannot be read ({error}); name a commit, tag or branch that this clone has, and fetch history "
             f"if it is shallow"
@@ -408,12 +405,6 @@ class Team:
                 self.members.append(member)
             self._stack = stack.pop_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def close(self) -> None:
         """End every process."""
         for member in self.members:
@@ -448,10 +439,6 @@ class Team:
     def lacks(self, test: str) -> bool:
         """Whether this tree has no such test at all."""
         return all(member.lacks(test) for member in self.members)
-
-    def ask_all(self, request: Mapping[str, object], seconds: float) -> list[dict[str, Any]]:
-        """Ask every process the same, one after the other."""
-        return [member.ask(request, seconds) for member in self.members]
 
     def visit(self, slices: list[Slice]) -> tuple[list[float], float]:
         """Time slices in the process whose turn it is: seconds, and the share of waiting in today's."""

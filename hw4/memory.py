@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-PIECE = 2**17
-"""So many numbers are added at a time: torch would make a wider copy of all."""
+PIECE = 2**17  # so many numbers are added at a time: torch would make a wider copy of all
 WHOLE = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -88,60 +87,37 @@ EMPTY = ("new_", "zeros_like", "ones_like", "empty_like", "full_like", "detach",
 """Beginnings of the names of operations that do not look at a tensor's numbers."""
 
 
-class _Mode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """What looks at every operation."""
+class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """While it is on, looks at every operation, whatever tensors were reached by.
+
+    ``read`` are the names of those ``tensors`` whose memory operations read; ``eps`` is that of the lowest precision
+    which anything was computed in, and ``rounded`` are the precisions that numbers of float64 which derivatives go
+    through were rounded to.
+    """
+
+    def __init__(self, names: Sequence[str] = (), tensors: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.read: dict[str, None] = {}
+        self.eps, self.rounded = 0.0, dict[torch.dtype, None]()
+        self._spans = [(found, name) for name, t in zip(names, tensors, strict=True) if (found := span(t))]
+        self._first = min((found[1] for found, _ in self._spans), default=0)
+        self._last = max((found[2] for found, _ in self._spans), default=0)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         """Not by loading torch's compiler, which takes a second."""
         return False
 
-
-class Reads(_Mode):
-    """While it is on, the names of those tensors whose memory operations read, whatever they were reached by."""
-
-    def __init__(self, names: Sequence[str], tensors: Iterable[Tensor]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.found: dict[str, None] = {}
-        self._spans = [(found, name) for name, t in zip(names, tensors, strict=True) if (found := span(t))]
-        self._first = min((found[1] for found, _ in self._spans), default=0)
-        self._last = max((found[2] for found, _ in self._spans), default=0)
-
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Note what is read, and compute."""
+        """Compute, and note what was read and what came out."""
         del types
-        if not func.overloadpacket.__name__.startswith(EMPTY):
-            for each in tree_leaves((args, kwargs)):
-                if (
-                    isinstance(each, Tensor)
-                    and (found := span(each))
-                    and found[1] < self._last
-                    and self._first < found[2]
-                ):
-                    self.found |= {
-                        name: None
-                        for other, name in self._spans
-                        if other[0] == found[0] and other[1] < found[2] and found[1] < other[2]
-                    }
-        return func(*args, **(kwargs or {}))
-
-
-class Lowest(_Mode):
-    """While it is on, ``eps`` is that of the lowest precision which anything was computed in.
-
-    ``rounded`` are the precisions that numbers of float64 which derivatives go through were rounded to.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.eps = 0.0
-        self.rounded: dict[torch.dtype, None] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Compute, and note what came out."""
-        del types
-        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor) and each.requires_grad]
-        double = any(each.dtype in (torch.float64, torch.complex128) for each in given)
+        given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
+        if self._spans and not func.overloadpacket.__name__.startswith(EMPTY):
+            for device, first, last in filter(None, map(span, given)):
+                if first < self._last and self._first < last:
+                    met = [name for (on, a, b), name in self._spans if on == device and a < last and first < b]
+                    self.read |= dict.fromkeys(met)
+        double = any(each.dtype in (torch.float64, torch.complex128) for each in given if each.requires_grad)
         found = func(*args, **(kwargs or {}))
         for each in tree_leaves(found):
             if isinstance(each, Tensor) and (each.is_floating_point() or each.is_complex()):

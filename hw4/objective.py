@@ -17,15 +17,14 @@ from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Dataset
 
 from hw4.borrowed import Borrowed, Randomness, counts, lent, reachable
-from hw4.errors import ObjectiveError
+from hw4.errors import ObjectiveError, first_line
 from hw4.examples import Batch, of_anything, tensors
-from hw4.memory import Lowest, Reads, fingerprint
+from hw4.memory import Watch, fingerprint
 from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
 
 __all__ = ["Forward", "Objective", "ObjectiveError", "flatten"]
 
-Watch = contextlib.AbstractContextManager[Any]
 Forward = Callable[[nn.Module, Batch], Any]
 """A model and a batch as the data loader gives it to the batch's loss: its mean over the examples, or (sum, weight)."""
 
@@ -179,8 +178,8 @@ class Objective:
             if isinstance(inputs, Tensor) and isinstance(error, IndexError):  # of too few examples, say
                 raise
             raise ObjectiveError(
-                f"the model cannot be given a {type(inputs).__name__} as its one input ({_first(error)}); say how it "
-                f"is fed by forward=lambda model, batch: loss(model(*batch[0]), batch[1]), or model(**batch[0])"
+                f"the model cannot be given a {type(inputs).__name__} as its one input ({first_line(error)}); say how "
+                f"it is fed by forward=lambda model, batch: loss(model(*batch[0]), batch[1]), or model(**batch[0])"
             ) from error
         try:
             return self._moved_loss(outputs, targets)
@@ -188,8 +187,8 @@ class Objective:
             if isinstance(outputs, Tensor):
                 raise
             raise ObjectiveError(
-                f"the loss cannot be given the {type(outputs).__name__} that the model returns ({_first(error)}); say "
-                f"which part is meant by forward=lambda model, batch: loss(model(batch[0])[0], batch[1])"
+                f"the loss cannot be given the {type(outputs).__name__} that the model returns ({first_line(error)}); "
+                f"say which part is meant by forward=lambda model, batch: loss(model(batch[0])[0], batch[1])"
             ) from error
 
     def _detached_loss(self, indices: Sequence[int], watch: Watch | None = None) -> tuple[Tensor, float | None]:
@@ -207,11 +206,10 @@ class Objective:
         except Exception as error:
             if isinstance(error, ObjectiveError):
                 raise
-            first = (str(error).splitlines() or [""])[0]
             raise ObjectiveError(
-                f"the loss of {count} examples cannot be computed ({type(error).__name__}: {first}), though that of a "
-                f"whole batch can; let the model and the loss take any number of examples, or let one batch hold all "
-                f"(chunk_size={self.n}) and give the step as update="
+                f"the loss of {count} examples cannot be computed ({type(error).__name__}: {first_line(error)}), "
+                f"though that of a whole batch can; let the model and the loss take any number of examples, or let one "
+                f"batch hold all (chunk_size={self.n}) and give the step as update="
             ) from error
 
     def _scaled(self, value: Tensor, weight: float | None, count: int) -> tuple[Tensor, float]:
@@ -315,7 +313,7 @@ class Objective:
 
         Raises ObjectiveError when they are not the means of their parts'.
         """
-        double, lowest = self, Lowest()
+        double, lowest = self, Watch()
         try:
             if self.dtype != torch.float64:
                 if any(hasattr(each, "_orig_mod") or each._compiled_call_impl for each in self._borrowed.modules):
@@ -337,21 +335,23 @@ class Objective:
         with double._computing():
             for indices, losses in zip(samples, found, strict=True):
                 double._require_additive(indices, losses, EXACT if exact else 64 * SINGLE)
-                finite = exact and math.isfinite(float(losses[0][0]))
-                if finite and double._only_values_add(indices, mean=losses[0][1] is None):
-                    raise ObjectiveError(_no_mean(len(indices), float(losses[0][0]), None, self.n))
+                loss = float(losses[0][0])
+                if exact and math.isfinite(loss):
+                    left, largest = double._slopes_left(indices, mean=losses[0][1] is None)
+                    if math.isfinite(left) and left > SAME_SLOPE * largest > SAME_SLOPE * NO_SLOPE * abs(loss):
+                        raise ObjectiveError(_no_mean(len(indices), loss, None, self.n))
         return exact
 
     def _unaliased_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
         """The loss of these examples, once; raises ObjectiveError when it rests on the user's own trained weights."""
         noted = {name: tensor for name, (tensor, _) in self._borrowed.noted().items()}
-        reads = Reads([*self.names, *noted], [*self._borrowed.originals, *noted.values()])
+        reads = Watch([*self.names, *noted], [*self._borrowed.originals, *noted.values()])
         with self._untouched():
             with reads:
                 value, weight = self._batch_loss(self._examples.take(indices))
             self._require_owned(value, indices)
         changed = {name for name, (_, other) in self._borrowed.noted().items() if other}
-        for name in reads.found:
+        for name in reads.read:
             if name not in noted or name in changed:  # a constant may be read by any way
                 raise ObjectiveError(_aliased(name.rpartition(" ")[2]))
         return value, weight
@@ -459,8 +459,13 @@ class Objective:
         except ObjectiveError:
             if not self._only_rounded(indices, found):
                 raise
-        if not exact and found[0][1] is None and self._slopes_differ(indices, [float(each) for each, _ in found]):
-            raise ObjectiveError(_no_mean(len(indices), float(found[0][0]), None, self.n))
+        losses = [float(each) for each, _ in found]
+        alike = max(losses) - min(losses) <= ALIKE * max(map(abs, losses))  # a large constant may hide what is no mean
+        if not exact and found[0][1] is None and alike:
+            left, largest = self._slopes_left(indices)
+            low = max(torch.finfo(p.dtype).eps for p in self.parameters) > 1e-5
+            if left > (0.2 if low else 0.02) * largest:
+                raise ObjectiveError(_no_mean(len(indices), losses[0], None, self.n))
 
     def _only_rounded(self, indices: Sequence[int], found: Sequence[tuple[Tensor, float | None]]) -> bool:
         """Whether in float64 a batch is what its parts are, and these losses come again: large terms cancel in them."""
@@ -496,32 +501,16 @@ class Objective:
                 raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers()))
             raise ObjectiveError(_no_mean(len(indices), losses[0], expected, self.n))
 
-    def _slopes_differ(self, whole: Sequence[int], losses: Sequence[float]) -> bool:
-        """Whether a batch's gradient is another than the mean of its parts', where their losses are about the same.
+    def _slopes_left(self, whole: Sequence[int], *, mean: bool = True) -> tuple[float, float]:
+        """The norm of a batch's gradient less its parts' put together, and the largest norm on the way there.
 
-        There a large constant may hide what is no mean.
-        """
-        if not max(losses) - min(losses) <= ALIKE * max(map(abs, losses)):  # or not finite
-            return False
-        total, parts_of_total = self._accumulators()
-        sizes = [0.0]
-        with self._borrowed.without_batch_statistics():
-            for indices, sign in ((whole, 1.0), *((part, -1.0) for part in _parts(whole))):
-                value = self._batch_loss(self._examples.take(indices))[0]
-                self._add_gradients(parts_of_total, value * (sign * len(indices) / len(whole)))
-                sizes.append(float(total.norm()))
-        low = max(torch.finfo(p.dtype).eps for p in self.parameters) > 1e-5
-        return sizes[-1] > (0.2 if low else 0.02) * max(sizes)
-
-    def _only_values_add(self, whole: Sequence[int], *, mean: bool) -> bool:
-        """Whether in float64 a batch's gradient is another than its parts' put together, though its loss is not.
-
-        So it is where a term is divided by its own detached value. The smallest parameters tell, and need no memory.
+        Not nothing is left where a large constant hides what is no mean, or where a term is divided by its own detached
+        value. The smallest parameters tell, and need no memory.
         """
         ordered = sorted(self.parameters, key=Tensor.numel)
         enough = sum(size <= SMALLEST for size in itertools.accumulate(map(Tensor.numel, ordered)))
         few = ordered[: max(1, enough)]
-        total, sizes, value = [torch.zeros_like(p) for p in few], [0.0], 0.0
+        total, sizes = [_wide(torch.zeros_like(p)) for p in few], [0.0]
         with self._borrowed.without_batch_statistics(), _named_refusals():
             for indices, sign in ((whole, 1.0), *((part, -1.0) for part in _parts(whole))):
                 loss = self._batch_loss(self._examples.take(indices))[0]
@@ -530,9 +519,7 @@ class Objective:
                     if slope is not None:
                         part.add_(slope, alpha=sign * (len(indices) / len(whole) if mean else 1.0))
                 sizes.append(math.hypot(*(float(part.norm()) for part in total)))
-                value = float(loss.detach())
-        seen = math.isfinite(sizes[-1]) and max(sizes) > NO_SLOPE * abs(value)
-        return seen and sizes[-1] > SAME_SLOPE * max(sizes)
+        return sizes[-1], max(sizes)
 
     def _tolerance(self, roundings: int, *losses: Tensor) -> float:
         """How far, relatively, two ways to sum one loss may differ by rounding: few of a low precision's roundings.
@@ -679,7 +666,7 @@ class Objective:
 
     def require_double(self) -> None:
         """Raise ObjectiveError when a few examples' loss is rounded to a lower precision than float64 on its way."""
-        lowest = Lowest()
+        lowest = Watch()
         with self._computing():
             self._detached_loss(self._samples(min(self.n, FEW))[0], lowest)
         _refuse_rounding(lowest)
@@ -766,18 +753,18 @@ class Objective:
             part.sub_(start.reshape(-1))
         return found
 
-    def gradient(self, w: Tensor | None = None, *, reordered: bool = False) -> Tensor:
-        """Gradient (p,) of f at w, or at the model's own parameters; ``reordered`` sums the same in another order."""
-        return self.loss_and_gradient(w, reordered=reordered)[1]
+    def gradient(self, w: Tensor | None = None) -> Tensor:
+        """Gradient (p,) of f at w, or at the model's own parameters."""
+        return self.loss_and_gradient(w)[1]
 
-    def loss_and_gradient(self, w: Tensor | None = None, *, reordered: bool = False) -> tuple[float, Tensor]:
+    def loss_and_gradient(self, w: Tensor | None = None) -> tuple[float, Tensor]:
         """The loss f and its gradient (p,) at w, or at the model's own parameters."""
         self.move_to(w)
-        return self.loss_and_gradient_here(reordered=reordered)
+        return self.loss_and_gradient_here()
 
     @torch.inference_mode(False)
     def loss_and_gradient_here(self, *, reordered: bool = False) -> tuple[float, Tensor]:
-        """The loss f and its gradient (p,) where the parameters were moved to."""
+        """The loss f and its gradient (p,) where the parameters were moved to; ``reordered`` sums in another order."""
         total, parts_of_total = self._accumulators()
         losses, own, reached = [], [], False
         with self._computing(), self._untouched():
@@ -926,7 +913,7 @@ class Objective:
         for factor in (-1, 1, 0):
             double.move_to(here + factor * direction)
             with double._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
-                with (lowest := Lowest()):
+                with (lowest := Watch()):
                     value = double._batch_loss(double._examples.take(indices))[0]
                 _refuse_rounding(lowest)
                 ends.append(_slope(value, double.parameters, None))
@@ -1011,7 +998,7 @@ def _number(weight: Any) -> float:
         ) from error
 
 
-def _refuse_rounding(lowest: Lowest) -> None:
+def _refuse_rounding(lowest: Watch) -> None:
     """Raise ObjectiveError when something was rounded to a lower precision than float64."""
     if lowest.rounded:
         raise ObjectiveError(
@@ -1063,27 +1050,18 @@ def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
     return functools.partial(loss.func, *map(move, loss.args), **{k: move(v) for k, v in loss.keywords.items()})
 
 
-BESIDE = (nn.Module, Dataset, DataLoader, torch.optim.Optimizer)
-"""What a loss may hold that is never copied."""
-FEW = 16
-"""So many examples' losses are computed in float64."""
+BESIDE = (nn.Module, Dataset, DataLoader, torch.optim.Optimizer)  # what a loss may hold that is never copied
+FEW = 16  # so many examples' losses are computed in float64
 SINGLE = torch.finfo(torch.float32).eps
 SINGLE_BYTES, LARGE = 4, 2**28
 """Of a number in float32; and by so many bytes a copy in float64 may be larger than twice the model."""
-RESIDUE = 1e-6
-"""A loss that is smaller than this beside what it is a small step away may be what rounding leaves of it."""
-EXACT = 1e-10
-"""How far, relatively, ways to sum one loss may differ in float64; a loss may be small beside its terms."""
-ALIKE = 0.002
-"""Losses that are relatively nearer than this are about the same."""
-SMALLEST = 100_000
-"""Numbers in the smallest parameters, of which gradients are compared."""
-NO_SLOPE = 1e-9
-"""Gradients this small beside the loss are rounding."""
-SAME_SLOPE = 1e-6
-"""How far, relatively, ways to sum one gradient may differ in float64."""
-SAME_WEIGHT = 1e-6
-"""How far, relatively, rounding may move a batch's weight from one time to the next."""
+RESIDUE = 1e-6  # A loss that is smaller than this beside what it is a small step away may be what rounding leaves of it
+EXACT = 1e-10  # how far, relatively, ways to sum one loss may differ in float64; a loss may be small beside its terms
+ALIKE = 0.002  # losses that are relatively nearer than this are about the same
+SMALLEST = 100_000  # numbers in the smallest parameters, of which gradients are compared
+NO_SLOPE = 1e-9  # gradients this small beside the loss are rounding
+SAME_SLOPE = 1e-6  # how far, relatively, ways to sum one gradient may differ in float64
+SAME_WEIGHT = 1e-6  # how far, relatively, rounding may move a batch's weight from one time to the next
 NOT_FED = (TypeError, AttributeError, KeyError, IndexError)
 """What a model or a loss raises that is given a tuple where it takes a tensor, say."""
 IDENTITY = (
@@ -1107,11 +1085,6 @@ REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
     "torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
 )
-
-
-def _first(error: Exception) -> str:
-    """The first line of what an error says."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _wide(vector: Tensor) -> Tensor:

@@ -21,61 +21,21 @@ import tempfile
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from contextlib import ExitStack, closing, suppress
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hw4 import gate as gating
+from hw4 import measurers
+from hw4.errors import Hw4Error
 from hw4.files import write_atomically
-from hw4.gate import (
-    ACCURACY_MARGIN,
-    FAILING,
-    LARGEST_ERROR,
-    LARGEST_RATIO,
-    LEAST_VISITS,
-    LOSS_MARGIN,
-    PROCESS_ERROR,
-    ROUNDS,
-    WANTED_ERROR,
-    BrokenError,
-    Estimate,
-    Finding,
-    Outcome,
-    Part,
-    Rules,
-    Runs,
-    Sample,
-    UnmeasurableError,
-    as_json,
-    combined,
-    judge_outcomes,
-    judge_times,
-    overall,
-    refusal,
-    table,
-    unlike,
-    words,
-)
-from hw4.machine import GitError, git
-from hw4.measurers import (
-    ANSWER_SECONDS,
-    ENVIRONMENT,
-    PROCESSES,
-    SOCKET,
-    Clock,
-    Serving,
-    Team,
-    Tree,
-    environment,
-    has_plugin,
-    is_gated,
-    revision,
-    swept_folder,
-    take_options,
-)
+from hw4.gate import FAILING, BrokenError, Estimate, Finding, Outcome, Part, Rules, Runs, Sample, UnmeasurableError
+from hw4.machine import git
+from hw4.measurers import Clock, Serving, Team, Tree, environment, has_plugin, is_gated
 
 BASELINE = "gate-baseline.json"
 SCHEMA_VERSION = 2
@@ -83,11 +43,9 @@ FAILED = "the test failed otherwise than by its gates, so that they may not all 
 EXIT_UNMEASURABLE = 16
 """pytest's exit status when nothing is worse but something could not be judged; 0 to 6 are pytest's own."""
 UNRUN = "was not run, for pytest ended before it"
-PATIENCE = 10
-"""A step that became slower may take so many times as long to measure as one is given."""
-BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2
-"""A baseline is measured by so many teams of processes, and so often by each."""
-LARGEST_BASELINE_ERROR = math.sqrt(LARGEST_ERROR**2 - WANTED_ERROR**2 - PROCESS_ERROR**2)
+PATIENCE = 10  # A step that became slower may take so many times as long to measure as one is given
+BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2  # a baseline is measured by so many teams of processes, and so often by each
+LARGEST_BASELINE_ERROR = math.sqrt(gating.LARGEST_ERROR**2 - gating.WANTED_ERROR**2 - gating.PROCESS_ERROR**2)
 """Beyond this nothing could ever be said beside it, however well today's times are known."""
 _MODE = pytest.StashKey["Judging | Serving"]()
 _KNOWN = pytest.StashKey[set[str]]()
@@ -126,8 +84,8 @@ class Gate:
         train: Callable[..., Any],
         seeds: Iterable[int],
         *,
-        accuracy_margin: float = ACCURACY_MARGIN,
-        loss_margin: float = LOSS_MARGIN,
+        accuracy_margin: float = gating.ACCURACY_MARGIN,
+        loss_margin: float = gating.LOSS_MARGIN,
         diverged_margin: int = 1,
         sees: float = 0.05,
         exact: bool = False,
@@ -182,20 +140,6 @@ def gate(request: pytest.FixtureRequest) -> Gate:
     return Gate(request.config.stash[_MODE], request.node)
 
 
-@dataclass
-class Judged:
-    """What a call of the gate gave: the finding, what a renewed baseline keeps of it, and what it was compared with.
-
-    ``path`` is its baseline's file and ``key`` its name in there.
-    """
-
-    finding: Finding
-    keeps: dict[str, Any] = field(default_factory=dict)
-    compared: str = ""
-    path: str = ""
-    key: str = ""
-
-
 class Judging:
     """One pytest session that judges: its processes, its baselines and what it found."""
 
@@ -204,7 +148,7 @@ class Judging:
         self.update: bool = config.option.gate_update
         self.against: str = config.option.gate_against or ""
         self.seconds: float = config.option.gate_seconds
-        self.judged: dict[str, Judged] = {}
+        self.judged: dict[str, Finding] = {}
         self.unmeasurable = 0
         option = config.option
         chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
@@ -215,7 +159,7 @@ class Judging:
         self._written, self._unwritten, self._left_out = False, "", list[str]()
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
         self._tests, self._ran = dict[str, Path](), set[str]()
-        self._calls, self._said = dict[str, int](), dict[str, list[Judged]]()
+        self._calls, self._said = dict[str, int](), dict[str, list[Finding]]()
         self._claimed: dict[tuple[Path, str], tuple[str, int]] = {}
         self._stack, self._trees, self._teams = ExitStack(), list[Tree](), list[Team]()
         self._left: list[str] = []
@@ -283,7 +227,7 @@ class Judging:
         if item.nodeid in self._said and not early:
             said = self._said.pop(item.nodeid)
             vars(report)["gate"] = [asdict(each) for each in said]
-            new = [each.finding for each in said if each.finding.verdict == "NEW"]
+            new = [each for each in said if each.verdict == "NEW"]
             if new and report.passed and not self.update:  # all of its gates were asked; not all had an answer
                 report.outcome, line = "skipped", item.location[1] or 0
                 report.longrepr = (str(item.path), line, f"NEW: {new[0].advice}")
@@ -296,30 +240,29 @@ class Judging:
         self.unmeasurable += report.failed and self._unjudged(report)
         self._answered |= {report.nodeid} if getattr(report, "gate", ()) else set()
         for each in getattr(report, "gate", ()):
-            judged = Judged(**{**each, "finding": Finding(**each["finding"])})
-            self.judged[f"{judged.path}::{judged.key}"] = judged
+            self.judged[f"{each['path']}::{each['key']}"] = Finding(**each)
         if report.failed and getattr(report, "gated", False):
             self._add_failed(report)
 
     def _unjudged(self, report: pytest.CollectReport | pytest.TestReport) -> bool:
         """Whether a test has a gate that could not be judged, and none that is worse; that passes when renewing."""
-        verdicts = {each["finding"]["verdict"] for each in getattr(report, "gate", ())}
+        verdicts = {each["verdict"] for each in getattr(report, "gate", ())}
         return "UNMEASURABLE" in verdicts and (self.update or not verdicts & set(FAILING))
 
     def _add_failed(self, report: pytest.TestReport) -> None:
         """A gated test that failed otherwise than by its gates may not have come to them all."""
         self._broken.add(report.nodeid)
-        if not any(each["finding"]["verdict"] in (*FAILING, "UNMEASURABLE") for each in getattr(report, "gate", ())):
+        if not any(each["verdict"] in (*FAILING, "UNMEASURABLE") for each in getattr(report, "gate", ())):
             file = self._tests.get(report.nodeid, self.config.rootpath / report.nodeid.partition("::")[0])
             path, test = file.parent / BASELINE, _short(report.nodeid)
             with suppress(UnmeasurableError):
                 times = [entry for entry in read_baseline(path).values() if entry["test"] == test and "times" in entry]
-                finding = refusal("timing" if times else "accuracy", test.partition("::")[2], FAILED)
-                self.judged[f"{path}::{test} failed"] = Judged(finding, path=str(path), key=test)
+                finding = gating.refusal("timing" if times else "accuracy", test.partition("::")[2], FAILED)
+                self.judged[f"{path}::{test} failed"] = replace(finding, path=str(path), key=test)
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
         """What could not be judged, and what is new, are neither passed nor failed nor skipped."""
-        verdicts = [each["finding"]["verdict"] for each in getattr(report, "gate", ())]
+        verdicts = [each["verdict"] for each in getattr(report, "gate", ())]
         if report.failed and self._unjudged(report):
             return "unmeasurable", "U", "UNMEASURABLE"
         return ("new", "N", "NEW") if report.skipped and "NEW" in verdicts else None
@@ -334,8 +277,8 @@ class Judging:
             self._add_missing()
         self._stack.close()
         for test in set(self._tests) & unrun:
-            finding, file = refusal("timing", test.partition("::")[2], UNRUN), self._tests[test]
-            self.judged[f"{test} unrun"] = Judged(finding, path=str(file.parent / BASELINE), key=test)
+            finding, file = gating.refusal("timing", test.partition("::")[2], UNRUN), self._tests[test]
+            self.judged[f"{test} unrun"] = replace(finding, path=str(file.parent / BASELINE), key=test)
         asked = self.against or self.update
         self._nothing = bool(asked and not (self.judged or self._spread or self.config.option.collectonly))
         if self._nothing and exitstatus == 0:
@@ -343,7 +286,7 @@ class Judging:
         if self._spread or not (self.judged or self._document) or self.config.option.collectonly:
             return
         failed = bool(session.testsfailed - self.unmeasurable or unrun)
-        verdict = overall(self.findings)
+        verdict = gating.overall([*self.judged.values()])
         if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and self.judged and not self.update:
             session.exitstatus = EXIT_UNMEASURABLE
         elif exitstatus == 0 and verdict in FAILING and not self.update:
@@ -361,7 +304,7 @@ class Judging:
         if self._document:
             facts: dict[str, Any] = {"against": self.against or None, "compared": self._compared()}
             facts |= {"update": self.update, "exit_code": int(session.exitstatus)}
-            _write(self._document, as_json(self.findings, facts))
+            _write(self._document, gating.as_json([*self.judged.values()], facts))
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
             junit = Path(os.path.expandvars(self.config.option.xmlpath)).expanduser()
             with suppress(ET.ParseError):  # of a pipe's end, say
@@ -373,11 +316,6 @@ class Judging:
         name = self.config.option.gate_json
         return self.config.invocation_params.dir / name if name else None
 
-    @property
-    def findings(self) -> list[Finding]:
-        """Everything that was found."""
-        return [each.finding for each in self.judged.values()]
-
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print every finding, and the verdict with what it was compared with."""
         if not (self.judged or self._nothing):
@@ -387,13 +325,14 @@ class Judging:
             compared = f"compared with {self.against}" if self.against else "measured"
             terminalreporter.write_line(f"Verdict: UNMEASURABLE: no test came to its gate, so nothing was {compared}.")
             return
-        terminalreporter.write_line(table(self.findings))
+        findings = [*self.judged.values()]
+        terminalreporter.write_line(gating.table(findings))
         if self._unwritten:
             terminalreporter.write_line(f"It could not be written: {self._unwritten}.")
         if not self.update:
-            terminalreporter.write_line(f"Verdict: {overall(self.findings)}, compared with {self._compared()}.")
+            terminalreporter.write_line(f"Verdict: {gating.overall(findings)}, compared with {self._compared()}.")
         elif self._written:
-            paths = sorted({each.path for each in self.judged.values()})
+            paths = sorted({each.path for each in findings})
             terminalreporter.write_line(f"Baseline: {', '.join(paths)}; commit it with the change that it belongs to.")
             if self._left_out:
                 terminalreporter.write_line(f"Left out, for no test comes to it any more: {', '.join(self._left_out)}.")
@@ -426,8 +365,8 @@ class Judging:
             where = {True: "is skipped or not gated here", False: "is not here any more"}
             for test in sorted({*self._before, *self._kept_then()} - self._answered - self._broken):
                 sentence = f"is gated at {self.against}, and {where[test in self._items]}"
-                finding = refusal("timing", test.partition("::")[2], sentence)
-                self.judged[f"{test} gone"] = Judged(finding, path=test.partition("::")[0], key=test)
+                finding = gating.refusal("timing", test.partition("::")[2], sentence)
+                self.judged[f"{test} gone"] = replace(finding, path=test.partition("::")[0], key=test)
             return
         files = [*self._tests.values(), *self._items.values(), *self._looked]
         for path in dict.fromkeys([*(file.parent / BASELINE for file in files), *self._baselines]):
@@ -435,8 +374,8 @@ class Judging:
                 for key in self._gone(path, skipped=True):
                     part: Part = "timing" if "times" in read_baseline(path)[key] else "accuracy"
                     sentence = f"is in {path.name}, and was not run; if it is gone for good, renew or delete that"
-                    finding = refusal(part, key.partition("::")[2], sentence)
-                    self.judged[f"{path}::{key}"] = Judged(finding, path=str(path), key=key)
+                    finding = gating.refusal(part, key.partition("::")[2], sentence)
+                    self.judged[f"{path}::{key}"] = replace(finding, path=str(path), key=key)
 
     def _kept_then(self) -> Iterator[str]:
         """Tests of the revision's baselines whose files are gone, of the folders that were asked for."""
@@ -469,7 +408,7 @@ class Judging:
 
     # --- one call of the gate
 
-    def judge(self, item: pytest.Item, part: Part, judge: Callable[["Call"], Judged], name: str) -> None:
+    def judge(self, item: pytest.Item, part: Part, judge: Callable[["Call"], Finding], name: str) -> None:
         """Judge one call of the gate; fails the test where it finds something worse, or cannot say."""
         count = self._calls[item.nodeid] = self._calls.get(item.nodeid, 0) + 1
         place = os.path.relpath(item.path, self.config.invocation_params.dir)
@@ -479,19 +418,17 @@ class Judging:
         try:
             self._claim(call)
             self._tests.setdefault(item.nodeid, item.path)  # of a fixture that was asked for while the test ran
-            judged = judge(call)
+            finding = judge(call)
         except BrokenError as error:
             self._end_teams()
             pytest.fail(str(error), pytrace=False)
         except (UnmeasurableError, OSError) as error:  # or a full disk, too many open files
-            judged = Judged(refusal(part, call.name, str(error)))
+            finding = gating.refusal(part, call.name, str(error))
             self._end_teams()  # whatever they are about; the next test starts others
         except BaseException:
             self._end_teams()
             raise
-        judged.key, judged.path = call.key, str(call.path)
-        self._said.setdefault(item.nodeid, []).append(judged)
-        finding = judged.finding
+        self._said.setdefault(item.nodeid, []).append(replace(finding, key=call.key, path=str(call.path)))
         item.user_properties.append(("gate", finding.verdict))
         if finding.verdict == "UNMEASURABLE" or (finding.verdict in FAILING and not self.update):
             change = f"before {finding.before}, now {finding.now}, change {finding.change}: "
@@ -503,21 +440,21 @@ class Judging:
         if self._claimed.setdefault((call.path, call.key), mine) != mine:
             raise UnmeasurableError(f"two gates have the name {call.name!r}; give each its own")
 
-    def _new(self, part: Part, call: "Call") -> Judged:
+    def _new(self, part: Part, call: "Call") -> Finding:
         advice = f"no baseline yet; to make one, {call.take}"
         if self.against:
             advice = f"{self.against} has no such test, so there is nothing to compare"
             if not self._teams[0].lacks(call.test):  # it went through the test, and is past its other gates
                 self._end_teams()
-        return Judged(Finding(part=part, what=call.name, verdict="NEW", advice=advice))
+        return Finding(part=part, what=call.name, verdict="NEW", advice=advice)
 
     def _team(self, call: "Call", number: int) -> Team:
         """Processes of a tree, started when they are first needed: of a revision, if there is one, then of today's."""
         if self._scratch is None:
-            self._scratch = self._stack.enter_context(swept_folder())
+            self._scratch = self._stack.enter_context(measurers.swept_folder())
             root = self.config.rootpath.resolve()
             if self.against:
-                then = revision(call.path.parent, self.against, self._scratch / "then")
+                then = measurers.revision(call.path.parent, self.against, self._scratch / "then")
                 self._trees = [then, Tree(then.root, then.root)]
             else:
                 self._trees = [Tree(root, root)] * (BASELINE_TEAMS if self.update else 1)
@@ -543,7 +480,7 @@ class Judging:
     def _start(self, tree: Tree, tests: Sequence[str]) -> Team:
         assert self._scratch is not None  # it is made with the trees
         chosen = {test: self._tests[test] for test in tests}
-        return Team(tree, self.config, chosen, self._scratch, 1 if self._spread else PROCESSES)
+        return Team(tree, self.config, chosen, self._scratch, 1 if self._spread else measurers.PROCESSES)
 
     def _end_teams(self) -> None:
         self._left = []
@@ -554,7 +491,7 @@ class Judging:
 
     # --- times
 
-    def time(self, call: "Call") -> Judged:
+    def time(self, call: "Call") -> Finding:
         """Measure a step and judge it."""
         if self._spread:
             raise UnmeasurableError("pytest-xdist is active, and its workers disturb one another; leave out -n")
@@ -587,7 +524,7 @@ class Judging:
         if self.against and samples[0].self_check:
             raise UnmeasurableError(f"{samples[0].self_check}, at {self.against}; run again")
         compared = call.source(row) if row else f"{self.against}, measured here and now"
-        return Judged(judge_times(call.name, before(samples), samples[-1], take=call.take), compared=compared)
+        return replace(gating.judge_times(call.name, before(samples), samples[-1], take=call.take), compared=compared)
 
     def _visits(self, teams: Sequence[Team], row: Mapping[str, Any]) -> list[Sample]:
         """Visit teams in turn, in random order, until every sample is precise or the time is over.
@@ -597,16 +534,19 @@ class Judging:
         rng, least, needed = random.Random(), 0.0, 0.0  # an order that is always the same could favour one arm always
         before = math.exp(row["log"]) if row else math.inf
         for team in teams:
-            calls = team.ask_all({"prepare": True}, ANSWER_SECONDS)
+            calls = [member.ask({"prepare": True}, measurers.ANSWER_SECONDS) for member in team.members]
             step, reference = min((call["step"], call["reference"]) for call in calls)
             before = min(before, step / reference) if reference else before
-            for_steps, others = LEAST_VISITS * (3 * ROUNDS + 1), LEAST_VISITS * (ROUNDS + 2) * reference
+            for_steps, others = (
+                gating.LEAST_VISITS * (3 * gating.ROUNDS + 1),
+                gating.LEAST_VISITS * (gating.ROUNDS + 2) * reference,
+            )
             needed += for_steps * step + others
             least += for_steps * min(step, before * reference) + others
         seconds = self.seconds * len(teams)
         if least > seconds or needed > PATIENCE * seconds:
             raise UnmeasurableError(
-                f"the {LEAST_VISITS} visits that are needed at least take {needed:.0f} s"
+                f"the {gating.LEAST_VISITS} visits that are needed at least take {needed:.0f} s"
                 f"{f' ({least:.0f} for the code before)' * (needed > 1.5 * least)}, and {seconds:.0f} are given; "
                 f"make the step smaller, or give more with --gate-seconds"
             )
@@ -616,19 +556,19 @@ class Judging:
             for team, sample in rng.sample(pairs, len(pairs)):
                 sample.visit(team.visit, rng)
         for _, sample in pairs:
-            if not sample.self_check and sample.now.ratio * LARGEST_RATIO < 1:
+            if not sample.self_check and sample.now.ratio * gating.LARGEST_RATIO < 1:
                 raise UnmeasurableError(f"the step takes {sample.now.ratio:.2g} of the reference's time: does it work?")
         return [sample for _, sample in pairs]
 
     def _confirm(self, teams: Sequence[Team], call: "Call", row: Mapping[str, Any]) -> list[Sample]:
         """Measure once more, in new processes."""
         with ExitStack() as stack:
-            new = [stack.enter_context(self._start(team.tree, [call.test])) for team in teams]
+            new = [stack.enter_context(closing(self._start(team.tree, [call.test]))) for team in teams]
             for team in new:
                 _reach(team, call)
             return self._visits(new, row)
 
-    def _new_time(self, call: "Call") -> Judged:
+    def _new_time(self, call: "Call") -> Finding:
         """Measure a step for the baseline: several times, by two teams of processes."""
         samples, facts, where, dropped = list[Sample](), dict[str, Any](), environment(), list[str]()
         times = dict(read_baseline(call.path).get(call.key, {}).get("times", {}))
@@ -640,13 +580,13 @@ class Judging:
                 if samples[-1].self_check:
                     raise UnmeasurableError(f"{samples[-1].self_check}; run again when less runs beside it")
             team.leave()
-        now = combined([sample.now for sample in samples])
+        now = gating.combined([sample.now for sample in samples])
         if now.error > LARGEST_BASELINE_ERROR:
             raise UnmeasurableError(
                 f"measured {len(samples)} times, it took {', '.join(f'{each.now.ratio:.3f}' for each in samples)} of "
                 f"the reference's time; let calls of the step all do the same, and run again when less runs beside it"
             )
-        if now.ratio > LARGEST_RATIO:
+        if now.ratio > gating.LARGEST_RATIO:
             raise UnmeasurableError(f"the step takes {now.ratio:.0f} times as long as its reference: give one like it")
         old = times.get(where["cpu"])
         change = None
@@ -659,7 +599,7 @@ class Judging:
             dropped = [f"'{name}'" for name in times if name != where["cpu"]]
             times.clear()
         times[where["cpu"]] = kept
-        finding = Finding(
+        return Finding(
             part="timing",
             what=call.name,
             before=f"{math.exp(old['log']):.3f}" if old else "-",
@@ -667,27 +607,27 @@ class Judging:
             change=f"x {change}" if change else "-",
             verdict="NEW" if change is None else "REGRESSION" if change.slower else "PASS",
             advice=f"times of {', '.join(dropped)} go, for they are of the code before" if dropped else "",
+            keeps=call.keep(times=times),
         )
-        return Judged(finding, call.keep(times=times))
 
     def _commit(self) -> str | None:
         """Today's commit, where all is committed."""
         try:
             changed = git(self.config.rootpath, "status", "--porcelain").strip()
             return None if changed else git(self.config.rootpath, "rev-parse", "HEAD").decode().strip()
-        except GitError:
+        except Hw4Error:
             return None
 
     # --- outcomes
 
-    def outcomes(self, call: "Call", chunks: list[list[int]], rules: Rules, *, fault: bool, seconds: float) -> Judged:
+    def outcomes(self, call: "Call", chunks: list[list[int]], rules: Rules, *, fault: bool, seconds: float) -> Finding:
         """Train with every seed and judge how that ends."""
         seeds = [str(seed) for chunk in chunks for seed in chunk]
         entries = {} if self.against else read_baseline(call.path)
         known = entries.get(call.key, {}).get("outcomes", {})
         before = {seed: Outcome(**run) for seed, run in known.get("runs", {}).items()}
         known_seeds = {} if self.against or self.update else before
-        if problem := unlike(known_seeds or seeds, seeds):
+        if problem := gating.unlike(known_seeds or seeds, seeds):
             others = set(known_seeds) ^ set(seeds) if known_seeds else ()
             raise UnmeasurableError(f"{problem}; {call.way_out}" if others else problem)
         if not (before or self.against or self.update):
@@ -717,10 +657,12 @@ class Judging:
         runs = {seed: asdict(run) for seed, run in now.items()}
         keeps = call.keep(outcomes={**where, "commit": self._commit(), "runs": runs}) if self.update else {}
         compared = f"{self.against}, trained here and now" if self.against else call.source(known)
-        finding = judge_outcomes(call.name, before, now, rules=rules, same_machine=same_machine, tests=tests, take=take)
+        finding = gating.judge_outcomes(
+            call.name, before, now, rules=rules, same_machine=same_machine, tests=tests, take=take
+        )
         if self.update and finding.verdict == "UNMEASURABLE":  # what was kept does not compare with what will be
-            finding = Finding(part="accuracy", what=call.name, now=words(now), verdict="NEW")
-        return Judged(finding, keeps, compared)
+            finding = Finding(part="accuracy", what=call.name, now=gating.words(now), verdict="NEW")
+        return replace(finding, keeps=keeps, compared=compared)
 
 
 @dataclass(frozen=True)
@@ -831,7 +773,7 @@ def _check_repeats(now: Runs, again: Runs) -> None:
 
 def _check_fault(now: Runs, faulty: Runs, rules: Rules, *, same_machine: bool, tests: int) -> None:
     """Raises UnmeasurableError where a planted mistake is not seen."""
-    seen = judge_outcomes("", now, faulty, rules=rules, same_machine=same_machine, tests=tests, take="").verdict
+    seen = gating.judge_outcomes("", now, faulty, rules=rules, same_machine=same_machine, tests=tests, take="").verdict
     if seen not in FAILING:
         raise UnmeasurableError(
             f"the planted fault was judged {seen}; the outcomes mean nothing until that is understood"
@@ -919,10 +861,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Judge, or measure for a process that judges."""
-    if SOCKET in os.environ:
-        serving = Serving(os.environ.pop(SOCKET))
+    if measurers.SOCKET in os.environ:
+        serving = Serving(os.environ.pop(measurers.SOCKET))
         known: set[str] = config.stash.get(_KNOWN, set(vars(config.option)))
-        take_options(config.option, known, serving)
+        measurers.take_options(config.option, known, serving)
         config.stash[_MODE] = serving
         config.pluginmanager.register(serving, "gate-serving")
         return
@@ -935,6 +877,6 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--gate-update takes what is measured now, so it does not go with --gate-against")
     if not 0 < config.option.gate_seconds < math.inf:
         raise pytest.UsageError(f"--gate-seconds is {config.option.gate_seconds:g}; a number above 0 is expected")
-    config.stash[ENVIRONMENT] = dict(os.environ)  # before tests change it for themselves
+    config.stash[measurers.ENVIRONMENT] = dict(os.environ)  # before tests change it for themselves
     config.stash[_MODE] = Judging(config)
     config.pluginmanager.register(config.stash[_MODE], "gate-judging")

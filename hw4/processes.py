@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol, TypeGuard, TypeVar
+from typing import Any, TypeVar
 
 from hw4.errors import Hw4Error, SpecError, WorkersError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD
@@ -75,14 +75,6 @@ def one_thread_pool(processes: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(processes, mp_context=spawn, initializer=_begin)
 
 
-class Machines(Protocol):
-    """Other machines to spread work over, see :class:`hw4.cluster.Cluster`."""
-
-    def submit(self, make: Callable[..., Any], task: object, *shared: object) -> "Future[Any]": ...  # noqa: D102
-    def share(self, value: object) -> object: ...  # noqa: D102
-    def explained(self, error: BaseException) -> BaseException: ...  # noqa: D102
-
-
 def _here(
     make: Callable[[Task], Result], tasks: list[Task], on_failure: Callable[[Task, Exception], None] | None
 ) -> Iterator[tuple[Task, Result]]:
@@ -101,16 +93,12 @@ def _here(
 
 GOES_ON = "finished runs are kept, and the same command, without --fresh, goes on from there"
 DIED = f"a worker process died; {GOES_ON}"
-
-
-def _of_one_task(problem: BaseException) -> TypeGuard[Exception]:
-    """Whether the other tasks may go on."""
-    return isinstance(problem, Exception) and not isinstance(problem, BrokenProcessPool | WorkersError)
+OF_ALL = (BrokenProcessPool, WorkersError)  # errors after which the other tasks cannot go on
 
 
 @contextmanager
-def _pool(executor: Machines | None, processes: int) -> Iterator[Machines | ProcessPoolExecutor]:
-    """A cluster, or processes that end with the block; raises Hw4Error where one of them died.
+def _pool(executor: Any, processes: int) -> Iterator[Any]:
+    """A :class:`hw4.cluster.Cluster`, or processes that end with the block; raises Hw4Error where one of them died.
 
     After Ctrl-C, or where nobody takes results any more, what is still being made is not waited for.
     """
@@ -135,7 +123,7 @@ def spread(
     tasks: list[Task],
     *,
     processes: int,
-    executor: Machines | None = None,
+    executor: Any = None,
     share: Callable[[Task], object] | None = None,
     on_failure: Callable[[Task, Exception], None] | None = None,
 ) -> Iterator[tuple[Task, Result]]:
@@ -161,7 +149,7 @@ def spread(
                     yield task, future.result()
                     continue
                 problem = executor.explained(error) if executor else error
-                if on_failure and _of_one_task(problem):
+                if on_failure and isinstance(problem, Exception) and not isinstance(problem, OF_ALL):
                     on_failure(task, problem)
                 elif failed is None:  # what is being made is still waited for and given, and nothing else begun
                     failed = problem

@@ -11,8 +11,7 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
-USABLE = 4
-"""A reading is usable from 4 times its noise floor up: independent noise then adds at most 3% to it."""
+USABLE = 4  # a reading is usable from 4 times its noise floor up: independent noise then adds at most 3% to it
 
 
 @dataclass(frozen=True, kw_only=True)

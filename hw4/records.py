@@ -14,17 +14,16 @@ from typing import Annotated, Any, Generic, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from hw4.errors import RecordError, first_problem
+from hw4.errors import Hw4Error, RecordError, first_problem
 from hw4.files import write_atomically
-from hw4.machine import GitError, git, processor_name
+from hw4.machine import git, processor_name
 from hw4.readings import KinkShare, LargestStep, NonNegative, RangeView, Share, Sharpness, SmoothnessReading
 from hw4.specs import HELD_OUT_EVERY, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec
 
 PACKAGE = Path(__file__).parent
 TRAINERS = ("experiments", "sweep")
 """The modules that make a run's numbers; with all that they import they are the code that computes."""
-KEEPING = {"errors", "files", "records"}
-"""Imported by the trainers, but they keep numbers and make none."""
+KEEPING = {"errors", "files", "records"}  # imported by the trainers, but they keep numbers and make none
 
 
 class _Document(BaseModel):
@@ -126,8 +125,7 @@ class RunNote(Record):
     failed: dict[str, str] = {}
 
 
-STUCK = 0.9
-"""A run whose final train loss is above this share of its initial one has learnt nothing to speak of."""
+STUCK = 0.9  # a run whose final train loss is above this share of its initial one has learnt nothing to speak of
 
 RunOutcome = Literal["trained", "stuck", "diverged"]
 
@@ -225,6 +223,22 @@ def was_made_by(record: ConvNetRecord | TextCNNRecord, about: Mapping[str, str])
     return told.items() <= {"where": told["where"], **about}.items()
 
 
+def serves(
+    record: ConvNetRecord | TextCNNRecord,
+    data: DataIdentity | QuestionIdentity,
+    now: Environment,
+    cpus: Collection[str] = (),
+) -> bool:
+    """Whether a run made now, here or on ``cpus``, would give this record's numbers (its times aside).
+
+    Text CNNs may come from machines with other processors, which change rounding only.
+    """
+    then, equal = record.environment, {"versions", "dtype", "code"}
+    if isinstance(record, ConvNetRecord):
+        equal |= {"device", "threads"} if then.cpu in cpus else {"cpu", "device", "threads"}
+    return record.data == data and all(getattr(now, field) == getattr(then, field) for field in equal)
+
+
 IMAGE_PACKAGES = ("hw4", "torch", "torchvision", "numpy", "scikit-learn")
 TEXT_PACKAGES = ("hw4", "torch", "spacy", "numpy", "scikit-learn")
 
@@ -293,12 +307,9 @@ def _syntax(source: Path) -> str:
     tree = ast.parse(source.read_bytes())
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
-            node.body = [each for each in node.body if not _is_text(each)] or [ast.Pass()]
+            texts = [each for each in node.body if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)]
+            node.body = [each for each in node.body if each not in texts] or [ast.Pass()]
     return ast.dump(tree)
-
-
-def _is_text(node: ast.stmt) -> bool:
-    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 @cache
@@ -310,7 +321,7 @@ def _commit() -> tuple[str | None, bool | None]:
         head, status = (
             git(PACKAGE.parent, *words, seconds=10) for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
         )
-    except GitError:
+    except Hw4Error:
         return None, None
     return head.decode().strip(), bool(status.strip())
 
@@ -406,45 +417,19 @@ class QuestionAudit(_Document):
 Loss = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class Scores(_Document):
-    """Mean losses (nats) and accuracies (shares) before pass 1, 2, ...: the notebook's iterations 1, 2, ..."""
+class RepeatedRun(_Document):
+    """One network by the notebook's protocol: the seed draws its images, its weights and its minibatches.
 
-    train_loss: list[Loss]
-    train_accuracy: list[Share]
-    test_loss: list[Loss]
-    test_accuracy: list[Share]
-
-
-class PrintedRun(Scores):
-    """What the notebook printed of one network, ten iterations."""
-
-    title: str
-    variant: str
-
-
-class PrintedStride(_Document):
-    """The accuracies that the notebook printed for one stride; a lost trial has class 0's share."""
-
-    stride: int
-    accuracies: list[Share]
-
-
-class Notebook(_Document):
-    """What the solved notebook printed; ``seconds`` are those of ten iterations by its machine's clock."""
-
-    n_train: int
-    n_test: int
-    seconds: dict[str, float]
-    runs: list[PrintedRun]
-    strides: list[PrintedStride]
-
-
-class RepeatedRun(Scores):
-    """One network trained by the notebook's protocol: the seed draws its images, its weights and its minibatches."""
+    Mean losses (nats) and accuracies (shares) before pass 1, 2, ...: the notebook's iterations 1, 2, ...
+    """
 
     variant: str
     seed: int
     n_train: int
+    train_loss: list[Loss]
+    train_accuracy: list[Share]
+    test_loss: list[Loss]
+    test_accuracy: list[Share]
 
 
 Layers = Literal["the notebook's", "hw4's"]
@@ -459,7 +444,7 @@ class TimedIteration(_Document):
 
 
 class NotebookAudit(_Document):
-    """What the notebook printed, and the same by its own protocol.
+    """What the notebook printed (``data/notebook.toml``), and the same by its own protocol.
 
     ``repeated`` holds runs on as many training images as the notebook printed and as its code draws; ``diverged``
     names those without finite losses, which are not among them. ``strides`` is empty when the vectors are not the
@@ -467,7 +452,7 @@ class NotebookAudit(_Document):
     ``seconds`` are those of an iteration, an evaluation and a pass, with either's evaluation.
     """
 
-    printed: Notebook
+    printed: dict[str, Any]
     repeated: list[RepeatedRun]
     diverged: list[str]
     class_0_share: Share

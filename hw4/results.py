@@ -2,6 +2,7 @@
 
 import shlex
 import statistics
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,38 +14,7 @@ from hw4.records import ConvNetRecord, PassRow, Store, TextCNNRecord
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = {
-    "folder": "where the record lies: records (the exercises), controls (exercise 2's), claim/ladder, claim/controls "
-    "or claim/landscapes",
-    "key": "name of the run, and of its record's file",
-    "network": "label of the network: ConvNet, ConvNet + BatchNorm, Strided ConvNet, TextCNN ...",
-    "data": "name of the data set",
-    "vectors": "what made a text CNN's question vectors",
-    "stride": "stride of a text CNN's convolution and pooling, in positions",
-    "held_out": "whether a text CNN was tested on held-out training questions; then test_accuracy is of those",
-    "permutation": "seed of the order of the numbers in a text CNN's vectors; empty for their own",
-    "seed": "seed of initial weights and data order; a text CNN's trial",
-    "learning_rate": "learning rate of SGD",
-    "momentum": "momentum of SGD",
-    "warmup_passes": "passes at learning rate 0.04 before those at the run's own",
-    "head_rate": "learning rate of the linear layer and the last normalisation, where it is another",
-    "batch_size": "examples in a minibatch",
-    "subset": "share of the training images that a ConvNet is trained on; empty for text CNNs",
-    "passes": "passes (text CNN: epochs) that the whole run was asked for",
-    "completed": "passes (text CNN: epochs) that the row is taken after; 0 is before training",
-    "train_loss": "mean logistic loss over the training set, nats; empty when not finite",
-    "train_accuracy": "share of training examples that are classified right",
-    "test_loss": "mean logistic loss over the test set, nats",
-    "test_accuracy": "share of test examples that are classified right; empty for a diverged text CNN",
-    "smoothness": "effective local smoothness, mean over the directions; empty when not measured or not usable",
-    "update_norm": "norm of the update that smoothness was measured along, mean over the directions",
-    "noise_floor": "what rounding alone makes of the smoothness, the largest of the directions",
-    "sharpness": "largest eigenvalue of the full loss's Hessian, where it was measured",
-    "kink_share": "share of the gradient's change along the update that no Hessian accounts for",
-    "wall_seconds": "elapsed seconds of this training pass",
-    "cpu_seconds": "processor seconds of this training pass",
-    "diverged": "whether the run as a whole diverged",
-}
+COLUMNS: dict[str, str] = tomllib.loads((Path(__file__).parent / "data" / "columns.toml").read_text())
 """Columns of the table, with their meaning and unit."""
 
 

@@ -16,24 +16,20 @@ from typing import TYPE_CHECKING, Any
 from hw4.cluster import Cluster
 from hw4.errors import DataError, SpecError
 from hw4.files import RECORDS, WEIGHTS, alone, write_atomically
-from hw4.machine import processor_name
 from hw4.processes import one_thread, spread, unguarded
 from hw4.progress import progress_bar
-from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord, was_made_by
+from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord, serves, was_made_by
 from hw4.specs import TRIALS, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec, groups
 from hw4.studies import Spec, Study, cost, grid, sweep
 
 if TYPE_CHECKING:
-    from hw4.data.images import Images
-    from hw4.data.vectors import QuestionVectors
+    from hw4.data.images import Data
 
 Record = ConvNetRecord | TextCNNRecord
 OnRecord = Callable[[Record, bool], None]
 """Called for every run as it ends, with its record and whether it was found on disk."""
-OnFailure = Callable[[Spec, Exception], None]
-"""Called for every run that could not be made, with what stood in the way."""
-Say = Callable[..., None]
-"""Prints a sentence for whoever waits."""
+OnFailure = Callable[[Spec, Exception], None]  # called for every run that could not be made, with what stood in the way
+Say = Callable[..., None]  # prints a sentence for whoever waits
 
 KINDS: Mapping[type[Spec], type[Record]] = {ConvNetSpec: ConvNetRecord, TextCNNSpec: TextCNNRecord}
 
@@ -52,7 +48,7 @@ class Task:
 
 
 @cache
-def _images(data: Dataset, subset: float, device: str) -> "Images":
+def _images(data: Dataset, subset: float, device: str) -> "Data":
     """The images of a run, once for each process: not for each run, of which there may be hundreds."""
     from hw4.data.images import load_images
 
@@ -60,7 +56,7 @@ def _images(data: Dataset, subset: float, device: str) -> "Images":
 
 
 @cache
-def _questions(name: QuestionSet) -> "tuple[QuestionVectors, QuestionIdentity]":
+def _questions(name: QuestionSet) -> "tuple[Data, QuestionIdentity]":
     """The questions, once for each process."""
     from hw4.data.vectors import load_questions
     from hw4.sweep import identity
@@ -118,11 +114,6 @@ def _kept(path: Path, record: Record) -> bool:
     return was_made_by(record, about)
 
 
-def _keeps(folder: Path) -> bool:
-    """Whether networks of the runs in this folder are kept where weights are asked for: those of the exercises are."""
-    return folder.name == RECORDS.name
-
-
 def _save(folder: Path, record: Record, network: bytes | None) -> Record:
     """Write a run, its network first: a record whose network a kill left out would be taken for done.
 
@@ -142,22 +133,18 @@ def _found(spec: Spec, folder: Path, *, device: str, cpus: Collection[str], weig
     With its network beside it, where ``weights`` are asked for, its folder keeps them, and it did not diverge.
     """
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
-    if record is None or (
-        weights and _keeps(folder) and not record.diverged and not _kept(_network(folder, spec.key), record)
-    ):
+    weights &= folder.name == RECORDS.name  # its networks alone are kept
+    if record is None or (weights and not record.diverged and not _kept(_network(folder, spec.key), record)):
         return None  # without asking for the data, which take longer than many a run
-    from hw4 import experiments
-    from hw4.sweep import serves
+    from hw4.experiments import identity, images_environment
+    from hw4.sweep import questions_environment
 
     _one_thread()
     try:
         if isinstance(record, TextCNNRecord):
-            return record if serves(record, _questions(record.spec.data)[1]) else None
-        there = record.environment.cpu in cpus
-        where = record.environment.model_copy(update={"cpu": processor_name()} if there else {})
-        made = record.model_copy(update={"environment": where})
+            return record if serves(record, _questions(record.spec.data)[1], questions_environment()) else None
         images = _images(record.spec.data, record.spec.subset, device)
-        return record if experiments.same_circumstances(made, images) else None
+        return record if serves(record, identity(images), images_environment(images), cpus) else None
     except DataError:
         return None  # whoever makes the run is told, and other runs go on
 
@@ -182,7 +169,7 @@ def _tasks(missing: Sequence[tuple[Path, Spec]], device: str, *, remote: bool, w
     for folder in dict.fromkeys(folder for folder, _ in missing):
         texts = [spec for where, spec in missing if where == folder and isinstance(spec, TextCNNSpec)]
         together += [(folder, list(group)) for group in groups(texts)]
-    tasks = [Task(tuple(specs), folder, device, _keeps(folder) and weights) for folder, specs in together]
+    tasks = [Task(tuple(specs), folder, device, weights and folder.name == RECORDS.name) for folder, specs in together]
     tasks.sort(key=lambda task: -sum(map(cost, task.specs)))
     first = next((task for task in tasks if isinstance(task.specs[0], TextCNNSpec)), None)
     return sorted(tasks, key=lambda task: task is not first)

@@ -26,8 +26,7 @@ from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
 
 NoiseFloor = Literal["reordered", "float64"]
-Update = Tensor | Mapping[str, Tensor]
-"""A displacement of the parameters, flat (p,) or by their names."""
+Update = Tensor | Mapping[str, Tensor]  # a displacement of the parameters, flat (p,) or by their names
 
 
 class SmoothnessUndefinedError(ValueError):
@@ -75,8 +74,7 @@ def _require_finite(step: Tensor, change: Tensor) -> None:
         )
 
 
-PIECE = 2**17
-"""So many numbers are converted to float64 at a time: torch would make a copy of all."""
+PIECE = 2**17  # so many numbers are converted to float64 at a time: torch would make a copy of all
 
 
 def norm(vector: Tensor) -> float:
@@ -253,8 +251,7 @@ def _refuse_optimizer(optimizer: torch.optim.Optimizer) -> None:
         )
 
 
-SCHEDULED = ("step", "_step_count", "_opt_called")
-"""What a learning rate's schedule adds to an optimiser."""
+SCHEDULED = ("step", "_step_count", "_opt_called")  # what a learning rate's schedule adds to an optimiser
 
 
 @torch.inference_mode(False)

@@ -67,12 +67,10 @@ VARIANTS: dict[str, Variant] = {
 """Every architecture by its short name, which stands in keys and file names. A new one is one entry here."""
 
 
-LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
-"""What is computed with must fit what it is computed in."""
+LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127  # what is computed with must fit what it is computed in
 
 
-HOMEWORK_RATE = 0.04
-"""The homework's learning rate for the ConvNets."""
+HOMEWORK_RATE = 0.04  # the homework's learning rate for the ConvNets
 
 Passes = tuple[Annotated[int, Field(ge=0)], ...]
 

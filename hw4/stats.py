@@ -10,8 +10,7 @@ from scipy import stats
 from scipy.special import stdtr, stdtrit
 
 CONFIDENCE = 0.95
-ROUNDING = 1e-12
-"""Values that differ by less than this share of the largest are equal, but for how they were computed."""
+ROUNDING = 1e-12  # values that differ by less than this share of the largest are equal, but for how they were computed
 LARGEST_LOG = math.log(np.finfo(float).max)
 
 
@@ -33,8 +32,7 @@ class Interval:
         return "above" if self.low > value else "not decided"
 
 
-Values = Sequence[float] | np.ndarray
-"""Numbers in a row, as a list or as an array of one axis."""
+Values = Sequence[float] | np.ndarray  # numbers in a row, as a list or as an array of one axis
 
 
 def _scaled(values: Values) -> tuple[np.ndarray, int]:
@@ -137,16 +135,8 @@ def paired_ratio(pairs: Sequence[tuple[float, float]]) -> Interval:
     return _of_logs(mean_interval([math.log(first) - math.log(second) for first, second in pairs]))
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A paired difference with its interval and two-sided p-value."""
-
-    difference: Interval
-    p_value: float
-
-
-def compare_crossed(first: np.ndarray, second: np.ndarray) -> Comparison:
-    """Mean difference of two arrays (trials, questions) paired in both, for new trials and new questions alike.
+def compare_crossed(first: np.ndarray, second: np.ndarray) -> tuple[Interval, float]:
+    """Mean difference of arrays (trials, questions) paired in both, for new trials and new questions, and its p-value.
 
     Trials and questions are crossed random samples. The variance of the mean is taken as (variance of the trials'
     means) / trials + (variance of the questions' means) / questions, which counts their interaction twice and so errs
@@ -165,8 +155,7 @@ def compare_crossed(first: np.ndarray, second: np.ndarray) -> Comparison:
     if error <= np.finfo(float).eps:  # of the largest value: nothing but rounding
         raise ValueError("the differences vary neither by trial nor by question, so their error cannot be estimated")
     half_width = float(stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
-    p_value = float(2 * stdtr(freedom, -abs(estimate) / error))
-    return Comparison(_around(estimate, half_width, trials, exponent), p_value)
+    return _around(estimate, half_width, trials, exponent), float(2 * stdtr(freedom, -abs(estimate) / error))
 
 
 def mcnemar(only_first: int, only_second: int) -> float:

@@ -7,36 +7,28 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from hw4.data.vectors import QuestionVectors, logistic_share, majority_share
+from hw4.data.images import Data
+from hw4.data.vectors import logistic_share, majority_share
 from hw4.errors import SpecError
-from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
+from hw4.experiments import BATCHES, INITIAL_WEIGHTS, identified, seeded
 from hw4.models import TextCNN, TextCNNEnsemble
 from hw4.records import TEXT_PACKAGES, Environment, QuestionIdentity, TextCNNRecord, environment
 from hw4.specs import HELD_OUT_EVERY, TextCNNSpec
 from hw4.specs import groups as groups  # noqa: PLC0414  the gate asks the sweep of any revision for them
 from hw4.training import chunks, train_ensemble
 
-ORDER = 3
-"""What a permutation's seed is for, beside the purposes of a run's seed."""
+ORDER = 3  # what a permutation's seed is for, beside the purposes of a run's seed
 
 
-def identity(questions: QuestionVectors) -> QuestionIdentity:
+def identity(questions: Data) -> QuestionIdentity:
     """What a record says about its data, with the two baselines every accuracy is to be seen against."""
-    return QuestionIdentity(
-        name=questions.name,
-        title=questions.title,
-        vectors=questions.vectors,
-        checksum=questions.checksum,
-        n_train=len(questions.x_train),
-        n_test=len(questions.x_test),
-        majority_accuracy=majority_share(questions),
-        logistic_accuracy=logistic_share(questions),
-    )
+    shares = {"majority_accuracy": majority_share(questions), "logistic_accuracy": logistic_share(questions)}
+    return QuestionIdentity.model_validate({**identified(questions), "vectors": questions.vectors, **shares})
 
 
 def train_trials(
     specs: Sequence[TextCNNSpec],
-    questions: QuestionVectors,
+    questions: Data,
     data: QuestionIdentity,
     *,
     keep: Callable[[TextCNNRecord, TextCNN], None] | None = None,
@@ -67,7 +59,7 @@ def train_trials(
     )
     last, _ = _evaluate(ensemble, questions.x_train, questions.y_train)
     test, correct = _evaluate(ensemble, questions.x_test, questions.y_test)
-    where = _environment()
+    where = questions_environment()
     records = [
         _record(each, data, where, diverged=not (end <= start and math.isfinite(tested)), train_loss=end, right=right)
         for each, start, end, tested, right in zip(specs, first, last, test, correct.tolist(), strict=True)
@@ -79,7 +71,7 @@ def train_trials(
     return records
 
 
-def as_seen(questions: QuestionVectors, spec: TextCNNSpec) -> QuestionVectors:
+def as_seen(questions: Data, spec: TextCNNSpec) -> Data:
     """The questions of a run: any that it holds out in the test's place, the vectors' numbers in its order."""
     x, y = questions.x_train, questions.y_train
     if spec.held_out:
@@ -133,16 +125,6 @@ def _evaluate(ensemble: TextCNNEnsemble, x: torch.Tensor, y: torch.Tensor) -> tu
     return (losses / len(x)).tolist(), torch.cat(correct, dim=1)
 
 
-def _environment() -> Environment:
+def questions_environment() -> Environment:
+    """Where and with what this process trains on questions."""
     return environment(threads=torch.get_num_threads(), dtype="float32", packages=TEXT_PACKAGES)
-
-
-def serves(record: TextCNNRecord, data: QuestionIdentity) -> bool:
-    """Whether a trial made now would give this record: equal data, computing code and versions.
-
-    Trials may come from machines with other processors, which change rounding only.
-    """
-    now = _environment()
-    return record.data == data and all(
-        getattr(now, field) == getattr(record.environment, field) for field in ("versions", "dtype", "code")
-    )

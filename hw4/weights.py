@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from hw4.errors import RecordError, first_problem
+from hw4.errors import RecordError, first_line, first_problem
 from hw4.experiments import build_convnet
 from hw4.files import RECORDS, WEIGHTS
 from hw4.models import ConvNet, TextCNN
@@ -44,7 +44,7 @@ def load_model(folder: Path | str, key: str) -> ConvNet | TextCNN:
         model = build_convnet(spec) if isinstance(spec, ConvNetSpec) else TextCNN(spec.stride)
         model.load_state_dict(state)
     except (SafetensorError, ValidationError, KeyError, RuntimeError, OSError) as error:
-        why = first_problem(error) if isinstance(error, ValidationError) else str(error).partition("\n")[0]
+        why = first_problem(error) if isinstance(error, ValidationError) else first_line(error)
         raise RecordError(f"{path} holds no network that this hw4 knows ({why}); {AGAIN}") from error
     kinds: type[ConvNetRecord] | type[TextCNNRecord] = ConvNetRecord if kind is ConvNetSpec else TextCNNRecord
     record = Store(Path(folder) / RECORDS, kinds).load(key)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from hw4 import cli
 from hw4.audit import audit_run, largest_pixels, notebook_layers, notebook_standardise, notebook_texts, plain_pass
-from hw4.data.images import LARGEST_STANDARDISED, Images, load_images
+from hw4.data.images import LARGEST_STANDARDISED, Data, load_images
 from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
 from hw4.machine import ONE_THREAD
 from hw4.models import ConvNet
@@ -27,12 +27,12 @@ from hw4.training import train_pass
 REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
 
 
-def small() -> tuple[ConvNetSpec, Images]:
+def small() -> tuple[ConvNetSpec, Data]:
     spec = ConvNetSpec.build(data="digits", subset=0.1, norm="batch", passes=2, directions=1)
     return spec, load_images("digits", subset=0.1)
 
 
-def notebook_smoothness(spec: ConvNetSpec, images: Images) -> list[float]:
+def notebook_smoothness(spec: ConvNetSpec, images: Data) -> list[float]:
     """The notebook's whole computation once more, plainly."""
     model, batches, found = build_convnet(spec), seeded(spec.seed, BATCHES), []
 

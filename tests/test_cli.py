@@ -14,7 +14,7 @@ from typing import NoReturn
 import pytest
 
 from hw4 import cli
-from hw4.data.images import Images
+from hw4.data.images import Data
 from hw4.data.locate import IMAGES
 from hw4.files import alone
 from hw4.machine import ONE_THREAD
@@ -252,7 +252,7 @@ def test_a_run_of_which_nothing_can_be_reported_names_the_cause(
 ) -> None:
     from hw4 import experiments
 
-    def no_strides(spec: ConvNetSpec, images: Images, **_settings: object) -> ConvNetRecord:
+    def no_strides(spec: ConvNetSpec, images: Data, **_settings: object) -> ConvNetRecord:
         return train(spec, images) if spec.downsample == "pool" else fail()
 
     train = experiments.train_convnet

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hw4.data.images import Images, load_images
+from hw4.data.images import Data, load_images
 from hw4.experiments import BATCHES, _rates, build_convnet, seeded, train_convnet
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, Store
@@ -31,12 +31,12 @@ def small_spec(**settings: object) -> ConvNetSpec:
 
 
 @pytest.fixture(scope="module")
-def few_digits() -> Images:
+def few_digits() -> Data:
     return load_images("digits", subset=0.1)
 
 
 @pytest.mark.parametrize(("norm", "downsample"), [(None, "pool"), ("batch", "pool"), (None, "stride")])
-def test_equal_specs_give_equal_bits(few_digits: Images, norm: str | None, downsample: str) -> None:
+def test_equal_specs_give_equal_bits(few_digits: Data, norm: str | None, downsample: str) -> None:
     spec = small_spec(norm=norm, downsample=downsample)
     first = train_convnet(spec, few_digits)
     torch.manual_seed(12345)
@@ -49,7 +49,7 @@ def test_equal_specs_give_equal_bits(few_digits: Images, norm: str | None, downs
     assert all(a != b for a, b in zip(other.rows, first.rows, strict=True))
 
 
-def test_another_process_computes_the_same_bits(few_digits: Images) -> None:
+def test_another_process_computes_the_same_bits(few_digits: Data) -> None:
     code = (
         "import torch; torch.set_num_threads(1)\n"
         "from hw4.data.images import load_images\nfrom hw4.experiments import train_convnet\n"
@@ -62,7 +62,7 @@ def test_another_process_computes_the_same_bits(few_digits: Images) -> None:
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])
-def test_arms_that_change_nothing_give_equal_bits(few_digits: Images, norm: str | None) -> None:
+def test_arms_that_change_nothing_give_equal_bits(few_digits: Data, norm: str | None) -> None:
     """A head at everybody's rate and a warm-up at the run's own are the plain run; at other rates they are not."""
     spec = small_spec(norm=norm, directions=0)
     plain = train_convnet(spec, few_digits).rows
@@ -89,7 +89,7 @@ def test_a_slow_head_is_the_linear_layer_and_the_last_normalisation(norm: str | 
     assert slow == {"linear.weight", "linear.bias", *(["norms.1.weight", "norms.1.bias"] if norm else [])}
 
 
-def test_measuring_does_not_disturb_training(few_digits: Images) -> None:
+def test_measuring_does_not_disturb_training(few_digits: Data) -> None:
     plain = train_convnet(small_spec(norm="batch"), few_digits)
     otherwise = train_convnet(small_spec(norm="batch", norm_mode="running", chunk_size=17), few_digits)
     for a, b in zip(plain.rows, otherwise.rows, strict=True):
@@ -110,7 +110,7 @@ def test_a_row_is_the_state_after_its_pass(other: dict[str, object]) -> None:
         assert row.test_accuracy == evaluate(model, images.x_test, images.y_test).accuracy
 
 
-def test_without_directions_there_are_no_readings(few_digits: Images) -> None:
+def test_without_directions_there_are_no_readings(few_digits: Data) -> None:
     silent, measured = (train_convnet(small_spec(passes=1, directions=n), few_digits) for n in (0, 2))
     assert [len(row.readings) for row in silent.rows + measured.rows] == [0, 0, 2, 2]
     assert [row.train_loss for row in silent.rows] == [row.train_loss for row in measured.rows]
@@ -118,7 +118,7 @@ def test_without_directions_there_are_no_readings(few_digits: Images) -> None:
     assert all(reading.usable for reading in measured.last.readings)
 
 
-def test_a_noise_floor_is_measured_unless_it_is_not_wanted(few_digits: Images) -> None:
+def test_a_noise_floor_is_measured_unless_it_is_not_wanted(few_digits: Data) -> None:
     with_floor, without = (
         train_convnet(small_spec(passes=1, noise_floor=wanted), few_digits) for wanted in (True, False)
     )
@@ -141,7 +141,7 @@ def test_seeds_are_paired_across_architectures() -> None:
     assert not torch.equal(build_convnet(small_spec(seed=1)).linear.weight, pooled.linear.weight)
 
 
-def test_a_diverged_run_is_a_recorded_result(few_digits: Images, tmp_path: Path) -> None:
+def test_a_diverged_run_is_a_recorded_result(few_digits: Data, tmp_path: Path) -> None:
     spec = small_spec(learning_rate=1e30, passes=5)
     record = train_convnet(spec, few_digits)
     Store(tmp_path, ConvNetRecord).save(record)
@@ -153,7 +153,7 @@ def test_a_diverged_run_is_a_recorded_result(few_digits: Images, tmp_path: Path)
     assert Store(tmp_path, ConvNetRecord).load(spec.key) == record
 
 
-def test_ending_above_the_start_is_divergence_and_a_finite_loss_no_excuse(few_digits: Images) -> None:
+def test_ending_above_the_start_is_divergence_and_a_finite_loss_no_excuse(few_digits: Data) -> None:
     record = train_convnet(small_spec(learning_rate=2.0, passes=1), few_digits)
     assert record.last.train_loss is not None
     assert record.rows[0].train_loss is not None

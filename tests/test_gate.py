@@ -19,6 +19,7 @@ import torch
 from scipy import stats
 
 from benchmarks import conftest as benchmark_rules
+from benchmarks import own_gate
 from benchmarks.frozen import (
     FrozenConvNet,
     FrozenEnsemble,
@@ -28,7 +29,7 @@ from benchmarks.frozen import (
     frozen_scores,
 )
 from benchmarks.workloads import WORKLOADS
-from hw4 import ConvNet, TextCNN, TextCNNEnsemble, cli, gate, measure_smoothness, own_gate
+from hw4 import ConvNet, TextCNN, TextCNNEnsemble, cli, gate, measure_smoothness
 from hw4.gate import (
     LEAST_VISITS,
     Estimate,
@@ -436,7 +437,7 @@ def test_the_gate_refuses_before_it_measures(
     arguments: list[str], sentence: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setattr(own_gate, "TESTS", {"timing": tmp_path / "gone.py"})
+    monkeypatch.setattr(cli, "ROOT", tmp_path)
     places = {"file": str(tmp_path / "file"), "folder": str(tmp_path)}
     said: list[str] = []
     monkeypatch.setattr(sys.stderr, "write", said.append)

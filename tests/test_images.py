@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hw4.data.choose import choose_data
-from hw4.data.images import LARGEST_STANDARDISED, Images, load_images, standardise
+from hw4.data.images import LARGEST_STANDARDISED, Data, load_images, standardise
 from hw4.data.locate import IMAGES
 from hw4.data.vectors import load_questions
 from hw4.errors import DataError
@@ -130,7 +130,7 @@ def test_statistics_come_from_the_training_images_alone() -> None:
     assert torch.equal(standardise(train, train)[1][:3], standardise(train, train[:3])[1])
 
 
-def test_the_digits(digits: Images) -> None:
+def test_the_digits(digits: Data) -> None:
     assert digits.x_train.shape == (WHOLE["digits"], 1, 28, 28) == (1347, 1, 28, 28)
     assert digits.x_test.shape == (450, 1, 28, 28)
     assert load_images("digits").checksum == digits.checksum
@@ -140,7 +140,7 @@ def test_the_digits(digits: Images) -> None:
     assert not train & {image.tobytes() for image in digits.x_test.numpy()}, "a test image was trained on"
 
 
-def test_the_real_fashion_mnist(real_images: Images) -> None:
+def test_the_real_fashion_mnist(real_images: Data) -> None:
     assert real_images.x_train.shape == (6_000, 1, 28, 28)
     assert WHOLE["fashion-mnist"] * DEFAULT_SUBSET["fashion-mnist"] == 6_000, "specs refuse batches by it"
     assert real_images.x_test.shape == (10_000, 1, 28, 28)

@@ -9,7 +9,7 @@ from scipy import stats
 
 from hw4.audit import notebook_layers, read_notebook, repeat_session, sessions, trials
 from hw4.models import ConvNet
-from hw4.records import AuditedStride, Notebook, NotebookAudit, PassTime, RepeatedRun, TimedIteration
+from hw4.records import AuditedStride, NotebookAudit, PassTime, RepeatedRun, TimedIteration
 from hw4.report import notebook
 from hw4.report.notebook import METRICS, Metric, answers, inside, judge, number_rows, reproduce, run_rows, stride_rows
 
@@ -29,7 +29,7 @@ def generated(
             found[metric] = [math.exp(value) if losses else math.exp(-math.exp(value)) for value in noisy]
         return found
 
-    printed = read_notebook().model_dump()
+    printed = read_notebook()
     for each in printed["runs"]:
         for metric, values in run().items():
             factor = 1.5 if planted and metric == "test_loss" else 1
@@ -59,7 +59,7 @@ def generated(
         for variant, pace in (("stride", 1.0), ("pool", 2.0))
     ]
     return NotebookAudit(
-        printed=Notebook.model_validate(printed),
+        printed=printed,
         repeated=repeated,
         diverged=[],
         class_0_share=0.018,

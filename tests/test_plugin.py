@@ -25,8 +25,9 @@ import pytest
 import torch
 
 import tests.factory
+from hw4.errors import Hw4Error
 from hw4.gate import UnmeasurableError
-from hw4.machine import GitError, git, processor_class, processor_name, write_revision
+from hw4.machine import git, processor_class, processor_name, write_revision
 from hw4.measurers import (
     SOCKET,
     Tree,
@@ -980,7 +981,7 @@ def test_a_revisions_files_are_those_that_were_committed(repository: Path, tmp_p
 def test_a_file_that_is_missing_is_named(repository: Path, tmp_path: Path) -> None:
     blob = git(repository, "rev-parse", "HEAD:run.sh").decode().strip()
     (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
-    with pytest.raises(GitError, match=r"run\.sh is missing in the repository"):
+    with pytest.raises(Hw4Error, match=r"run\.sh is missing in the repository"):
         write_revision(repository, "HEAD", tmp_path / "then")
 
 
@@ -996,7 +997,7 @@ def test_a_file_that_git_lfs_keeps_is_the_file_and_no_pointer(repository: Path, 
     write_revision(repository, "HEAD", tmp_path / "alike")
     assert (tmp_path / "alike" / "data.bin").read_text() == pointer, "the work tree has no more"
     (repository / "data.bin").write_bytes(b"other numbers")
-    with pytest.raises(GitError, match=r"data\.bin is kept by git-lfs, and not in this clone; run 'git lfs fetch'"):
+    with pytest.raises(Hw4Error, match=r"data\.bin is kept by git-lfs, and not in this clone; run 'git lfs fetch'"):
         write_revision(repository, "HEAD", tmp_path / "without")
     kept = repository / ".git" / "lfs" / "objects" / digest[:2] / digest[2:4] / digest
     kept.parent.mkdir(parents=True)
@@ -1007,7 +1008,7 @@ def test_a_file_that_git_lfs_keeps_is_the_file_and_no_pointer(repository: Path, 
 
 def test_git_is_quoted_where_it_is_fatal(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    with pytest.raises(GitError, match=r"^fatal: detected dubious ownership"):
+    with pytest.raises(Hw4Error, match=r"^fatal: detected dubious ownership"):
         git(repository, "rev-parse", "HEAD")
 
 

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 
 import hw4
 from hw4 import machine
-from hw4.errors import RecordError
+from hw4.errors import Hw4Error, RecordError
 from hw4.files import write_atomically
-from hw4.machine import GitError
 from hw4.records import (
     ConvNetRecord,
     DataIdentity,
@@ -313,7 +312,7 @@ def test_editing_what_schedules_keeps_or_shows_makes_nothing_stale(copied: Path,
 
 def test_a_commit_that_git_cannot_tell_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails(*_words: object, **_settings: object) -> bytes:
-        raise GitError("fatal: no")
+        raise Hw4Error("fatal: no")
 
     monkeypatch.setattr("hw4.records.git", fails)
     assert _commit.__wrapped__() == (None, None)

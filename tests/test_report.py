@@ -193,9 +193,9 @@ def test_equal_time_is_the_last_pass_that_ends_within_it() -> None:
     ):
         (run,) = longer(made, losses=1.0, accuracy=0.8, seconds=seconds)
         assert exercises.within_time(first, run) == passes
-        assert exercises.Matched(first, run, passes).early == early
+        assert exercises.early(first, run, passes) == early
     (run,) = longer(made, losses=1.0, accuracy=0.8, seconds=0.25)
-    assert not exercises.Matched(first, run, 16).early, "all its passes take just that time"
+    assert not exercises.early(first, run, 16), "all its passes take just that time"
     timeless = make_record(first.spec, first.rows, seconds=0.0)
     assert exercises.within_time(timeless, run) == 0, "a clock too coarse for a pass tells nothing"
 

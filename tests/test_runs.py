@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hw4.data.images import Images, load_images
+from hw4.data.images import Data, load_images
 from hw4.errors import RecordError, SpecError
 from hw4.processes import one_thread, spread
 from hw4.records import ConvNetRecord, TextCNNRecord
@@ -74,7 +74,7 @@ def test_images_are_loaded_once_whatever_their_runs(tmp_path: Path, monkeypatch:
     """Else a process keeps a copy for every run that it makes or finds, and hundreds of them fill the memory."""
     loaded: list[float] = []
 
-    def counted(_name: str, *, subset: float) -> Images:
+    def counted(_name: str, *, subset: float) -> Data:
         loaded.append(subset)
         return load_images("digits", subset=subset)
 

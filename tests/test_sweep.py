@@ -14,7 +14,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hw4.data.vectors import QuestionVectors, load_questions
+from hw4.data.images import Data
+from hw4.data.vectors import load_questions
 from hw4.errors import RecordError, SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
@@ -27,12 +28,12 @@ from tests.test_strides import summaries
 
 
 @pytest.fixture(scope="module")
-def questions() -> QuestionVectors:
+def questions() -> Data:
     return load_questions("grammar")
 
 
 @pytest.mark.parametrize("stride", [1, 5, 500])
-def test_trials_trained_together_are_trials_trained_by_torch(questions: QuestionVectors, stride: int) -> None:
+def test_trials_trained_together_are_trials_trained_by_torch(questions: Data, stride: int) -> None:
     specs = sweep_specs("grammar", strides=[stride], trials=2, epochs=2, learning_rate=0.01)
     x, y = questions.x_train, questions.y_train
     for record in train_trials(specs, questions, identity(questions)):
@@ -53,7 +54,7 @@ def test_trials_trained_together_are_trials_trained_by_torch(questions: Question
         assert (torch.tensor(record.correct) != right).sum() <= 2, "but for a tie or two the answers agree"
 
 
-def test_strides_100_and_500_give_the_same_answers(questions: QuestionVectors) -> None:
+def test_strides_100_and_500_give_the_same_answers(questions: Data) -> None:
     hundred, five_hundred = (
         train_trials(sweep_specs("grammar", strides=[stride], trials=3, epochs=5), questions, identity(questions))
         for stride in (100, 500)
@@ -62,7 +63,7 @@ def test_strides_100_and_500_give_the_same_answers(questions: QuestionVectors) -
     assert len({tuple(record.correct or ()) for record in hundred}) > 1, "trials do not differ"
 
 
-def test_a_diverged_trial_has_no_accuracy(questions: QuestionVectors) -> None:
+def test_a_diverged_trial_has_no_accuracy(questions: Data) -> None:
     (record,) = train_trials(
         sweep_specs("grammar", strides=[5], trials=1, learning_rate=1e9), questions, identity(questions)
     )
@@ -71,7 +72,7 @@ def test_a_diverged_trial_has_no_accuracy(questions: QuestionVectors) -> None:
     assert record.correct is None
 
 
-def test_what_is_held_out_is_every_fifth_training_question_and_no_test_question(questions: QuestionVectors) -> None:
+def test_what_is_held_out_is_every_fifth_training_question_and_no_test_question(questions: Data) -> None:
     (spec,) = sweep_specs("grammar", strides=[5], trials=1, epochs=3, held_out=True)
     kept = [index for index in range(len(questions.x_train)) if index % 5]
     x_test, y_test = questions.x_train[::5], questions.y_train[::5]
@@ -89,7 +90,7 @@ def test_what_is_held_out_is_every_fifth_training_question_and_no_test_question(
     assert as_seen(questions, plain) is questions
 
 
-def test_a_permutation_is_one_order_for_all_questions_trials_and_strides(questions: QuestionVectors) -> None:
+def test_a_permutation_is_one_order_for_all_questions_trials_and_strides(questions: Data) -> None:
     (spec,) = sweep_specs("grammar", strides=[1], trials=1, epochs=1, learning_rate=0.01, permutation=3)
     positions = torch.arange(96.0).expand(2, 1, 96)
     counted = replace(questions, x_train=positions, x_test=positions)
@@ -147,7 +148,7 @@ def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(tmp_path: Path) -
     assert make_all(wanted, processes=2, fresh=True)[:4] == records[:4]
 
 
-def test_specs_that_do_not_belong_together_are_refused(questions: QuestionVectors) -> None:
+def test_specs_that_do_not_belong_together_are_refused(questions: Data) -> None:
     data = identity(questions)
     with pytest.raises(SpecError, match="differ in the trial only"):
         train_trials(sweep_specs("grammar", strides=[5, 10], trials=1), questions, data)

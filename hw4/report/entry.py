@@ -11,8 +11,7 @@ from pydantic import BaseModel
 from hw4.errors import RecordError
 from hw4.records import ConvNetRecord, DataIdentity, Environment, QuestionIdentity, TextCNNRecord
 
-Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]
-"""Caption, header and rows."""
+Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # caption, header and rows
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

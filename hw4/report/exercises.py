@@ -33,10 +33,8 @@ from hw4.report.words import (
 from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
 
-OfRun = Callable[[ConvNetRecord], float | None]
-"""A number of a run, or None where the run has no usable one."""
-Curve = Callable[[PassRow], float | None]
-"""The same after each pass."""
+OfRun = Callable[[ConvNetRecord], float | None]  # a number of a run, or None where the run has no usable one
+Curve = Callable[[PassRow], float | None]  # the same after each pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,8 +110,7 @@ MEASURES = {
 }
 """What exercises may show, by name."""
 
-Arm = dict[int, ConvNetRecord]
-"""All runs of one architecture in one setting, by seed."""
+Arm = dict[int, ConvNetRecord]  # all runs of one architecture in one setting, by seed
 
 
 class Section(NamedTuple):
@@ -196,7 +193,7 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
 
 def _arm(group: Sequence[ConvNetRecord], variant: str) -> Arm:
     mine = [record for record in group if record.spec.variant == variant]
-    # A run that was made twice, for more readings the second time, counts once, with those.
+    # a run that was made twice, for more readings the second time, counts once, with those.
     runs = {r.spec.seed: r for r in sorted(mine, key=lambda r: (r.spec.directions, r.spec.noise_floor))}
     return dict(sorted(runs.items()))
 
@@ -224,27 +221,8 @@ def gap(section: Section, measure: Measure) -> Interval | None:
     return paired_ratio(found) if measure.ratio else paired_difference(found)
 
 
-class Matched(NamedTuple):
-    """One seed: the first arm's run, and the second's longer run with a pass after which it stands beside the first."""
-
-    first: ConvNetRecord
-    longer: ConvNetRecord
-    completed: int
-
-    @property
-    def time(self) -> float:
-        """Processor seconds of the first arm's training."""
-        return seconds_until(self.first, len(self.first.times))
-
-    @property
-    def spare(self) -> float:
-        """How much of them the longer run leaves unused."""
-        return self.time - seconds_until(self.longer, self.completed)
-
-    @property
-    def early(self) -> bool:
-        """Whether all its passes were done so long before that another one fitted."""
-        return self.completed == self.longer.spec.passes and self.spare >= self.longer.times[-1].cpu_seconds
+Matched = tuple[ConvNetRecord, ConvNetRecord, int]
+"""One seed: the first arm's run, and the second's longer run with a pass after which it stands beside the first."""
 
 
 def seconds_until(run: ConvNetRecord, completed: int) -> float:
@@ -258,6 +236,12 @@ def within_time(first: ConvNetRecord, longer: ConvNetRecord) -> int:
     return max(done for done in range(len(longer.rows)) if seconds_until(longer, done) <= total) if total else 0
 
 
+def early(first: ConvNetRecord, longer: ConvNetRecord, completed: int) -> bool:
+    """Whether all passes of a longer run were done so long before the first's end that another one fitted."""
+    spare = seconds_until(first, len(first.times)) - seconds_until(longer, completed)
+    return completed == longer.spec.passes and spare >= longer.times[-1].cpu_seconds
+
+
 def equal_fit(first: ConvNetRecord, longer: ConvNetRecord) -> int:
     """The first pass of a longer run at which its train loss is at or below the other's last; 0 for none."""
     goal = first.last.train_loss or 0.0
@@ -267,20 +251,20 @@ def equal_fit(first: ConvNetRecord, longer: ConvNetRecord) -> int:
 def matched(section: Section, rule: Callable[[ConvNetRecord, ConvNetRecord], int]) -> list[Matched]:
     """The seeds whose runs finished and of which the rule finds a pass."""
     ours, longer = finished(section.arms[0]), finished(section.longer)
-    found = [Matched(ours[seed], longer[seed], rule(ours[seed], longer[seed])) for seed in ours if seed in longer]
-    return [each for each in found if each.completed]
+    found = [(ours[seed], longer[seed], rule(ours[seed], longer[seed])) for seed in ours if seed in longer]
+    return [each for each in found if each[2]]
 
 
 def accuracy_gap(found: Sequence[Matched]) -> Interval | None:
     """Test accuracy of the longer runs after those passes less that of the first arm's runs."""
-    both = [(each.longer.rows[each.completed].test_accuracy, each.first.last.test_accuracy) for each in found]
+    both = [(longer.rows[completed].test_accuracy, first.last.test_accuracy) for first, longer, completed in found]
     known = [(ours, other) for ours, other in both if ours is not None and other is not None]
     return paired_difference(known) if known else None
 
 
 def _span(found: Sequence[Matched]) -> str:
     """After how many passes, in words."""
-    least, most = (choose(each.completed for each in found) for choose in (min, max))
+    least, most = (choose(completed for *_, completed in found) for choose in (min, max))
     return passes(least) if least == most else f"{least} to {passes(most)}"
 
 
@@ -294,8 +278,7 @@ def longer_table(section: Section) -> list[Table]:
     rules = [("equal time", within_time)] * section.timed_alike + [("equal train loss", equal_fit)]
     for name, rule in rules:
         if found := matched(section, rule):
-            after = [(each.longer, each.completed) for each in found]
-            rows.append((label(second), f"{_span(found).partition(' pass')[0]} ({name})", after))
+            rows.append((label(second), f"{_span(found).partition(' pass')[0]} ({name})", [each[1:] for each in found]))
     ends = [(run, run.spec.passes) for run in finished(section.longer).values()]
     rows += [(label(second), f"{ends[0][1]}", ends)] if ends else []
     header = ("model", "passes", "processor seconds", "train loss", "test accuracy")
@@ -508,18 +491,19 @@ def _at_equal_time(section: Section) -> Iterator[str]:
     if gap is None:
         yield from ["At equal processor time nothing can be compared: no seed allows it."] if section.longer else []
         return
-    early = [each for each in found if each.early]
-    time = f"At {'less' if early else 'equal'} processor time"
+    ended = [
+        seconds_until(each[1], each[2]) / seconds_until(each[0], len(each[0].times)) for each in found if early(*each)
+    ]
+    time = f"At {'less' if ended else 'equal'} processor time"
     words = contrasted(gap, "test accuracy", ours, other, seeds, at=time)
     yield (
         f"{words} {show(gap, digits=4, sign=True)}{tested(gap, seeds)}, after {_span(found)} of {ours} and "
         f"{passes(section.setting.passes)} of {other}."
     )
-    if early:
-        least = min(1 - each.spare / each.time for each in early)
+    if ended:
         yield (
-            f"In {len(early)} of {plural(len(found), 'seed')} {ours} had done all its passes before that time was up, "
-            f"at {least:.0%} of it or later; what it would reach in the rest is left open."
+            f"In {len(ended)} of {plural(len(found), 'seed')} {ours} had done all its passes before that time was up, "
+            f"at {min(ended):.0%} of it or later; what it would reach in the rest is left open."
         )
 
 

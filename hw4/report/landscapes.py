@@ -18,8 +18,7 @@ from hw4.stats import Interval, geometric_interval
 
 VARIANTS = {name: ALL_VARIANTS[name].label for name in (PLAIN, NORMED)}
 """The two networks, without and with BatchNorm, by their labels."""
-WITH = {PLAIN: "without BatchNorm", NORMED: "with BatchNorm"}
-"""The same in sentences."""
+WITH = {PLAIN: "without BatchNorm", NORMED: "with BatchNorm"}  # the same in sentences
 LAYERS = {
     "convs.0.weight": "first convolution",
     "convs.1.weight": "second convolution",

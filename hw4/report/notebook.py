@@ -10,7 +10,7 @@ correction goes over all tests that were possible. On seconds only a ratio can b
 
 import math
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
@@ -21,7 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.special import expit, logit
 from scipy.stats import fisher_exact
 
-from hw4.records import AuditedStride, NotebookAudit, PrintedRun, RepeatedRun, TimedIteration
+from hw4.records import AuditedStride, NotebookAudit, RepeatedRun, TimedIteration
 from hw4.report.drawing import DPI, legend_below
 from hw4.report.entry import Entry
 from hw4.report.words import show
@@ -36,12 +36,9 @@ METRICS: dict[Metric, tuple[str, str, str]] = {
 }
 """What the notebook prints of an iteration, with its name, colour and marker."""
 
-HALF_DIGIT = 0.0005
-"""Numbers are printed to three decimals."""
-TELLING = 10
-"""An interval of a loss whose ends differ by more than this factor tells nothing."""
-SHARE_INSIDE = 0.9
-"""Fewer inside is a finding: half the excess over what chance leaves outside."""
+HALF_DIGIT = 0.0005  # numbers are printed to three decimals
+TELLING = 10  # an interval of a loss whose ends differ by more than this factor tells nothing
+SHARE_INSIDE = 0.9  # fewer inside is a finding: half the excess over what chance leaves outside
 
 RUN_HEADER = ("printed run", "inside", "outside, at iteration")
 NUMBER_HEADER = ("printed run", "iteration", *(name for name, _, _ in METRICS.values()))
@@ -132,17 +129,17 @@ def inside(numbers: Sequence[Number]) -> int:
 
 def reproduce(audit: NotebookAudit) -> Reproduction:
     """Judge every printed number."""
-    as_printed = [run for run in audit.repeated if run.n_train == audit.printed.n_train]
-    as_coded = [run for run in audit.repeated if run.n_train != audit.printed.n_train]
+    as_printed = [run for run in audit.repeated if run.n_train == audit.printed["n_train"]]
+    as_coded = [run for run in audit.repeated if run.n_train != audit.printed["n_train"]]
     exploded = _exploded(as_printed)
-    left_out = [_left_out(run, as_printed) for run in audit.printed.runs]
+    left_out = [_left_out(run, as_printed) for run in audit.printed["runs"]]
     return Reproduction(
         audit,
-        numbers=_judged(audit.printed.runs, as_printed),
-        as_coded=_judged(audit.printed.runs, as_coded),
+        numbers=_judged(audit.printed["runs"], as_printed),
+        as_coded=_judged(audit.printed["runs"], as_coded),
         sessions=[sum(counts) for counts in zip(*left_out, strict=True)],
         exploded=exploded,
-        without=_judged(audit.printed.runs, [run for run in as_printed if run.seed not in exploded]),
+        without=_judged(audit.printed["runs"], [run for run in as_printed if run.seed not in exploded]),
         strides=_judge_strides(audit),
     )
 
@@ -163,21 +160,21 @@ def _values(runs: Sequence[RepeatedRun], metric: Metric) -> list[tuple[float, ..
     return list(zip(*(getattr(run, metric) for run in runs), strict=True))
 
 
-def _judged(printed: Sequence[PrintedRun], repeated: Sequence[RepeatedRun]) -> list[Number]:
+def _judged(printed: Sequence[Mapping[str, Any]], repeated: Sequence[RepeatedRun]) -> list[Number]:
     """Printed runs held against ours of their variants; nothing where fewer than two of ours trained."""
     numbers = []
     for run in printed:
-        ours = [each for each in repeated if each.variant == run.variant]
+        ours = [each for each in repeated if each.variant == run["variant"]]
         for metric in METRICS if len(ours) > 1 else ():
-            pairs = zip(getattr(run, metric), _values(ours, metric), strict=False)  # of ours there may be fewer passes
+            pairs = zip(run[metric], _values(ours, metric), strict=False)  # of ours there may be fewer passes
             for iteration, (value, values) in enumerate(pairs, 1):
-                numbers.append(Number(run.title, metric, iteration, value, *judge(value, values, metric)))
+                numbers.append(Number(run["title"], metric, iteration, value, *judge(value, values, metric)))
     return numbers
 
 
-def _left_out(printed: PrintedRun, repeated: Sequence[RepeatedRun]) -> list[int]:
+def _left_out(printed: Mapping[str, Any], repeated: Sequence[RepeatedRun]) -> list[int]:
     """For each run of ours of this variant, how many of its numbers lie outside the intervals of the others."""
-    ours = [run for run in repeated if run.variant == printed.variant]
+    ours = [run for run in repeated if run.variant == printed["variant"]]
     if len(ours) < 3:
         return []
     counts = [0] * len(ours)
@@ -196,13 +193,13 @@ def _judge_strides(audit: NotebookAudit) -> list[RepeatedStride]:
     """
     ours = {stride.stride: stride for stride in audit.strides}
     found = []
-    for each in (each for each in audit.printed.strides if each.stride in ours):
-        mine, left = ours[each.stride], [a for a in each.accuracies if abs(a - audit.class_0_share) > HALF_DIGIT]
-        gone, n = len(each.accuracies) - len(left), len(left) + len(mine.trained)
+    for each in (each for each in audit.printed["strides"] if each["stride"] in ours):
+        mine, left = ours[each["stride"]], [a for a in each["accuracies"] if abs(a - audit.class_0_share) > HALF_DIGIT]
+        gone, n = len(each["accuracies"]) - len(left), len(left) + len(mine.trained)
         trained = permutation_test(left, mine.trained) if min(len(left), len(mine.trained)) >= 2 else None
         lost = float(fisher_exact(np.array([[gone, len(left)], [mine.diverged, len(mine.trained)]])).pvalue)
         smallest = 2 / math.comb(n, len(left))
-        found.append(RepeatedStride(each.stride, left, gone, mine, trained, lost, smallest))
+        found.append(RepeatedStride(each["stride"], left, gone, mine, trained, lost, smallest))
     tested = [each.trained_p for each in found if each.trained_p is not None]
     adjusted = iter(holm([*tested, *(each.lost_p for each in found)]))
     found = [each if each.trained_p is None else each._replace(trained_p=next(adjusted)) for each in found]
@@ -281,7 +278,7 @@ def _answer_curves(found: Reproduction) -> Iterator[str]:
     if kept / total < SHARE_INSIDE:
         verdict = f" Fewer than {SHARE_INSIDE:.0%} inside is a finding: see the table."
     yield (
-        f"Of {total} losses and accuracies that the notebook printed of its {len(printed.runs)} runs, {kept} "
+        f"Of {total} losses and accuracies that the notebook printed of its {len(printed['runs'])} runs, {kept} "
         f"({kept / total:.1%}) lie within the 95% prediction interval of our {seeds} sessions; chance leaves "
         f"{by_chance:.2g} outside, here it is {total - kept}{others}.{verdict}"
     )
@@ -289,7 +286,7 @@ def _answer_curves(found: Reproduction) -> Iterator[str]:
     if found.as_coded:
         n_coded = min(run.n_train for run in found.audit.repeated)
         yield (
-            f"It printed {printed.n_train:,} training images, but its code draws {n_coded:,}: on so many of ours "
+            f"It printed {printed['n_train']:,} training images, but its code draws {n_coded:,}: on so many of ours "
             f"{inside(found.as_coded)} of {len(found.as_coded)} are inside."
         )
     if found.audit.diverged:
@@ -333,13 +330,14 @@ def _answer_strides(found: Reproduction) -> Iterator[str]:
 
 
 def _answer_seconds(audit: NotebookAudit) -> str:
-    printed = audit.printed.seconds["stride"] / audit.printed.seconds["pool"]
+    seconds = audit.printed["seconds"]
+    printed = seconds["stride"] / seconds["pool"]
     ours = time_ratio(audit.seconds, "the notebook's")
     fast = time_ratio(audit.seconds, "hw4's")
     inside = ours.low <= printed <= ours.high
     return (
-        f"Strided over pooled, its seconds for ten iterations are {audit.printed.seconds['stride']:.2f} over "
-        f"{audit.printed.seconds['pool']:.2f}, {printed:.2f}: {'inside' if inside else 'outside'} what its layers and "
+        f"Strided over pooled, its seconds for ten iterations are {seconds['stride']:.2f} over "
+        f"{seconds['pool']:.2f}, {printed:.2f}: {'inside' if inside else 'outside'} what its layers and "
         f"its evaluation take here, {show(ours, digits=2)}, but its machine and its threads are unknown, so this is no "
         f"test of it. With hw4's layers and evaluation it is {show(fast, digits=2)}."
     )
@@ -350,7 +348,7 @@ def caption(audit: NotebookAudit) -> str:
     return (
         f"The notebook's protocol: images drawn anew each time, pixels over std + 1e-6, scores in evaluation mode "
         f"before each pass, questions as it parses them; {len({run.seed for run in audit.repeated})} sessions, "
-        f"{audit.printed.n_train:,} images"
+        f"{audit.printed['n_train']:,} images"
     )
 
 
@@ -359,7 +357,7 @@ def figure(found: Reproduction) -> Figure:
     canvas = Figure(figsize=(14, 8), dpi=DPI, layout="constrained")
     grid = canvas.add_gridspec(2, 4)
     first = canvas.add_subplot(grid[0, 0])
-    titles = [run.title for run in found.audit.printed.runs]
+    titles = [run["title"] for run in found.audit.printed["runs"]]
     panels = [first, *(canvas.add_subplot(grid[0, place], sharey=first) for place in range(1, len(titles)))]
     for ax, title in zip(panels, titles, strict=True):
         _draw_run(ax, [each for each in found.numbers if each.run == title])

@@ -16,8 +16,7 @@ from hw4.report import audit, benchmarks, claim, exercises, gate, strides
 from hw4.report.drawing import png, svg
 from hw4.report.entry import Entry
 
-FILE_NAME = re.compile(r"File: <code>([\w.+-]+\.png)</code>")
-"""How the page names a figure's file."""
+FILE_NAME = re.compile(r"File: <code>([\w.+-]+\.png)</code>")  # how the page names a figure's file
 
 
 Study = Callable[[Path, bool], list[Entry]]

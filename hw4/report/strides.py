@@ -22,6 +22,8 @@ from hw4.stats import Interval, compare_crossed, holm, mean_interval
 from hw4.studies import RATES, RESCUE_RATES, Spec, best_rate, controls
 
 LEVEL = 0.05
+ENDS = {RATES[0]: "smallest", RATES[-1]: "largest"}
+"""At which end of the grid a best learning rate lies, if at one: a better one may lie beyond."""
 NOT_THE_HOMEWORKS = "not the homework's vectors; 'hw4 fetch' brings those"
 
 PAIRS_HEADER = ("strides", "difference in accuracy (95% interval of this pair alone)", "Holm p", "verdict")
@@ -102,20 +104,8 @@ class Pair(NamedTuple):
         return name, show(self.difference, sign=True), p, verdict
 
 
-class Own(NamedTuple):
-    """A function at its own best learning rate.
-
-    The trials that chose the rate on held-out questions, other trials at it on all of them, and the same permuted.
-    """
-
-    chosen: Bar
-    bar: Bar
-    permuted: Bar
-
-    @property
-    def end(self) -> str:
-        """At which end of the grid the rate lies, if at one: a better one may lie beyond."""
-        return {RATES[0]: "smallest", RATES[-1]: "largest"}.get(self.bar.learning_rate, "")
+Own = tuple[Bar, Bar, Bar]
+"""A function at its own best learning rate: the trials that chose it on held-out questions, others on all, permuted."""
 
 
 class Sweep(NamedTuple):
@@ -150,7 +140,8 @@ class Sweep(NamedTuple):
                 for kind in ((True, False), (False, False), (False, True))
             ]
             if rate is not None and all(kinds):
-                found.append(Own(*(Bar(stride, rate, tuple(records)) for records in kinds)))
+                chosen, plain, permuted = (Bar(stride, rate, tuple(records)) for records in kinds)
+                found.append((chosen, plain, permuted))
         return found
 
     def named(self, stride: int) -> str:
@@ -293,22 +284,22 @@ def _own_tables(sweep: Sweep) -> Iterator[Table]:
         return
     rows = [
         (
-            sweep.named(own.bar.stride),
-            f"{own.bar.learning_rate:g}{own.end and f', the {own.end} tried'}",
-            show(own.chosen.mean),
-            show(own.bar.mean),
-            own.bar.lost,
+            sweep.named(bar.stride),
+            f"{bar.learning_rate:g}{ENDS.get(bar.learning_rate, '') and f', the {ENDS[bar.learning_rate]} tried'}",
+            show(chosen.mean),
+            show(bar.mean),
+            bar.lost,
         )
-        for own in sweep.own
+        for chosen, bar, _ in sweep.own
     ]
     header = ("stride", "its best rate", "held-out accuracy", "test accuracy", "diverged")
     yield "Each stride at its own best learning rate", header, rows
-    if pairs := _compare([own.bar for own in sweep.own]):
+    if pairs := _compare([bar for _, bar, _ in sweep.own]):
         yield "Pairs of strides at their own best rates", PAIRS_HEADER, [pair.row for pair in pairs]
     if permuted := _permuted(sweep.own):
         cells = [
-            (sweep.named(own.bar.stride), f"{own.bar.reads} of {TEXT_LENGTH}", *pair.row[1:])
-            for own, pair in zip(sweep.own, permuted, strict=True)
+            (sweep.named(bar.stride), f"{bar.reads} of {TEXT_LENGTH}", *pair.row[1:])
+            for (_, bar, _), pair in zip(sweep.own, permuted, strict=True)
         ]
         gap = "permuted less not (95% interval of this one alone)"
         header = ("stride", "inputs read", gap, "Holm p", "verdict")
@@ -341,11 +332,10 @@ def _difference(matrices: tuple[np.ndarray, np.ndarray]) -> tuple[Interval, floa
     None where the differences do not vary, which says nothing of other trials and questions.
     """
     try:
-        found = compare_crossed(*matrices)
+        found, p_value = compare_crossed(*matrices)
     except ValueError:
         return None
-    cut = replace(found.difference, low=max(found.difference.low, -1), high=min(found.difference.high, 1))
-    return cut, found.p_value
+    return replace(found, low=max(found.low, -1), high=min(found.high, 1)), p_value
 
 
 def _compare(bars: Sequence[Bar]) -> list[Pair]:
@@ -371,7 +361,7 @@ def _permuted(own: Sequence[Own]) -> list[Pair]:
 
     A permutation goes with its trial, so the interval over trials speaks of other permutations too.
     """
-    return _adjusted([_tested(each.permuted, each.bar) for each in own if len(each.bar.records) > 1])
+    return _adjusted([_tested(permuted, bar) for _, bar, permuted in own if len(bar.records) > 1])
 
 
 def _tested(first: Bar, second: Bar) -> Pair:
@@ -537,22 +527,22 @@ def _control(bars: Sequence[Bar]) -> Iterator[str]:
 def _own_words(sweep: Sweep) -> Iterator[str]:
     """Which stride is best when each has its own best rate, how far the grid reaches, and what other orders change."""
     for stride in dict.fromkeys(record.stride for record in sweep.beside):
-        if stride not in [own.bar.stride for own in sweep.own]:
+        if stride not in [bar.stride for _, bar, _ in sweep.own]:
             named = _strides(sweep.named(stride))
             has = "have" if "and" in named else "has"
             yield f"{named.capitalize()} {has} no best rate: at none of those tried did every trial train."
     if not sweep.own:
         return
-    bars, where = [own.bar for own in sweep.own], "at its own best learning rate"
+    bars, where = [bar for _, bar, _ in sweep.own], "at its own best learning rate"
     pairs, asked = _compare(bars), len(range(0, sweep.data.n_train, HELD_OUT_EVERY))
     yield _headline(Sweep(bars, [], len(bars[0].records)), pairs, where)
     yield (
         f"Each rate is the best of {', '.join(f'{rate:g}' for rate in RATES)} for "
-        f"{plural(len(sweep.own[0].chosen.records), 'other trial')} on {asked:,} training questions that were held "
+        f"{plural(len(sweep.own[0][0].records), 'other trial')} on {asked:,} training questions that were held "
         f"out; the test questions had no part in it."
     )
     for end, beyond in (("smallest", "smaller"), ("largest", "larger")):
-        if censored := [sweep.named(own.bar.stride) for own in sweep.own if own.end == end]:
+        if censored := [sweep.named(bar.stride) for bar in bars if ENDS.get(bar.learning_rate) == end]:
             many = "s" if len(censored) > 1 or "and" in censored[0] else ""
             yield (
                 f"The best rate of stride{many} {', '.join(censored)} is the {end} that was tried: a {beyond} one may "
@@ -575,7 +565,7 @@ def _order_words(sweep: Sweep) -> Iterator[str]:
     whole = [pair.first for pair in pairs if len(input_coverage(pair.first)) == TEXT_LENGTH]
     yield (
         f"The numbers of a vector have no order of their own. In another one, drawn anew for each of "
-        f"{len(sweep.own[0].bar.records)} trials, the test accuracy at the same rates changes by: {'; '.join(found)}; "
+        f"{len(sweep.own[0][1].records)} trials, the test accuracy at the same rates changes by: {'; '.join(found)}; "
         f"Holm over {plural(len(pairs), 'comparison')}."
     )
     elsewhere = "another order also changes which numbers are read"

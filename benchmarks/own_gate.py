@@ -1,4 +1,4 @@
-"""hw4's gate for hw4: pytest over the gated tests in ``benchmarks``, told as a command tells it."""
+"""hw4's gate for hw4, which ``hw4 gate`` calls: pytest over the gated tests beside this, told as a command tells it."""
 
 import contextlib
 import importlib.util
@@ -34,11 +34,6 @@ def judge_hw4(
     """
     with tempfile.TemporaryFile(dir=out):
         pass
-    if not all(test.exists() for test in TESTS.values()):
-        raise Hw4Error(
-            f"'hw4 gate' judges hw4 itself and needs a checkout of it, with benchmarks beside {ROOT / 'hw4'}; for code "
-            f"of your own use pytest's 'gate' fixture"
-        )
     if importlib.util.find_spec("pytest") is None:
         raise Hw4Error("'hw4 gate' runs pytest, which is not installed; install hw4's extra 'test'")
     where = environment(threads=1, dtype="float32").model_dump()  # before anything is written
