@@ -43,7 +43,8 @@ MEASUREMENTS = 2_000
 LEVELS = (0.03, 0.05, 0.10, 0.20)
 ATTEMPTS = 3
 """At a baseline, which is not made from times that scatter too much."""
-CONDITIONS = ("quiet", "neighbour")
+CONDITIONS = ("quiet", "neighbour", "work")
+"""Nothing of ours beside it, a process of NEIGHBOUR, or whatever work goes on by itself."""
 EXACT, BY_TESTS = Rules(diverged=2, sees=0.1, exact=True), Rules(diverged=2, sees=0.1)
 Share = dict[str, float]
 NEIGHBOUR = """

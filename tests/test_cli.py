@@ -67,7 +67,7 @@ def test_the_whole_homework_ends_with_one_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # One epoch instead of fifty, and nothing to rescue: the command is what is tested.
-    monkeypatch.setattr(cli, "sweep_specs", partial(sweep_specs, strides=[5, 500], trials=2, epochs=1))
+    monkeypatch.setattr("hw4.specs.sweep_specs", partial(sweep_specs, strides=[5, 500], trials=2, epochs=1))
     assert hw4(monkeypatch, *WHOLE) == 0
     out, err = capsys.readouterr()
     assert err == "", "without a terminal there is no progress bar"
@@ -227,7 +227,7 @@ def test_an_exercise_that_fails_costs_no_other_and_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     few = partial(sweep_specs, strides=[5, 500], trials=2, epochs=1)
-    monkeypatch.setattr(cli, "sweep_specs", few)
+    monkeypatch.setattr("hw4.specs.sweep_specs", few)
     with monkeypatch.context() as broken:
         broken.setattr("hw4.sweep.train_trials", fail)
         assert hw4(monkeypatch, *WHOLE, "--out", "out") == cli.FAILED
@@ -371,7 +371,7 @@ def test_a_network_alone_costs_no_other_command_its_page(
 def test_options_that_change_nothing_are_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "sweep_specs", partial(sweep_specs, strides=[500], trials=1, epochs=1))
+    monkeypatch.setattr("hw4.specs.sweep_specs", partial(sweep_specs, strides=[500], trials=1, epochs=1))
     texts = ["run", "--data", "embedded", "--exercise", "stride", "--processes", "1", "--out", "out"]
     assert hw4(monkeypatch, *texts) == 0
     assert "Without effect" not in capsys.readouterr().out

@@ -182,7 +182,7 @@ def real_runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
             spec.model_copy(update={"passes": 1, "directions": int(spec.downsample == "pool"), "noise_floor": False})
             for spec in exercise_specs(["smoothness", "pooling"], seeds=SEEDS, data="fashion-mnist")
         ]
-        made = make_all([(tmp_path_factory.mktemp("real"), grid(specs))], processes=2)
+        made = make_all([(tmp_path_factory.mktemp("real"), grid(specs))])
     return {(run.spec.variant, run.spec.seed): run for run in made if isinstance(run, ConvNetRecord)}
 
 

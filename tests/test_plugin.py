@@ -691,7 +691,8 @@ def test_what_became_slower_gets_the_time_it_takes(step: float, refused: bool, m
         now[0] += sum(taken)
         return taken, 0.0
 
-    team: Any = SimpleNamespace(ask_all=lambda *_: [{"step": step, "reference": 0.1}], visit=visit)
+    member = SimpleNamespace(ask=lambda *_: {"step": step, "reference": 0.1})
+    team: Any = SimpleNamespace(members=[member], visit=visit)
     monkeypatch.setattr("hw4.plugin.time", SimpleNamespace(monotonic=lambda: now[0]))
     judging: Any = SimpleNamespace(seconds=35.0)
     visits = functools.partial(Judging._visits, judging, [team], {"log": 0.0})

@@ -110,7 +110,7 @@ def test_the_chart_holds_every_bar_dot_and_failure() -> None:
     )
     assert [text.get_text() for text in ax.texts] == ["4 of 4\ndiverged"]
     labels = [label.get_text() for label in ax.get_xticklabels()]
-    assert labels == [f"{s}\nreads\n{n} of 96" for s, n in {1: 96, 5: 32, 10: 5, 30: 5, 100: 2, 500: 2}.items()]
+    assert labels == [f"{s}\n(reads\n{n} of 96)" for s, n in {1: 96, 5: 32, 10: 5, 30: 5, 100: 2, 500: 2}.items()]
 
 
 def test_a_diverged_trial_is_counted_and_in_no_mean_of_the_converged() -> None:
