@@ -17,7 +17,7 @@ import types
 import weakref
 from collections import OrderedDict, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -486,9 +486,15 @@ def _has_state(value: Any) -> bool:
 
 def _runs(value: Any) -> bool:
     """Whether threads or processes meet in an object (queues, events, threads): a copy would wait for nobody."""
-    return any(kind.__module__.partition(".")[0] in MEETING for kind in type(value).__mro__)
+    return _meets(type(value))  # type: ignore[arg-type]
 
 
+@functools.lru_cache(4096)
+def _meets(kind: Any) -> bool:
+    return any(each.__module__.partition(".")[0] in MEETING for each in kind.__mro__)
+
+
+LARGEST_COUNTER = 1_000  # numbers that a tensor or an array may have to be looked at for what has been counted
 LARGEST_CACHE = 1_000_000  # numbers that a tensor or an array may have to be looked at for a cache of weights
 MEETING = (
     *("threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess", "socket"),
@@ -612,7 +618,10 @@ def _put(attributes: Sequence[Any], contents: Sequence[Any], numbers: Sequence[A
     for each, content in contents:
         _fill(each, content)
     for each, values in numbers:
-        with torch.no_grad():
+        if isinstance(each, Tensor):
+            with torch.no_grad():
+                each.copy_(values)
+        else:
             each[...] = values
 
 
@@ -709,28 +718,38 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
                 f"generators, modules and counters among them; hold what they do not need elsewhere"
             )
         value = todo.popleft()
-        if id(value) in seen or isinstance(value, str | bytes | float | types.ModuleType):
+        if id(value) in seen or isinstance(value, UNSEEN):
             continue
         if type(value) in (dict, list) and not value:
             yield value
             continue
         seen.add(id(value))
         yield value
-        closed = isinstance(value, Generator | Tensor | np.ndarray | int) or id(value) in alone or _runs(value)
+        closed = id(value) in alone or _is_closed(type(value))  # type: ignore[arg-type]
         if not closed and (code or not isinstance(value, types.FunctionType)):
             todo += _within(value)
+
+
+ARRAYS, NO_COUNTERS = (np.ndarray, Tensor), (int, *get_args(Generator))
+UNSEEN = (str, bytes, float, types.ModuleType)
+
+
+@functools.lru_cache(4096)
+def _is_closed(kind: Any) -> bool:
+    """Whether what is in objects of a kind is not looked at."""
+    return issubclass(kind, (int, np.ndarray, Tensor, *get_args(Generator))) or _meets(kind)
 
 
 def counts(holders: Iterable[Any]) -> list[str]:
     """Numbers, texts, lengths and small arrays that objects hold: others when something has been counted or noted."""
     found: list[Any] = []
     for value in reachable(holders):
-        if isinstance(value, Tensor | np.ndarray):
-            if not isinstance(value, nn.Parameter) and math.prod(value.shape) <= LARGEST_CACHE:
+        if isinstance(value, ARRAYS):
+            if not isinstance(value, nn.Parameter) and math.prod(value.shape) <= LARGEST_COUNTER:
                 found.append(_told(value))
         elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
             found.append(object())  # nobody can see where it is, so it is taken for another
-        elif not isinstance(value, Generator | int):
+        elif not isinstance(value, NO_COUNTERS):
             length = len(value) if isinstance(value, STORES) else 0
             found.append(repr((length, [each for each in _within(value) if isinstance(each, int | float | str)])))
     return found
@@ -738,14 +757,16 @@ def counts(holders: Iterable[Any]) -> list[str]:
 
 def _told(value: Tensor | np.ndarray[Any, Any]) -> str:
     """What tells a tensor's or an array's numbers from others, where they can be read."""
-    with contextlib.suppress(Exception):  # of objects, sparse or quantised ones
+    with contextlib.suppress(Exception):  # of sparse or quantised ones
+        if value.dtype == object:
+            return ""
         return repr(fingerprint(value) if isinstance(value, Tensor) else hash(value.tobytes()))
     return ""
 
 
 def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
     """What an object holds, a level down."""
-    if isinstance(value, Mapping):
+    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101  the second takes long to ask
         pairs = dict.items(value) if isinstance(value, dict) else value.items()
         return [*(each for pair in itertools.islice(pairs, MOST_ENTRIES) for each in pair), *_attributes(value)]
     if isinstance(value, list | tuple | set | frozenset | deque):

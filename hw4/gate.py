@@ -125,7 +125,8 @@ def as_json(findings: Sequence[Finding], facts: Mapping[str, object]) -> bytes:
     """The findings, the verdict over all and what is known of the circumstances."""
     verdict = overall(findings)
     head = {"verdict": verdict, "exit_code": EXIT_CODES[verdict], **facts}
-    told = [asdict(replace(finding, keeps={}, path="", key="")) for finding in findings]
+    own = ("keeps", "path", "key", "compared")
+    told = [{name: value for name, value in asdict(each).items() if name not in own} for each in findings]
     return (json.dumps({**head, "findings": told}, indent=1) + "\n").encode()
 
 

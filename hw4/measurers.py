@@ -199,7 +199,7 @@ class Measurer:
         self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
         trees = [str(tree.root), str(tree.base)]
         self._missing: set[str] | None = None
-        self.gated = set[str]()
+        self.gated = dict[str, str]()
         self._over = set[tuple[str, str]]()  # gates that were not asked for
         settings = {"options": carried, "others": others, "trees": trees, "against": config.option.gate_against}
         self.send({"tests": self._tests, "files": [str(tree.place(file)) for file in tests.values()], **settings})
@@ -287,7 +287,7 @@ class Measurer:
             heard = self._hear(ANSWER_SECONDS)
             if "collected" in heard:
                 self._missing = {each for each in self._tests if each not in heard["collected"]}
-                self.gated = set(heard.get("gated", ()))  # of an hw4 before there was that, it is empty
+                self.gated = dict(heard.get("sources", {}))  # of an hw4 before there was that, it is empty
                 broken = [why for file, why in heard["broken"].items() if test.startswith(file)]
                 if test in self._missing and broken:
                     raise UnmeasurableError(self._where() + broken[0] + self._lack(broken[0]))
@@ -346,7 +346,8 @@ def _options(tree: Tree, config: pytest.Config) -> list[str]:
     if has_plugin(config, "timeout"):  # waiting for requests is no time of the test's
         options += ["--timeout=0"]
     if option.confcutdir:
-        options += ["--confcutdir", str(tree.place(Path(option.confcutdir).absolute()))]
+        place = tree.place(config.invocation_params.dir / option.confcutdir)
+        options += ["--confcutdir", str(place)] if place.is_dir() else []
     if getattr(option, "disable_plugin_autoload", False):
         options += ["--disable-plugin-autoload"]
     reorders = ["no:randomly", "no:pytest_randomly"] if has_plugin(config, "randomly") else []
@@ -425,16 +426,16 @@ class Team:
         if first is not None and first["wrong"]:
             raise UnmeasurableError(first["wrong"])
         ours = environment()["libraries"]
-        if first is not None and first.get("libraries", ours) != ours:
+        if first is not None and not first.get("libraries", ours).items() <= ours.items():
             raise UnmeasurableError(
                 f"the processes that measure load {first['libraries']}, and this one {ours}: use a virtual environment"
             )
         return first
 
     @property
-    def gated(self) -> set[str]:
-        """The gated tests that this tree has in the files of those that are asked for."""
-        return set[str]().union(*(member.gated for member in self.members))
+    def gated(self) -> dict[str, str]:
+        """The gated tests that this tree has in the files of those that are asked for, with what tells their source."""
+        return {test: source for member in self.members for test, source in member.gated.items()}
 
     def lacks(self, test: str) -> bool:
         """Whether this tree has no such test at all."""
@@ -482,12 +483,12 @@ class Serving:
     def __init__(self, numbers: str) -> None:
         number, watched = map(int, numbers.split())
         self._lines = socket.socket(fileno=number).makefile("rw", encoding="utf-8")
-        self._broken, self._gated = dict[str, str](), list[str]()
+        self._broken, self._gated = dict[str, str](), dict[str, str]()
         self._looked = {"__main__"}
         threading.Thread(target=_end_with_the_judge, args=[watched], daemon=True).start()
         first = self._hear()
         self._tests: list[str] = first["tests"]
-        self._files, self._named = list(map(Path, first["files"])), dict[str, str]()
+        self._files = list(map(Path, first["files"]))
         self.options: dict[str, object] = first["options"]
         self.others: dict[str, list[str]] = first["others"]
         self._root, self._base = map(Path, first["trees"])
@@ -510,45 +511,38 @@ class Serving:
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Keep why a file could not be collected."""
         if report.failed:
-            self._broken[report.nodeid] = _last_line(str(report.longrepr))
+            self._broken[report.nodeid] = last_line(str(report.longrepr))
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Run the tests that are asked for, in that order, without a limit to their time: much of it is waiting."""
-        known = {(item.path.resolve(), item.nodeid.partition("::")[2]): item for item in items}
-        asked = zip(self._tests, self._files, strict=True)  # outside of pytest's rootdir, ids begin otherwise here
-        chosen = {test: known.get((file.resolve(), test.partition("::")[2])) for test, file in asked}
-        self._named = {item.nodeid: test for test, item in chosen.items() if item is not None}
-        self._gated = [item.nodeid for item in items if is_gated(item) and not _is_skipped(item)]
-        items[:] = [item for item in chosen.values() if item is not None]
+        known = {item.nodeid: item for item in items}
+        places = {(item.path.resolve(), item.nodeid.partition("::")[2]): item for item in items}
+        chosen = {}
+        for test, file in zip(self._tests, self._files, strict=True):
+            if found := known.get(test) or places.get((file.resolve(), test.partition("::")[2])):
+                chosen[test] = found
+                # Outside of pytest's rootdir ids begin otherwise here than where it was given folders.
+                found._nodeid = test  # type: ignore[attr-defined]
+        gated = [item for item in items if is_gated(item) and not item.nodeid.startswith("::")]
+        self._gated = {item.nodeid: source_digest(item) for item in gated}
+        items[:] = chosen.values()
         for node in {node for item in items for node in item.listchain()}:
             node.own_markers[:] = [mark for mark in node.own_markers if mark.name != "timeout"]
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Say what is there."""
-        collected, gated = (list(map(self._name, each)) for each in ([i.nodeid for i in session.items], self._gated))
-        self._say({"collected": collected, "broken": self._broken, "gated": gated})
-
-    def _name(self, test: str) -> str:
-        """A test's id as the process that judges knows it."""
-        return self._named.get(test, test)
+        collected = [item.nodeid for item in session.items]
+        self._say({"collected": collected, "broken": self._broken, "sources": self._gated})
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Say how a test ended; its gates may be in subtests, and where its fixtures clear away."""
         if report.when == "teardown" or not report.passed:
-            why = _last_line(report.longreprtext) or report.outcome
-            self._say({"ended": self._name(report.nodeid), "why": why, "broken": report.failed})
+            why = last_line(report.longreprtext) or report.outcome
+            self._say({"ended": report.nodeid, "why": why, "broken": report.failed})
 
     def _arrive(self, test: str, name: str, **facts: object) -> None:
-        self._say(
-            {
-                "at": self._name(test),
-                "gate": name,
-                "wrong": self._wrong(),
-                "libraries": environment()["libraries"],
-                **facts,
-            }
-        )
+        self._say({"at": test, "gate": name, "wrong": self._wrong(), "libraries": environment()["libraries"], **facts})
 
     def _wrong(self) -> str:
         """Why nothing that is measured here would mean anything, in words, or nothing."""
@@ -635,13 +629,11 @@ class Serving:
         return request
 
 
-def _is_skipped(item: pytest.Item) -> bool:
-    """Whether marks skip a test here, as far as pytest tells."""
-    with suppress(Exception):  # it is no part of pytest's promises
-        from _pytest.skipping import evaluate_skip_marks
-
-        return evaluate_skip_marks(item) is not None
-    return False
+def source_digest(item: pytest.Item) -> str:
+    """What tells a test's source, decorators and all, from another; "" where there is none to read."""
+    with suppress(OSError, TypeError, AttributeError):
+        return hashlib.sha256(inspect.getsource(item.function).encode()).hexdigest()  # type: ignore[attr-defined]
+    return ""
 
 
 OTHER_GPUS: dict[str, Callable[[Any], bool]] = {
@@ -709,7 +701,7 @@ def _end_with_the_judge(watched: int) -> None:
     os._exit(1)
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
     """The line of pytest's long account that says what happened."""
     told = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
     named = [line for line in told if re.match(r"[\w.]*(Error|Exception|Exit|Warning)\b", line)]
@@ -730,12 +722,16 @@ def _timed(work: Callable[[], object], repeats: int, slower: float, clock: Clock
     return taken / repeats, (time.perf_counter() - wall) / repeats
 
 
+UNDONE = (types.GeneratorType, types.AsyncGeneratorType, map, filter, zip)
+
+
 def _repeats(work: Callable[[], object], clock: Clock) -> int:
     """How often to call something in a row, so that it lasts long enough to be timed; TypeError where it is not done.
 
     A coroutine or a generator does nothing by being made.
     """
     result, repeats = work(), 1
+    undone = isinstance(result, Iterator)
     later = ("block_until_ready", "add_done_callback", "__dask_graph__")
     todo, seen = [result], set[int]()
     for each in todo:
@@ -743,7 +739,7 @@ def _repeats(work: Callable[[], object], clock: Clock) -> int:
             if id(each) not in seen:
                 seen.add(id(each))
                 todo += each.values() if isinstance(each, dict) else each
-        elif isinstance(each, Iterator) or inspect.isawaitable(each) or inspect.isasyncgen(each):
+        elif undone or isinstance(each, UNDONE) or inspect.isawaitable(each):
             raise TypeError(f"a call gave {each!r:.40}..., and did nothing yet; let the step run it to its end")
         elif any(hasattr(type(each), name) for name in later):
             raise TypeError(f"a call gave a {type(each).__name__}, whose work may go on; let the step wait for its end")

@@ -111,27 +111,28 @@ class Objective:
         """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
         cached = torch.is_autocast_cache_enabled()
         optimizers = [each for each in self._beside if isinstance(each, torch.optim.Optimizer)]
-        states = [each.state for each in optimizers]
-        known = [{id(key) for key in state} for state in states]
-        stops = [each.register_step_pre_hook(_refuse_step) for each in optimizers]
-        gradients = [(p, p.grad) for p in self._borrowed.originals]
-        for p, _ in gradients:  # which forward= may set to zero
-            p.grad = None
-        with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
-            torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
-            torch.clear_autocast_cache()
-            try:
+        known = [{id(key) for key in each.state} for each in optimizers]
+        gradients, stops = [(p, p.grad) for p in self._borrowed.originals], []
+        try:
+            for each in optimizers:
+                stops.append(each.register_step_pre_hook(_refuse_step))
+            for p, _ in gradients:  # which forward= may set to zero
+                p.grad = None
+            with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
+                torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
+                torch.clear_autocast_cache()
                 with (borrowed or self._borrowed).inside(), self._without_cudnn():
                     yield
-            finally:
-                torch.set_autocast_cache_enabled(cached)
-                for stop in stops:
-                    stop.remove()
-                for p, gradient in gradients:
+        finally:
+            torch.set_autocast_cache_enabled(cached)
+            for stop in stops:
+                stop.remove()
+            for p, gradient in gradients:
+                if p.grad is not gradient:
                     p.grad = gradient
-                for state, keys in zip(states, known, strict=True):  # which makes entries of whatever is looked up
-                    for key in [each for each in state if id(each) not in keys]:
-                        del state[key]
+            for each, keys in zip(optimizers, known, strict=True):  # which makes entries of whatever is looked up
+                for key in [key for key in each.state if id(key) not in keys]:
+                    del each.state[key]
 
     def _without_cudnn(self) -> contextlib.AbstractContextManager[Any]:
         """On a GPU torch's own recurrent layers, for cuDNN's have no gradient in evaluation mode, and no second one."""
@@ -289,7 +290,7 @@ class Objective:
             self._step_aside()
             self._check_mean()
             return abs(seen[0]) < RESIDUE * abs(self._seen[0])
-        except (ObjectiveError, KeyError):
+        except Exception:  # of a model that looks at its weights, say
             return False
         finally:
             self._aside, self._seen = False, seen
@@ -346,9 +347,10 @@ class Objective:
         """The loss of these examples, once; raises ObjectiveError when it rests on the user's own trained weights."""
         noted = {name: tensor for name, (tensor, _) in self._borrowed.noted().items()}
         reads = Watch([*self.names, *noted], [*self._borrowed.originals, *noted.values()])
+        batch = self._examples.take(indices)  # of which the model may have kept a view
         with self._untouched():
             with reads:
-                value, weight = self._batch_loss(self._examples.take(indices))
+                value, weight = self._batch_loss(batch)
             self._require_owned(value, indices)
         changed = {name for name, (_, other) in self._borrowed.noted().items() if other}
         for name in reads.read:
@@ -364,8 +366,8 @@ class Objective:
         yield
         if extra := [name for name, p in self._model.named_parameters() if id(p) not in there]:
             raise ObjectiveError(
-                f"the model puts another parameter in the place of {extra[0]} in its forward pass or its loss, which "
-                f"no optimiser knows; compute with a changed copy, or use torch.nn.utils.parametrize"
+                f"the model makes the parameter {extra[0]}, or puts another in its place, in its forward pass or its "
+                f"loss, which no optimiser knows; run the model once on a batch, or compute with a changed copy"
             )
         for name, parameter, then in zip(self.names, self.parameters, before, strict=True):
             if fingerprint(parameter) != then:
@@ -464,7 +466,7 @@ class Objective:
         if not exact and found[0][1] is None and alike:
             left, largest = self._slopes_left(indices)
             low = max(torch.finfo(p.dtype).eps for p in self.parameters) > 1e-5
-            if left > (0.2 if low else 0.02) * largest:
+            if left > (0.2 if low else 0.02) * largest > SINGLE * SINGLE * abs(losses[0]):
                 raise ObjectiveError(_no_mean(len(indices), losses[0], None, self.n))
 
     def _only_rounded(self, indices: Sequence[int], found: Sequence[tuple[Tensor, float | None]]) -> bool:
@@ -618,8 +620,9 @@ class Objective:
                 return
             again = [float(self._detached_loss(indices)[0]) for indices in reversed(batches)]
         self._require_fixed("all")
+        close = 0.0 if changed else self._tolerance(8)
         for then, now in zip(map(float, reversed(losses)), again, strict=True):
-            if then != now and not (math.isnan(then) and math.isnan(now)):
+            if abs(then - now) > close * abs(then) or math.isnan(then) != math.isnan(now):
                 raise ObjectiveError(_changing(then, now, changed))
 
     def _require_nothing_kept(self, loss: Tensor) -> None:
@@ -660,8 +663,6 @@ class Objective:
         double = copy.copy(self)
         double._examples = self._examples.in_precision(torch.float64)
         double._borrow(torch.float64)
-        if self._aside:
-            double._step_aside()
         return double
 
     def require_double(self) -> None:

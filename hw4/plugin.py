@@ -39,7 +39,7 @@ from hw4.measurers import Clock, Serving, Team, Tree, environment, has_plugin, i
 
 BASELINE = "gate-baseline.json"
 SCHEMA_VERSION = 2
-FAILED = "the test failed otherwise than by its gates, so that they may not all have been judged: mend that first"
+FAILED = "the test failed ({}), so that not all of its gates may have been judged: mend that first"
 EXIT_UNMEASURABLE = 16
 """pytest's exit status when nothing is worse but something could not be judged; 0 to 6 are pytest's own."""
 UNRUN = "was not run, for pytest ended before it"
@@ -154,7 +154,8 @@ class Judging:
         chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
         self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
         self._items, self._baselines, self._looked = dict[str, Path](), list[Path](), set[Path]()
-        self._reported, self._broken, self._before, self._answered = set[str](), set[str](), set[str](), set[str]()
+        self._reported, self._broken, self._answered = set[str](), set[str](), set[str]()
+        self._before, self._collected = dict[str, str](), list[pytest.Item]()
         self._nothing = False
         self._written, self._unwritten, self._left_out = False, "", list[str]()
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
@@ -179,6 +180,7 @@ class Judging:
         gated = list(filter(is_gated, session.items))
         self._tests = {item.nodeid: item.path for item in gated}
         self._items = {item.nodeid: item.path for item in session.items}
+        self._collected = session.items
         if not self._tests or self.config.option.collectonly or self._spread:
             return
         folders = {path.parent for path in self._tests.values()} if self.update else set()
@@ -257,7 +259,8 @@ class Judging:
             path, test = file.parent / BASELINE, _short(report.nodeid)
             with suppress(UnmeasurableError):
                 times = [entry for entry in read_baseline(path).values() if entry["test"] == test and "times" in entry]
-                finding = gating.refusal("timing" if times else "accuracy", test.partition("::")[2], FAILED)
+                why = FAILED.format(measurers.last_line(report.longreprtext))
+                finding = gating.refusal("timing" if times else "accuracy", test.partition("::")[2], why)
                 self.judged[f"{path}::{test} failed"] = replace(finding, path=str(path), key=test)
 
     def pytest_report_teststatus(self, report: pytest.CollectReport | pytest.TestReport) -> tuple[str, str, str] | None:
@@ -273,10 +276,12 @@ class Judging:
         self._end_teams()
         unrun = set(self._items) - self._reported  # after -x, say: of what else would fail nothing is known
         partial = session.shouldstop or session.shouldfail or unrun or exitstatus not in (0, 1)
-        if self._whole and not (partial or self.config.option.collectonly or self.update):
-            self._add_missing()
-        self._stack.close()
-        for test in set(self._tests) & unrun:
+        try:
+            if self._whole and not (partial or self.config.option.collectonly or self.update):
+                self._add_missing()
+        finally:
+            self._stack.close()
+        for test in () if self.config.option.collectonly else set(self._tests) & unrun:
             finding, file = gating.refusal("timing", test.partition("::")[2], UNRUN), self._tests[test]
             self.judged[f"{test} unrun"] = replace(finding, path=str(file.parent / BASELINE), key=test)
         asked = self.against or self.update
@@ -363,7 +368,11 @@ class Judging:
         """A gated test that is no longer there, or is skipped, was not passed."""
         if self.against:
             where = {True: "is skipped or not gated here", False: "is not here any more"}
-            for test in sorted({*self._before, *self._kept_then()} - self._answered - self._broken):
+            now = {
+                item.nodeid: measurers.source_digest(item) for item in self._collected if item.nodeid in self._before
+            }
+            gone = [test for test, then in self._before.items() if now.get(test) != then]  # else it is skipped at both
+            for test in sorted({*gone, *self._kept_then()} - self._answered - self._broken):
                 sentence = f"is gated at {self.against}, and {where[test in self._items]}"
                 finding = gating.refusal("timing", test.partition("::")[2], sentence)
                 self.judged[f"{test} gone"] = replace(finding, path=test.partition("::")[0], key=test)
@@ -486,7 +495,7 @@ class Judging:
         self._left = []
         while self._teams:
             team = self._teams.pop()
-            self._before |= team.gated if team.tree.name else set()
+            self._before |= team.gated if team.tree.name else {}
             team.close()
 
     # --- times
@@ -847,7 +856,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--gate-against", metavar="REV", help="compare with this git revision, measured in alternation; no baseline"
     )
     group.addoption(
-        "--gate-seconds", metavar="S", type=float, default=30, help="longest time to measure a gated step  [30]"
+        "--gate-seconds",
+        metavar="S",
+        type=float,
+        default=30,
+        help="time to measure a gated step in; slower code gets more  [30]",
     )
     group.addoption("--gate-json", metavar="FILE", help="write verdict and findings as JSON")
     group.addoption("--gate-take", default="", help=argparse.SUPPRESS)  # the command that renews, for advice

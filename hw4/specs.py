@@ -297,7 +297,7 @@ def exercise_specs(
 
 def numbered(seeds: int, first: int = 0) -> range:
     """So many seeds, from the first on; raises SpecError for none."""
-    if not isinstance(seeds, int) or seeds < 1:
+    if not hasattr(seeds, "__index__") or seeds < 1:
         raise SpecError(f"the number of seeds must be a whole one, at least 1, got {seeds!r}")
     return range(first, first + seeds)
 

@@ -2021,7 +2021,7 @@ CASES += [
         loss=lambda m, b: F.cross_entropy(2 * m(X.double()[b]), Y[b]),
     ),
     *named_refusal(
-        "puts another parameter in the place of body.0.weight", Case("weights made anew", lambda: Own(replacing))
+        "makes the parameter body.0.weight, or puts another", Case("weights made anew", lambda: Own(replacing))
     ),
     *named_refusal(
         "changes its trained weights",
@@ -2321,8 +2321,23 @@ def test_an_optimiser_in_the_loss_is_left_as_it_was() -> None:
     measure_smoothness(model, X, Y, forward=stepping(step=False), **settings())
     assert all(p.grad is gradient for p, gradient in zip(model.parameters(), gradients, strict=True))
     assert all(torch.equal(a, b) for a, b in zip(values, [g for g in gradients if g is not None], strict=True))
+    assert not optimizer._optimizer_step_pre_hooks
     for key, kept in state["state"].items():
         assert all(torch.equal(optimizer.state_dict()["state"][key][name], each) for name, each in kept.items())
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_model_may_have_kept_its_last_inputs(whole: bool) -> None:
+    """As a view of the data, as it was trained on."""
+
+    def keep(self: Any, x: Tensor) -> Tensor:
+        self.last = x
+        return self.body(x)
+
+    model = Own(keep)
+    model(X[15:30])
+    given: Any = (X, Y) if whole else (DataLoader(PAIRS, batch_size=15),)
+    assert measure_smoothness(model, *given, **settings()).smoothness > 0
 
 
 def test_a_loss_at_its_minimum_is_a_mean_still() -> None:

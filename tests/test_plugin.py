@@ -272,6 +272,7 @@ def test_what_cannot_be_done_is_said(project: Project, arguments: list[str], cod
     assert run.code == code, run.said
     assert sentence in run.said
     assert "Traceback" not in run.said
+    assert not (arguments == ["--collect-only"] and "UNMEASURABLE" in run.said)
 
 
 def test_beside_one_another_workers_train_and_do_not_time(project: Project, tmp_path: Path) -> None:
@@ -548,15 +549,21 @@ def test_what_was_not_judged_or_not_run_did_not_pass(project: Project) -> None:
         run = project.pytest("odd", "-k", "kept", "--gate-against", "nowhere")
         assert (run.code, "so nothing was compared with nowhere" in run.said) == (EXIT_UNMEASURABLE, True), run.said
         path.write_text("def test_other(gate):\n    gate.outcomes(lambda seed: {'loss': 1.0 + seed}, range(4))\n")
+        gone = dict.fromkeys(("test_few", "test_kept"), "UNMEASURABLE")
         run = project.pytest("odd", "--gate-against", "HEAD")
-        assert run.verdicts == {"test_other": "NEW", "test_kept": "UNMEASURABLE"}, run.said
+        assert run.verdicts == {"test_other": "NEW", **gone}, run.said
         assert "is gated at HEAD, and is not here any more" in run.said
         other = "import pytest\n\n\n" + path.read_text()
         for kept in ("@pytest.mark.skip\ndef test_kept(gate):\n    pass\n", "def test_kept(gate):\n    pass\n"):
             path.write_text(f"{other}\n\n{kept}")
             run = project.pytest("odd", "--gate-against", "HEAD")
-            assert run.verdicts == {"test_other": "NEW", "test_kept": "UNMEASURABLE"}, run.said
+            assert run.verdicts == {"test_other": "NEW", **gone}, run.said
             assert "is gated at HEAD, and is skipped or not gated here" in run.said
+        alike = NOT_PASSED.replace("SKIPPED", "False").replace("gate !=", "gate ==")
+        path.write_text(alike + "\n\n" + other.replace("import pytest\n", ""))
+        run = project.pytest("odd", "--gate-against", "HEAD")
+        assert run.verdicts == {"test_other": "NEW", "test_kept": "PASS"}, "what is skipped alike at both is no change"
+        path.write_text(other)
         path.rename(folder / "test_another.py")
         run = project.pytest("odd", "--gate-against", "HEAD")
         assert run.verdicts == {"test_other": "NEW", "test_kept": "UNMEASURABLE"}, run.said
