@@ -466,7 +466,7 @@ class Objective:
         if not exact and found[0][1] is None and alike:
             left, largest = self._slopes_left(indices)
             low = max(torch.finfo(p.dtype).eps for p in self.parameters) > 1e-5
-            if left > (0.2 if low else 0.02) * largest > SINGLE * SINGLE * abs(losses[0]):
+            if left > (0.2 if low else 0.02) * largest and largest > NO_SLOPE * abs(losses[0]):
                 raise ObjectiveError(_no_mean(len(indices), losses[0], None, self.n))
 
     def _only_rounded(self, indices: Sequence[int], found: Sequence[tuple[Tensor, float | None]]) -> bool:
@@ -1056,7 +1056,7 @@ FEW = 16  # so many examples' losses are computed in float64
 SINGLE = torch.finfo(torch.float32).eps
 SINGLE_BYTES, LARGE = 4, 2**28
 """Of a number in float32; and by so many bytes a copy in float64 may be larger than twice the model."""
-RESIDUE = 1e-6  # A loss that is smaller than this beside what it is a small step away may be what rounding leaves of it
+RESIDUE = 1e-6  # a loss that is smaller than this beside what it is a small step away may be what rounding leaves of it
 EXACT = 1e-10  # how far, relatively, ways to sum one loss may differ in float64; a loss may be small beside its terms
 ALIKE = 0.002  # losses that are relatively nearer than this are about the same
 SMALLEST = 100_000  # numbers in the smallest parameters, of which gradients are compared

@@ -43,7 +43,7 @@ FAILED = "the test failed ({}), so that not all of its gates may have been judge
 EXIT_UNMEASURABLE = 16
 """pytest's exit status when nothing is worse but something could not be judged; 0 to 6 are pytest's own."""
 UNRUN = "was not run, for pytest ended before it"
-PATIENCE = 10  # A step that became slower may take so many times as long to measure as one is given
+PATIENCE = 10  # a step that became slower may take so many times as long to measure as one is given
 BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2  # a baseline is measured by so many teams of processes, and so often by each
 LARGEST_BASELINE_ERROR = math.sqrt(gating.LARGEST_ERROR**2 - gating.WANTED_ERROR**2 - gating.PROCESS_ERROR**2)
 """Beyond this nothing could ever be said beside it, however well today's times are known."""

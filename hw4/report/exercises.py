@@ -193,7 +193,7 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
 
 def _arm(group: Sequence[ConvNetRecord], variant: str) -> Arm:
     mine = [record for record in group if record.spec.variant == variant]
-    # a run that was made twice, for more readings the second time, counts once, with those.
+    # A run that was made twice, for more readings the second time, counts once, with those.
     runs = {r.spec.seed: r for r in sorted(mine, key=lambda r: (r.spec.directions, r.spec.noise_floor))}
     return dict(sorted(runs.items()))
 
