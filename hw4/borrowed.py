@@ -8,6 +8,7 @@ import contextlib
 import copy
 import dis
 import functools
+import inspect
 import io
 import itertools
 import math
@@ -114,7 +115,11 @@ class Borrowed:
         code += [target for each in mine if isinstance(each, weakref.ref) and (target := each()) is not None]
         used = {id(each) for each in reachable([*held, *code], alone | {id(each) for each in beside})}
         self._shared = [
-            each for each in mine if (id(each) in used or _ends(each)) and _has_state(each) and id(each) not in alone
+            each
+            for each in mine
+            if (id(each) in used or _ends(each) or is_own_attributes(each))
+            and _has_state(each)
+            and id(each) not in alone
         ]
         once = (
             each for each in mine if isinstance(each, Generator) or _runs(each) or _ends(each) or type(each) is object
@@ -460,13 +465,15 @@ def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
 
 def slots(value: Any) -> list[str]:
     """Names of an object's slots that hold something."""
-    return [each for kind in type(value).__mro__ for each in _slots(kind) if hasattr(value, each)]
+    return [each for each in _slots(type(value)) if hasattr(value, each)]  # type: ignore[arg-type]
 
 
-def _slots(kind: type) -> Sequence[str]:
-    """Names of a class's slots."""
-    slots = vars(kind).get("__slots__", ())
-    return [slots] if isinstance(slots, str) else [each for each in slots if each not in ("__dict__", "__weakref__")]
+@functools.lru_cache(4096)
+def _slots(kind: Any) -> list[str]:
+    """Names of the slots of a class and its bases, but for those that a property has taken the place of."""
+    named = [vars(each).get("__slots__", ()) for each in kind.__mro__]
+    names = [name for each in named for name in ([each] if isinstance(each, str) else each)]
+    return [name for name in names if isinstance(inspect.getattr_static(kind, name, None), types.MemberDescriptorType)]
 
 
 STORES = (dict, list, set, deque)  # what holds other objects and can be emptied and filled
@@ -500,6 +507,11 @@ MEETING = (
     *("threading", "_thread", "queue", "_queue", "multiprocessing", "concurrent", "asyncio", "subprocess", "socket"),
 )
 """Modules of what threads and processes meet in."""
+
+
+def is_own_attributes(value: Any) -> bool:
+    """Whether an object's entries are its attributes (``self.__dict__ = self``), which those of a copy are not."""
+    return getattr(value, "__dict__", None) is value
 
 
 def _ends(value: Any) -> bool:
@@ -583,7 +595,7 @@ def _fill(value: Any, content: Any) -> None:
         value.clear()
         (value.update if isinstance(value, set) else value.extend)(content)  # type: ignore[union-attr]
     else:
-        slotted = {name for kind in type(value).__mro__ for name in _slots(kind)}
+        slotted = {*_slots(type(value))}  # type: ignore[arg-type]
         for name in {*slots(value)} - content.keys():
             object.__delattr__(value, name)
         for name in slotted & content.keys():
@@ -639,6 +651,8 @@ def _alike(first: Any, second: Any) -> bool:
 def _equal(first: Tensor, second: Tensor | None) -> bool:
     if second is None or first.shape != second.shape or first.layout != second.layout:
         return False
+    if first.is_meta or second.is_meta:  # no numbers at all
+        return first.is_meta and second.is_meta
     if first.layout != torch.strided:
         first, second = first.to_dense(), second.to_dense()
     return torch.equal(first, second) or bool(((first == second) | (first.isnan() & second.isnan())).all())
@@ -801,9 +815,7 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
     for kind in kinds:
         if not _foreign(kind.__module__):
             own += [(name, each) for name, each in vars(kind).items() if name[:2] != "__" or callable(each)]
-            own += (
-                [] if isinstance(value, type) else [(n, getattr(value, n)) for n in _slots(kind) if hasattr(value, n)]
-            )
+    own += [] if isinstance(value, type) else [(name, getattr(value, name)) for name in slots(value)]
     return [each for name, each in own if name not in ("_parameters", "_buffers", "__class__")]
 
 

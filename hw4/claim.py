@@ -115,7 +115,11 @@ def seen_by(test: Decision, tests: Sequence[Decision]) -> str:
     family = sum(other.family == test.family for other in tests)
     if test.counts is not None:
         most = next((k for k in range(1, test.n + 1) if family * mcnemar(k, 0) <= LEVEL), None)
-        return f"{most} pairs, all one way" if most else f"nothing: {test.n} pairs are too few"
+        return (
+            f"{most} pairs, all one way"
+            if most
+            else f"nothing: {test.n} pair{'s are' if test.n > 1 else ' is'} too few"
+        )
     if test.effect is None or test.n < 2 or test.p_value is None:
         return "nothing"
     log = test.null == 1

@@ -179,7 +179,7 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 def _where(workers: int, scheduler: str | None) -> str:
-    return f"on {scheduler}" if scheduler else f"in {workers} process{'es' if workers > 1 else ''}"
+    return f"on {scheduler}" if scheduler else f"in up to {workers} processes" if workers > 1 else "in 1 process"
 
 
 def _cluster(scheduler: str | None, say: Say) -> "contextlib.AbstractContextManager[Cluster | None]":
@@ -547,7 +547,8 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     from hw4.runs import carry_out
 
     _check_device(device, scheduler)
-    say(f"Training {len(rungs)} networks on the ladder, {len(beside)} as controls and {len(views)} to look around in.")
+    few = f"{len(beside) or 'none'} as controls and {len(views)} to look around in"
+    say(f"Training {len(rungs)} networks on the ladder, {few}.")
     with _held(folder):
         _require_one_protocol(folder, [*rungs, *beside], views, fresh=fresh)
         wanted = [(folder / LADDER, studies.ladder(rungs, bisections=bisections))]
@@ -756,7 +757,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
     """Exit code and sentence for an expected error."""
     if isinstance(error, typer.TyperException):
         message = getattr(error, "format_message", lambda: str(error))()
-        return USAGE, f"{message.replace('Value error, ', '').strip().rstrip('.')}; see 'hw4 --help'"
+        command = getattr(getattr(error, "ctx", None), "command_path", "hw4")
+        return USAGE, f"{message.replace('Value error, ', '').strip().rstrip('.')}; see '{command} --help'"
     if isinstance(error, SpecError):
         return USAGE, str(error)
     if isinstance(error, OSError) and error.filename:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
 
-from hw4.borrowed import MOST_ENTRIES, Randomness, copied, in_precision, lent, reachable, slots
+from hw4.borrowed import MOST_ENTRIES, Randomness, copied, in_precision, is_own_attributes, lent, reachable, slots
 from hw4.errors import ObjectiveError, first_line
 
 Batch = Any  # what a data loader gives, or a pair of inputs and targets
@@ -77,7 +77,11 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     n = lengths[0][1]
     if any(length != n for _, length in lengths) or n == 0:
         counts = " and ".join(str(length) for _, length in lengths[:4])
-        raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
+        stack = f"; x is a {type(x).__name__}, each part of which is cut by example: torch.stack makes one of them"
+        raise ValueError(
+            f"inputs and targets must be equally many and at least one, got {counts}"
+            f"{stack if isinstance(x, list | tuple) else ''}"
+        )
     lists = (each for each in walked((x, y)) if isinstance(each, list | tuple) and not list(tensors(each)))
     if n > 1 and any(len(each) == n for each in lists):
         raise ObjectiveError(
@@ -289,7 +293,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
                 f"{'list' if isinstance(value, list) else 'tuple'} in collate_fn"
             ) from error
     record = hasattr(type(value), "__dataclass_fields__") or hasattr(type(value), "__attrs_attrs__")
-    if not record and callable(getattr(value, "to", None)):  # a graph, whose tensors are somewhere inside
+    if not record and callable(getattr(type(value), "to", None)):  # a graph, whose tensors are somewhere inside
         held = list(reachable([value], code=False))
         if any(isinstance(each, list | tuple | dict) and _has_unseen(each) for each in held):
             raise ObjectiveError(
@@ -306,12 +310,19 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
     own, slotted = getattr(value, "__dict__", {}), slots(value) if record else []
     if callable(value) or not (own or slotted):
         return value
-    found = copy.copy(value)  # a dataclass, a namespace
+    found = _copy(value)  # a dataclass, a namespace
     if own:
         found.__dict__.update({name: mapped(each, change) for name, each in own.items()})
     for name in slotted:
         object.__setattr__(found, name, mapped(getattr(value, name), change))
     return found
+
+
+def _copy(value: Any) -> Any:
+    try:
+        return copy.copy(value)
+    except RecursionError:  # it looks attributes up in one of its own, which a copy has not yet
+        return object.__new__(type(value))
 
 
 def _has_unseen(entries: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> bool:
@@ -326,6 +337,8 @@ def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
         return changed
     try:
         found = copy.copy(value)
+        if is_own_attributes(value):
+            found.__dict__ = found  # type: ignore[assignment]
         found.update(changed)  # type: ignore[attr-defined]
     except (TypeError, AttributeError) as error:
         raise ObjectiveError(

@@ -1,6 +1,7 @@
 """Which tensors lie in the same memory, which of them are read, and whether their numbers have changed."""
 
 import functools
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -97,6 +98,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, names: Sequence[str] = (), tensors: Iterable[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        if "torch._dynamo" in sys.modules:
+            _leave_uncompiled()
         self.read: dict[str, None] = {}
         self.eps, self.rounded = 0.0, dict[torch.dtype, None]()
         self._spans = [(found, name) for name, t in zip(names, tensors, strict=True) if (found := span(t))]
@@ -105,7 +108,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Not by loading torch's compiler, which takes a second."""
+        """Not by loading torch's compiler, which takes a second; see :func:`_leave_uncompiled`."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -125,3 +128,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 if double and torch.finfo(each.dtype).eps > torch.finfo(torch.float64).eps:
                     self.rounded[each.dtype] = None
         return found
+
+
+@functools.cache
+def _leave_uncompiled() -> None:
+    """Once torch's compiler is loaded, let it not compile what looks at operations."""
+    Watch.__torch_dispatch__ = torch._disable_dynamo(Watch.__torch_dispatch__)  # type: ignore

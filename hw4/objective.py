@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -64,7 +65,7 @@ class Objective:
         chunk_size: int = 100,
         dtype: torch.dtype | None = None,
     ) -> None:
-        _refuse_settings(model, norm_mode, dtype, loss)
+        _refuse_settings(model, norm_mode, dtype, loss, forward)
         self.norm_mode: NormMode = norm_mode
         self.loss, self.forward = loss, forward
         self._model = model
@@ -73,7 +74,7 @@ class Objective:
         self._borrow(dtype)
         _refuse_arrays([*found, *reachable([model])], self.names, self._borrowed.originals)
         self._sums = self._originals_sums()
-        data = [getattr(x, "dataset", x), getattr(x, "collate_fn", None)]
+        data = [x.dataset, x.collate_fn] if isinstance(x, DataLoader) else [x]
         self._holders = [*self._borrowed.modules, loss, forward, *data]
         with self._borrowed.inside():
             inner = [dict(vars(module)) for module in self._borrowed.modules]
@@ -255,8 +256,9 @@ class Objective:
         """Raise ObjectiveError unless some batches' losses are of the model's parameters and the means of their parts'.
 
         Looked at are the first and the last batch, and two drawn from all over the data: what is no mean shows where
-        examples differ, which neighbours may not. The first two are looked at again in the first pass. What rounding
-        leaves of a loss at its minimum need be no mean: then the loss a small step away is.
+        examples differ, which neighbours may not. The first two are looked at again in the first pass, which looks at
+        those that stand out, too. What rounding leaves of a loss at its minimum need be no mean: then the loss a small
+        step away is.
         """
         plan, known = self._examples.plan, {}
         size = min(self.n, max(FEW, *map(len, plan)))
@@ -500,7 +502,7 @@ class Objective:
             with self._borrowed.without_batch_statistics():
                 again = float(self._detached_loss(indices)[0])
             if again != losses[0]:
-                raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers()))
+                raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers(), self.norm_mode))
             raise ObjectiveError(_no_mean(len(indices), losses[0], expected, self.n))
 
     def _slopes_left(self, whole: Sequence[int], *, mean: bool = True) -> tuple[float, float]:
@@ -572,7 +574,8 @@ class Objective:
                 raise ObjectiveError(
                     f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient and is no "
                     f"parameter of the model (a loss's own parameter, a second model, or a copy kept elsewhere); make "
-                    f"it part of the model, or freeze or detach it"
+                    f"it part of the model, or freeze or detach it; points that the loss itself takes derivatives by "
+                    f"are made in forward= (x.detach().requires_grad_())"
                 )
 
     def _require_finite_examples(self) -> None:
@@ -600,6 +603,23 @@ class Objective:
         if self._first_pass is None and self._at_start:  # where the losses seen so far were computed
             self._first_pass = [float(each) for each in losses]
             self._require_unchanged({place: self._first_pass[place] for place in self._seen})
+            self._check_outliers()
+
+    def _check_outliers(self) -> None:
+        """Raise ObjectiveError unless the batches of the smallest and the largest loss are means of their parts'.
+
+        An example that is rare and weighs more, which no sample holds, makes its batch's loss stand out.
+        """
+        plan, shares = self._examples.plan, self._first_pass or []
+        ordered = sorted(range(len(plan)), key=lambda place: shares[place] / len(plan[place]))
+        try:
+            with self._computing():
+                for place in {ordered[0], ordered[-1]} - {0, len(plan) - 1}:  # which were looked at
+                    self._check_parts(plan[place], exact=False)
+        except ObjectiveError:
+            self._require_fixed("some")
+            if not self._is_mean_aside():
+                raise
 
     def _require_diverged(self, gradient: Tensor, where: str) -> None:
         """Raise ObjectiveError when a gradient is finite though the loss is not, which a diverged model's is not."""
@@ -623,7 +643,7 @@ class Objective:
         close = 0.0 if changed else self._tolerance(8)
         for then, now in zip(map(float, reversed(losses)), again, strict=True):
             if abs(then - now) > close * abs(then) or math.isnan(then) != math.isnan(now):
-                raise ObjectiveError(_changing(then, now, changed))
+                raise ObjectiveError(_changing(then, now, changed, self.norm_mode))
 
     def _require_nothing_kept(self, loss: Tensor) -> None:
         """Raise ObjectiveError when the first batch's loss here is another without what was noted where they began."""
@@ -654,7 +674,7 @@ class Objective:
         for place, then in parts.items():
             now = self._seen[place]
             if math.isfinite(then) and not abs(now - then) <= close * abs(then):
-                raise ObjectiveError(_changing(then, now, changed))
+                raise ObjectiveError(_changing(then, now, changed, self.norm_mode))
 
     # Derivatives -------------------------------------------------------------------------------------------------
 
@@ -964,8 +984,10 @@ def flatten(vectors: Sequence[Tensor]) -> Tensor:
     return torch.cat([each.reshape(-1) for each in vectors])
 
 
-def _refuse_settings(model: nn.Module, norm_mode: NormMode, dtype: torch.dtype | None, loss: Loss) -> None:
-    """Raise ValueError for what is no model, mode, precision or loss, and inside a cache of weights."""
+def _refuse_settings(
+    model: nn.Module, norm_mode: NormMode, dtype: torch.dtype | None, loss: Loss, forward: Forward | None
+) -> None:
+    """Raise ValueError for what is no model, mode, precision, loss or forward, and inside a cache of weights."""
     if norm_mode not in ("batch", "running", "as is"):
         raise ValueError(f"norm_mode must be 'batch', 'running' or 'as is', got {norm_mode!r}")
     if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
@@ -976,6 +998,13 @@ def _refuse_settings(model: nn.Module, norm_mode: NormMode, dtype: torch.dtype |
         raise ObjectiveError(
             f"the loss must be a function of outputs and targets, such as torch.nn.CrossEntropyLoss(), got {loss!r}"
         )
+    if forward is not None:
+        try:
+            inspect.signature(forward).bind(model, None)
+        except TypeError as error:
+            raise ObjectiveError(f"forward is called as forward(model, batch), but of this one {error}") from error
+        except ValueError:  # a compiled function has no signature
+            pass
     if parametrize._cache_enabled:
         raise ObjectiveError(
             "torch.nn.utils.parametrize.cached() is on, which keeps weights as they were when the parameters move; "
@@ -1150,13 +1179,13 @@ def _refuse_arrays(held: Sequence[Any], names: Sequence[str], parameters: Sequen
                 raise ObjectiveError(_aliased(name))
 
 
-def _changing(first: float, second: float, buffers: Sequence[str]) -> str:
+def _changing(first: float, second: float, buffers: Sequence[str], norm_mode: NormMode) -> str:
     """The sentence on a loss that is no fixed function."""
     memory = f" ({', '.join(buffers[:3])} changed, so layers have a memory)" if buffers else ""
     return (
         f"the same examples at the same parameters gave the losses {first:.6g} and {second:.6g}{memory}: something in "
-        "the model, the loss or the data set is random or remembers; switch it off, fix its seed, or measure the "
-        "evaluated function by norm_mode='running'"
+        f"the model, the loss or the data set is random or remembers; switch it off, or fix its seed"
+        f"{', or measure the evaluated function by norm_mode=' + repr('running') if norm_mode == 'batch' else ''}"
     )
 
 

@@ -53,8 +53,12 @@ def _rows(records: Iterable[ConvNetRecord | TextCNNRecord]) -> Iterator[dict[str
     for record in records:
         if isinstance(record, TextCNNRecord):
             yield _trial(record)
-        else:
+        elif isinstance(record, ConvNetRecord):
             yield from _passes(record)
+        else:
+            raise RecordError(
+                f"records are expected, as hw4.run returns them, got {record!r:.60}; of a folder, load_results(folder)"
+            )
 
 
 def _passes(run: ConvNetRecord) -> Iterator[dict[str, Any]]:

@@ -158,8 +158,8 @@ def test_bisections_narrow_each_seeds_own_bracket() -> None:
     ("plain", "normed", "verdict", "words"),
     [
         (0.16, 0.381, "above", "BatchNorm allows larger learning rates by the criterion 'learnt'"),
-        (0.381, 0.16, "below", "It needs smaller ones by the criterion 'finite'"),
-        (0.226, 0.226, "not decided", "Not decided by the criterion"),
+        (0.381, 0.16, "below", "BatchNorm needs smaller learning rates by the criterion 'finite'"),
+        (0.226, 0.226, "not decided", "is not decided by the criterion"),
         (1.0, 0.16, "below", "0.64 or more without and 0.16 to 0.226 with it"),
         (0.01, 0.16, "above", "below 0.04 without and 0.16 to 0.226 with it"),
     ],

@@ -378,7 +378,7 @@ def test_options_that_change_nothing_are_said(
     assert hw4(monkeypatch, *texts, "--learning-rate", "0.5", "--seeds", "2", "--no-rescue") == 0
     out = capsys.readouterr().out
     assert out.startswith("Without effect: --seeds, --learning-rate; of ConvNets, and none is trained here.\n")
-    assert "1 trial: test accuracy 0." in out or "runs were found on disk" in out
+    assert "1 trial: test accuracy 0." in out or "1 of 1 run was found on disk" in out
     assert hw4(monkeypatch, *QUICK, "--controls", "--out", "out") == 0
     assert capsys.readouterr().out.startswith("Without effect: --controls; of text CNNs, and none is trained here.\n")
     assert hw4(monkeypatch, *QUICK, "--no-noise-floor", "--directions", "0", "--out", "out") == 0

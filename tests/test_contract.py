@@ -718,6 +718,110 @@ def untracked() -> nn.Module:
 BY_CLASS = Y.argsort()
 MIDDLE = torch.where((torch.arange(N) >= 26) & (torch.arange(N) < 34), -100, Y)
 TARGETS = torch.randn(N, 3, dtype=torch.float64)
+RARE = (torch.arange(N) == 20).long()
+
+
+class Entries(dict[str, Any]):
+    """A dictionary whose entries are its attributes, as configurations are."""
+
+    def __init__(self, **entries: Any) -> None:
+        super().__init__(**entries)
+        self.__dict__ = self
+
+
+class Dotted(dict[str, Any]):
+    """The same another way, which raises KeyError for attributes that are not there."""
+
+    __getattr__ = dict.__getitem__
+
+
+class Wrapped:
+    """A batch that looks its attributes up in a dictionary."""
+
+    def __init__(self, **entries: Any) -> None:
+        self._entries = entries
+
+    def __getattr__(self, name: str) -> Any:
+        return self._entries[name]
+
+
+class Hidden:
+    """A slot whose place a property takes in a subclass, as in libraries of symbols."""
+
+    __slots__ = ("value",)
+
+
+class Property(Hidden):
+    """It has no setter."""
+
+    @property
+    def value(self) -> int:  # type: ignore[override]
+        """A constant."""
+        return 3
+
+
+SYMBOL = Property()
+
+
+def stacked(self: Any, x: Tensor) -> Tensor:
+    """As an ensemble over a skeleton without numbers is computed."""
+    (base,) = self.base
+    moved = functools.partial(torch.func.functional_call, base)
+    return self.body(x) + 0 * moved({"weight": x.new_ones(3, 6), "bias": x.new_ones(3)}, (x,))
+
+
+def skeleton() -> nn.Module:
+    base = nn.Linear(6, 3, device="meta")
+    base.register_buffer("mean", torch.zeros(6, device="meta"))
+    return Own(stacked, base=[base])
+
+
+def of_entries(model: nn.Module, batch: Any) -> Tensor:
+    return F.cross_entropy(model(batch.x), batch.y)
+
+
+def batches_of(kind: Callable[..., Any]) -> Callable[[], tuple[Any, ...]]:
+    return lambda: (DataLoader(range(N), batch_size=8, collate_fn=lambda b: kind(x=X[b], y=Y[b])),)
+
+
+CASES += [
+    Case(
+        "a configuration whose attributes are its entries",
+        model=lambda: Own(
+            lambda self, x: self.body(x) * self.settings.scale, settings=Entries(scale=1.0), lock=threading.Lock()
+        ),
+    ),
+    Case(
+        "inputs whose attributes are their entries",
+        data=lambda: (Entries(a=X), Y),
+        given={"forward": lambda m, b: F.cross_entropy(m(b[0].a), b[1]), "chunk_size": 20},
+    ),
+    Case(
+        "inputs that raise KeyError for attributes",
+        data=lambda: (Dotted(a=X), Y),
+        given={"forward": lambda m, b: F.cross_entropy(m(b[0].a), b[1]), "chunk_size": 20},
+    ),
+    Case(
+        "batches of entries in float64", data=batches_of(Entries), given={"forward": of_entries, "dtype": torch.float64}
+    ),
+    Case(
+        "batches that raise KeyError for attributes",
+        data=batches_of(Wrapped),
+        given={"forward": of_entries},
+    ),
+    Case("a skeleton without numbers", model=skeleton),
+    Case(
+        "a property in the place of a slot",
+        model=lambda: Own(lambda self, x: self.body(x), held=SYMBOL, lock=threading.Lock()),
+        given={"forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]) + 0 * SYMBOL.value},
+    ),
+    Case(
+        "a forward= of one argument",
+        given={"forward": lambda m: m(X).sum()},
+        refusal=r"forward is called as forward\(model, batch\), but of this one too many positional arguments",
+    ),
+    Case("a list of examples", data=lambda: (list(X), Y), refusal=r"torch\.stack makes one of them"),
+]
 CASES += [
     *named_refusal(
         MEAN,
@@ -727,6 +831,11 @@ CASES += [
             given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": 12},
         ),
         Case("ignored targets in the middle", data=lambda: (X, MIDDLE), given={"chunk_size": 6}),
+        Case(
+            "a rare class of great weight, in no sample",
+            data=lambda: (X, RARE),
+            given={"loss": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 100.0, 1.0])), "chunk_size": 6},
+        ),
         Case("class weights in batches of one", given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": 1}),
         Case(
             "a sum in bfloat16",
@@ -2240,7 +2349,7 @@ def test_right_or_refused(case: Case) -> None:
     else:
         try:
             twin = copy.deepcopy(model)
-        except (TypeError, RuntimeError):  # a lock, or a weight with a history
+        except (TypeError, RuntimeError, AttributeError):  # a lock, or a weight with a history
             twin = case.model()
         expected = right(twin, case.loss)
         with case.inside() if case.inside else torch.enable_grad():

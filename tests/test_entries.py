@@ -108,6 +108,34 @@ def entry_of(variant: str, other: Numbers, plain: Numbers, seeds: Sequence[int] 
     return entry
 
 
+def without_readings(record: ConvNetRecord) -> ConvNetRecord:
+    return record.model_copy(update={"rows": [row.model_copy(update={"readings": []}) for row in record.rows]})
+
+
+def test_a_network_without_readings_was_not_measured_whatever_stands_beside_it() -> None:
+    made = [run("pool", 0, PLAIN), without_readings(run("pool-batchnorm", 0, OTHER))]
+    (entry,) = exercises.entries(made)
+    assert "Smoothness is not measured in both networks at any seed, so it cannot be compared." in entry.answer
+    assert ["not measured" in row for row in entry.tables[0][2]] == [False, True]
+    assert any("Smoothness: full gradients" in sentence for sentence in entry.data), "the plain one's were read"
+    (bare,) = exercises.entries(list(map(without_readings, made)))
+    assert not any("Smoothness: full gradients" in sentence for sentence in bare.data)
+
+
+def test_networks_that_nothing_is_compared_with_are_noted_beside_a_whole_exercise() -> None:
+    made = [run("pool", 0, PLAIN), run("pool-batchnorm", 0, OTHER), run("pool-groupnorm", 0, OTHER)]
+    (entry,) = exercises.entries(made)
+    (note,) = entry.notes
+    assert note.startswith("In no exercise's comparison: ConvNet + GroupNorm (digits, 4 passes); ")
+    assert not exercises.entries(made[:2])[0].notes
+
+
+def test_differences_are_shown_as_far_as_they_can_be() -> None:
+    far = {**OTHER, "test_accuracy": [0.9, 0.1, 0.5]}
+    (sentence,) = [each for each in entry_of("pool-batchnorm", far, PLAIN).answer if "in test accuracy" in each]
+    assert re.search(r"\[-1\.0000,\s\+0\.\d+\]|\[-1\.0000,\s\+1\.0000\]", sentence), sentence
+
+
 def test_exercise_1_says_what_follows_from_its_numbers() -> None:
     entry = entry_of("pool-batchnorm", OTHER, PLAIN)
     smoother = ratios(OTHER["smoothness"], PLAIN["smoothness"])
@@ -237,7 +265,7 @@ def test_curves_bands_and_axes_hold_the_runs() -> None:
     assert loss.get_yscale() == "log"
     assert loss.get_ylim() == pytest.approx((0.1 / 1.2, 2.0 * 1.2))
     assert accuracy.get_ylim() == pytest.approx((0.3 - 0.063, 0.93 + 0.063)), "what follows the first pass, and a tenth"
-    assert accuracy.get_xlabel().endswith("\n(before training: 0.10 to 0.10)")
+    assert accuracy.get_xlabel().endswith("\n(before training: 0.10)")
     assert smoothness.get_ylim() == pytest.approx((0, 1.05 * 36))
     for ax in entry.figure.axes:
         assert ax.get_xlim() == pytest.approx((-0.16, 4.16))

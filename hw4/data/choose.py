@@ -6,6 +6,8 @@ from hw4.data.locate import IMAGES, MODEL, QUESTIONS, Published, damage, data_ro
 from hw4.errors import DataError
 from hw4.specs import HOMEWORK_VECTORS, DataChoice, Dataset, QuestionSet
 
+LAYOUT = ", ".join(str(data.folder) for data in (IMAGES, QUESTIONS, MODEL))
+
 
 def choose_data(choice: DataChoice, *, images: bool, questions: bool) -> tuple[Dataset, QuestionSet, list[str]]:
     """The data sets of a command that needs one or both, and sentences that say which and why; never mixed.
@@ -25,7 +27,7 @@ def choose_data(choice: DataChoice, *, images: bool, questions: bool) -> tuple[D
         return "fashion-mnist", "trec", [_found(data, folder) for data, folder in places if folder is not None]
     why = "; ".join(problems)
     if choice == "real":
-        raise DataError(f"{why}; run 'hw4 fetch' or set HW4_DATA to a folder that holds intact copies")
+        raise DataError(f"{why}; run 'hw4 fetch' or set HW4_DATA to a folder with intact copies of {LAYOUT}")
     sentence = f"Data: the embedded {' and '.join(embedded)}, because {why} ('hw4 fetch' brings what is needed)."
     return "digits", "grammar", [sentence]
 

@@ -13,7 +13,7 @@ from hw4.claim import SETTLED_PASS
 from hw4.files import AUDIT
 from hw4.records import AuditedRun, AuditRecord, Layers, read_record
 from hw4.report import notebook
-from hw4.report.drawing import DPI, error_bar, plain_log, style
+from hw4.report.drawing import DPI, error_bar, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words
 from hw4.report.words import passes, plural, show
 from hw4.specs import AUDIT_SEEDS, NOTEBOOK_SEEDS, TRIALS
@@ -235,8 +235,8 @@ def _draw_curves(ax: Axes, record: AuditRecord) -> None:
             means = [statistics.fmean(values) for values in zip(*(run.smoothness[way] for run in runs), strict=True)]
             line = {**style(runs[0].variant), "alpha": alpha, "markersize": 4}
             ax.plot(range(1, len(means) + 1), means, label=f"{runs[0].label}, {words}", **line)
-    ax.set(title="Effective smoothness", xlabel="passes through the training data", yscale="log")
-    ax.set_ylabel("what is called smoothness")
+    over_passes(ax, "Effective smoothness", "what is called smoothness")
+    ax.set_yscale("log")
     plain_log(ax.yaxis)
     low, high = ax.get_ylim()
     ax.set_ylim(low, 2.2 * high)  # room for the legend

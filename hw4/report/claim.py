@@ -218,8 +218,8 @@ def _limits(claim: Claim, tests: Sequence[Decision]) -> str:
         _in(tests, judge.LARGER),
         {
             "above": "BatchNorm allows larger learning rates by the criterion",
-            "below": "It needs smaller ones by the criterion",
-            "not decided": "Not decided by the criterion",
+            "below": "BatchNorm needs smaller learning rates by the criterion",
+            "not decided": "Whether BatchNorm allows larger learning rates is not decided by the criterion",
         },
         tell,
     )
@@ -315,17 +315,17 @@ CAUSES: dict[str, dict[str, str]] = {
     judge.HEAD: {
         "above": "With head and last affine kept at 0.04, the first of these loses more runs than the second:",
         "below": "With head and last affine kept at 0.04, the first of these loses fewer runs than the second:",
-        "not decided": "Not decided:",
+        "not decided": "Which of two loses more runs with head and last affine kept at 0.04 is not decided:",
     },
     judge.GROUPS: {
         "above": "Of these two GroupNorm loses fewer runs:",
         "below": "Of these two GroupNorm loses more runs:",
-        "not decided": "Not told apart:",
+        "not decided": "Whether GroupNorm loses fewer runs is not decided:",
     },
     judge.MOMENTUM: {
         "above": "With momentum 0.9 BatchNorm loses fewer runs",
         "below": "With momentum 0.9 BatchNorm loses more runs",
-        "not decided": "With momentum 0.9 it is not decided",
+        "not decided": "Whether BatchNorm loses fewer runs with momentum 0.9 is not decided",
     },
 }
 """How the verdicts of each control are opened in words; counts are runs lost in the first of the two named."""
@@ -352,8 +352,8 @@ def step_answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
         found,
         {
             "above": "The largest step that does not raise the full loss is larger with BatchNorm:",
-            "below": "It is smaller with BatchNorm:",
-            "not decided": "Not decided:",
+            "below": "The largest step that does not raise the full loss is smaller with BatchNorm:",
+            "not decided": "Whether BatchNorm changes the largest step that raises no full loss is not decided:",
         },
         lambda name, test: f"{name}, {show(test.effect, digits=2)} times that without ({_p(test)})",
     )
@@ -413,11 +413,11 @@ def _level(brackets: Collection[tuple[float, float]]) -> str:
 def lost_table(claim: Claim, tests: Sequence[Decision]) -> Table:
     """Runs lost rate by rate, by criterion, with McNemar's adjusted p-value."""
     found = _in(tests, judge.RATES)
-    rows = []
+    rows, works = [], {variant: claim.criteria(variant) for variant in VARIANTS}
     for rate in claim.rates:
         cells = [f"{rate:g}"]
         for name in CRITERIA:
-            lost = [sum(not claim.criteria(v)[name](run) for run in claim.of(v, rate=rate)) for v in VARIANTS]
+            lost = [sum(not works[v][name](run) for run in claim.of(v, rate=rate)) for v in VARIANTS]
             test = found[f"{name}, at {rate:g}"]
             p = f" (p {test.adjusted:.2g})" if test.verdict != "not decided" else ""
             cells.append(f"{lost[0]} / {lost[1]}{p}")
@@ -489,8 +489,9 @@ def _draw_ends(ax: Axes, claim: Claim, variant: str) -> None:
 
 def reason_figure(claim: Claim) -> Figure:
     """Smoothness against train loss; the largest steps beside 1/L and 2/sharpness; and what the controls lose."""
-    canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
-    matched, steps, controls = canvas.subplots(1, 3)
+    columns = 2 + bool(claim.controls)
+    canvas = Figure(figsize=(14 * columns / 3, 4.8), dpi=DPI, layout="constrained")
+    matched, steps, *controls = canvas.subplots(1, columns)
     for variant, label in VARIANTS.items():
         line = {**style(variant), "markersize": 3, "alpha": 0.6, "linewidth": 0.8}
         for run in of(claim, variant):
@@ -509,7 +510,8 @@ def reason_figure(claim: Claim) -> Figure:
     log_y(matched)
     steps.set(title="Largest step that does not raise the loss", ylabel="learning rate")
     log_y(steps)
-    _draw_controls(controls, claim)
+    for ax in controls:
+        _draw_controls(ax, claim)
     legend_below(canvas, "one line or dot for each seed; vertical lines: the losses at which smoothness is compared")
     return canvas
 

@@ -24,7 +24,7 @@ class Entry:
     """One part of a report: a question, its figure, the answer in words, tables, and the command that makes it again.
 
     ``data`` are sentences on what was seen, ``environments`` those of the records, ``seconds`` of processor time went
-    into training passes where that was timed.
+    into training passes where that was timed. ``notes`` are said before everything else on the page.
     """
 
     title: str
@@ -39,6 +39,7 @@ class Entry:
     figure: Figure | None = None
     file_name: str = ""
     alt: str = ""
+    notes: Sequence[str] = ()
 
     @property
     def anchor(self) -> str:

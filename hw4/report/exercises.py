@@ -10,6 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from hw4.claim import SETTLED_PASS
 from hw4.errors import AloneError
@@ -28,6 +29,7 @@ from hw4.report.words import (
     seen,
     settled_span,
     show,
+    span,
     tested,
 )
 from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec
@@ -303,23 +305,22 @@ def table(section: Section) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     names = [measure.name for measure in section.measures]
     spans = {"smoothness": f"smoothness {settled_span(section.setting.passes)}"}
     header = ("model", *(spans.get(name, name) for name in names), "diverged")
-    return header, [
-        (label(arm), *(_cell(section, arm, each) for each in section.measures), lost(arm)) for arm in section.arms
-    ]
+    return header, [(label(arm), *(_cell(arm, each) for each in section.measures), lost(arm)) for arm in section.arms]
 
 
-def _cell(section: Section, arm: Arm, measure: Measure) -> str:
+def _cell(arm: Arm, measure: Measure) -> str:
     """The measure's mean, and over how many runs where some have no value."""
     found, whole = list(values(arm, measure.of_run).values()), len(finished(arm))
     if not found:
-        return _lacking(section) if whole and measure.name == "smoothness" else "-"
+        return _lacking(arm) if whole and measure.name == "smoothness" else "-"
     text = show(bounded(mean_interval(found), measure.upper), digits=measure.digits)
     return text if len(found) == whole else f"{text} ({len(found)} of {whole} runs)"
 
 
-def _lacking(section: Section) -> str:
-    """What a table says where there is no smoothness."""
-    return "not usable" if any(row.readings for run in section.runs for row in run.rows) else "not measured"
+def _lacking(*arms: Arm) -> str:
+    """What is said where there is no smoothness."""
+    read = all(any(row.readings for run in arm.values() for row in run.rows) for arm in arms)
+    return "not usable" if read else "not measured"
 
 
 def setting_words(setting: ConvNetSpec) -> str:
@@ -362,7 +363,7 @@ def _of_smoothness(section: Section) -> Iterator[str]:
         )
         yield _room(found, section.setting.learning_rate)
     elif section.kept:
-        yield f"Smoothness is {_lacking(section)} in both networks at any seed, so it cannot be compared."
+        yield f"Smoothness is {_lacking(*section.arms)} in both networks at any seed, so it cannot be compared."
     yield from _quality(section)
     if start := pairs(section, lambda run: run.rows[0].smoothness):
         yield f"{compared(paired_ratio(start), 'effective smoothness before training', len(section.seeds))}."
@@ -440,7 +441,7 @@ def _quality(section: Section) -> Iterator[str]:
     if not kept:
         rounding = "No reading can be told from rounding error"
     elif len(noise) < len(kept):
-        rounding = "How much of a reading is rounding was not measured"
+        rounding = f"How much of a reading is rounding was not measured{' for all of them' if noise else ''}"
     else:  # rounded up, for a bound that is rounded down is none
         bound = math.floor(max(noise) * 1e4 + 1) / 1e4
         rounding = f"Rounding error is below {bound:.2%} of every reading{' that was kept' if gone else ''}"
@@ -450,7 +451,8 @@ def _quality(section: Section) -> Iterator[str]:
         if gone
         else f"all {len(everything):,} were kept"
     )
-    directions = plural(max(map(len, groups)), "minibatch update")
+    counts = [len(readings) for readings in groups]
+    directions = f"{span(counts)} minibatch update{'s' * (max(counts) > 1)}"
     yield f"Each value is the mean over {directions}{spread}. {rounding}; {count}."
 
 
@@ -497,8 +499,8 @@ def _at_equal_time(section: Section) -> Iterator[str]:
     time = f"At {'less' if ended else 'equal'} processor time"
     words = contrasted(gap, "test accuracy", ours, other, seeds, at=time)
     yield (
-        f"{words} {show(gap, digits=4, sign=True)}{tested(gap, seeds)}, after {_span(found)} of {ours} and "
-        f"{passes(section.setting.passes)} of {other}."
+        f"{words} {show(bounded(gap, 1, -1), digits=4, sign=True)}{tested(gap, seeds)}, after {_span(found)} of {ours} "
+        f"and {passes(section.setting.passes)} of {other}."
     )
     if ended:
         yield (
@@ -564,7 +566,7 @@ def _at_equal_fit(section: Section) -> Iterator[str]:
     }[gap.compared_with(0)]
     yield (
         f"Where its train loss is down to pooling's, after {_span(found)}, {words} "
-        f"{show(gap, digits=4, sign=True)}{tested(gap, seeds)}; {conclusion}."
+        f"{show(bounded(gap, 1, -1), digits=4, sign=True)}{tested(gap, seeds)}; {conclusion}."
     )
 
 
@@ -583,7 +585,8 @@ def _compare(section: Section, name: str) -> Iterator[str]:
     measure, seeds = MEASURES[name], len(section.seeds)
     if (found := gap(section, measure)) is not None:
         words = contrasted(found, name, ours, other, seeds, ratio=measure.ratio)
-        value = show(found, digits=measure.gap_digits, sign=not measure.ratio)
+        possible = found if measure.ratio else bounded(found, measure.upper, -measure.upper)
+        value = show(possible, digits=measure.gap_digits, sign=not measure.ratio)
         yield f"{words} {value}{basis(found.n, seeds, brackets=True)}."
 
 
@@ -637,7 +640,7 @@ def figure(section: Section) -> Figure:
         notes.append("line: mean, band: 95% t interval of the mean")
     if any(run.diverged for run in section.runs):
         notes.append("thin lines that end in a cross: diverged runs")
-    if timed:
+    if timed and len(finished(section.longer)) > 1:
         notes.append("over seconds: thin lines are runs")
     legend_below(canvas, "; ".join(notes))
     return canvas
@@ -681,6 +684,7 @@ def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
             means = np.mean(known, axis=0)
             ax.plot(*means.T, markersize=4, markevery=max(1, len(means) // 10), gid="mean", **line)
     over_passes(ax, measure.title, measure.unit)
+    ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.set_xlabel(f"processor seconds of training\n({label(section.arms[1])}: {passes(_most(section))})")
     if measure.scale == "log":
         log_y(ax)
@@ -696,16 +700,15 @@ def _scale(ax: Axes, section: Section, panel: Measure, curve: Curve) -> None:
     lowest, highest = min([*first, *later], default=0), max([*first, *later], default=0)
     if panel.scale == "log" and lowest > 0:
         ax.set_yscale("log")
-        plain_log(ax.yaxis)
         ax.set_ylim(lowest / 1.2, highest * 1.2)
+        plain_log(ax.yaxis)
     elif panel.scale == "zero" and (first or later):
         ax.set_ylim(0, (highest or 1) * 1.05)
     elif panel.scale == "trained" and later:
         margin = 0.1 * (max(later) - min(later)) or 0.01
         ax.set_ylim(min(later) - margin, max(later) + margin)
         if max(first, default=1) < min(later) - margin:
-            chance = f"{min(first):.2f} to {max(first):.2f}" if len(first) > 1 else f"{first[0]:.2f}"
-            ax.set_xlabel(f"{ax.get_xlabel()}\n(before training: {chance})")
+            ax.set_xlabel(f"{ax.get_xlabel()}\n(before training: {span(first, '.2f')})")
 
 
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:
@@ -716,11 +719,19 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
 def entries(records: Sequence[ConvNetRecord]) -> list[Entry]:
     """The report's parts on these records; raises RecordError when they cannot stand together."""
     found = sections(records) if records else []
-    alone = len({section.setting for section in found}) == 1
-    return [_entry(section, alone=alone) for section in found]
+    alone, beside = len({section.setting for section in found}) == 1, _unpaired(records, found)
+    return [_entry(section, alone=alone, notes=beside * (place == 0)) for place, section in enumerate(found)]
 
 
-def _entry(section: Section, *, alone: bool) -> Entry:
+def _unpaired(records: Sequence[ConvNetRecord], found: Sequence[Section]) -> list[str]:
+    """A note on the networks that no exercise compares with another, where there are any."""
+    shown = {(run.spec.variant, run.spec.setting) for each in found for run in (*each.runs, *each.longer.values())}
+    rest = [run.spec for run in records if (run.spec.variant, run.spec.setting) not in shown]
+    named = dict.fromkeys(f"{spec.label} ({setting_words(spec.setting) or 'the same setting'})" for spec in rest)
+    return [f"In no exercise's comparison: {', '.join(named)}; 'hw4 report --csv' has their numbers."] if named else []
+
+
+def _entry(section: Section, *, alone: bool, notes: Sequence[str]) -> Entry:
     exercise, setting, runs = EXERCISES[section.exercise], section.setting, [*section.runs, *section.longer.values()]
     words, key = ("", "") if alone else (setting_words(setting), setting_key(setting))
     names = " and ".join(map(label, section.arms))
@@ -739,11 +750,19 @@ def _entry(section: Section, *, alone: bool) -> Entry:
         environments=[record.environment for record in runs],
         data=[
             *dict.fromkeys(data_words(record.data) for record in runs),
-            *(f"Seeds {', '.join(map(str, seeds))}: {whose}" for seeds, whose in _whose(section)),
-            f"Smoothness: full gradients over all training images and all parameters, normalised by "
-            f"{setting.norm_mode} statistics in chunks of at most {setting.chunk_size} images, along minibatch updates",
+            *(
+                f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {whose}"
+                for seeds, whose in _whose(section)
+            ),
+            *[
+                f"Smoothness: full gradients over all training images and all parameters, normalised by "
+                f"{setting.norm_mode} statistics in chunks of at most {setting.chunk_size} images, along minibatch "
+                f"updates"
+            ]
+            * (MEASURES["smoothness"] in section.measures and any(row.readings for run in runs for row in run.rows)),
         ],
         seconds=sum(time.cpu_seconds for record in runs for time in record.times),
+        notes=notes,
     )
 
 

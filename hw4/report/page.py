@@ -115,6 +115,7 @@ def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True)
             if whole:
                 raise
             absent.setdefault(title, str(error))
+    notes += [note for entry in entries for note in entry.notes]
     for title in [title for title in absent if any(entry.title.startswith(title) for entry in entries)]:
         notes.append(f"{title} is not whole: {absent.pop(title)}.")
     if not entries and (absent or alone):

@@ -1,7 +1,7 @@
 """Exercise 2's charts, tables and words."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -335,7 +335,7 @@ def _difference(matrices: tuple[np.ndarray, np.ndarray]) -> tuple[Interval, floa
         found, p_value = compare_crossed(*matrices)
     except ValueError:
         return None
-    return replace(found, low=max(found.low, -1), high=min(found.high, 1)), p_value
+    return bounded(found, 1, -1), p_value
 
 
 def _compare(bars: Sequence[Bar]) -> list[Pair]:

@@ -92,14 +92,14 @@ def tested(found: Interval, seeds: int) -> str:
     return f" (paired t test, p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}, {n})"
 
 
-def bounded(interval: Interval, upper: float = math.inf) -> Interval:
-    """Cut the interval of a mean of values that lie in [0, upper] at what is possible.
+def bounded(interval: Interval, upper: float = math.inf, lower: float = 0.0) -> Interval:
+    """Cut the interval of a mean of values that lie in [lower, upper] at what is possible.
 
     The truth does not lie in what is cut off, so the interval covers it as often as before, and everything else about
-    it stays Student's. (Intervals on a logarithmic scale would not need it, but belong to another mean.) Comparisons
-    of seeds are made on the pairs' differences or logs, which have no such bounds.
+    it stays Student's. (Intervals on a logarithmic scale would not need it, but belong to another mean.) Tests are
+    made before it is cut.
     """
-    return replace(interval, low=max(0.0, interval.low), high=min(upper, interval.high))
+    return replace(interval, low=max(lower, interval.low), high=min(upper, interval.high))
 
 
 def show(interval: Interval | None, *, digits: int = 3, sign: bool = False) -> str:
