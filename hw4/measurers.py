@@ -144,20 +144,37 @@ def swept_folder() -> Iterator[Path]:
         sweeper.communicate(b".")
 
 
-def revision(folder: Path, name: str, into: Path) -> Tree:
-    """A revision of the repository that a folder lies in, written to another; raises UnmeasurableError for none."""
+def repository(folder: Path, name: str) -> Path:
+    """The root of the repository that a folder lies in; raises UnmeasurableError where it has no such revision."""
     try:
         root = Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).rstrip("\n")).resolve()
     except Hw4Error as error:
-        raise UnmeasurableError(f"there is no git repository to take {name!r} from ({error})") from error
-    try:
+        found = re.search(r"dubious ownership in repository at (.*)", str(error))
+        way_out = f"; if it is yours, git config --global --add safe.directory {found[1]}" if found else ""
+        raise UnmeasurableError(f"there is no git repository to take {name!r} from ({error}){way_out}") from error
+    with _readable(name):
+        git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+    return root
+
+
+def revision(folder: Path, name: str, into: Path) -> Tree:
+    """A revision of the repository that a folder lies in, written to another; raises UnmeasurableError for none."""
+    root = repository(folder, name)
+    with _readable(name):
         write_revision(root, name, into)
+    return Tree(root, into, name)
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """What git says of a revision that cannot be read, with the way out."""
+    try:
+        yield
     except Hw4Error as error:
         raise UnmeasurableError(
             f"{name!r} cannot be read ({error}); name a commit, tag or branch that this clone has, and fetch history "
             f"if it is shallow"
         ) from error
-    return Tree(root, into, name)
 
 
 class Measurer:
@@ -560,10 +577,13 @@ class Serving:
             file = getattr(module, "__file__", None)
             if name in self._looked or not file or name.partition(".")[0] in sys.stdlib_module_names:
                 continue
+            compiled = Path(file).suffix in (".so", ".pyd")
+            if compiled and self._base == self._root and _is_own(Path(file), self._root) and not _kept(Path(file)):
+                return f"{name} is compiled, and not kept in git: compare by a baseline"
             if not _is_own(Path(file), self._base):
                 if _is_own(Path(file), self._root):
                     return f"{name} was loaded from today's files, {file}: import it by its name, without a fixed path"
-                if Path(file).suffix in (".so", ".pyd") and _has_source(self._base, name):
+                if compiled and _has_source(self._base, name):
                     return f"{name} is compiled, and the same on both sides: compare by a baseline"
                 if _has_module(files, name, Path(file)):
                     return (
@@ -658,6 +678,13 @@ def _on_a_gpu() -> str:
     return f"{sentence.format(used[0])}: time the step on the CPU" if used else ""
 
 
+def _kept(file: Path) -> bool:
+    """Whether git keeps a file."""
+    with suppress(Hw4Error):
+        return bool(git(file.parent, "ls-files", "--", file.name))
+    return False
+
+
 def _has_source(base: Path, name: str) -> bool:
     """Whether a tree holds what an extension module is compiled from: of its own, not of a library's of that name."""
     top, stem = name.partition(".")[0], name.rpartition(".")[2]
@@ -705,7 +732,7 @@ def last_line(text: str) -> str:
     """The line of pytest's long account that says what happened."""
     told = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
     named = [line for line in told if re.match(r"[\w.]*(Error|Exception|Exit|Warning)\b", line)]
-    lines = named or told or [line.strip() for line in text.splitlines()[-1:]]
+    lines = named or told or [line.strip() for line in text.splitlines() if line.strip()]
     return lines[0] if lines else ""
 
 

@@ -102,7 +102,7 @@ class Gate:
             seeds: at least 4 of them; 8 or more see more.
             accuracy_margin: loss of accuracy that passes.
             loss_margin: relative growth of the loss that passes.
-            diverged_margin: so many more diverged runs pass.
+            diverged_margin: so many more diverged runs pass; none where all others keep their bits.
             sees: a loss of accuracy, and twice that share of the loss, that must be seen; where seeds differ too much
                 for that the test is UNMEASURABLE.
             exact: whether training is deterministic, so that other bits on the same machine are a change.
@@ -152,6 +152,7 @@ class Judging:
         self.unmeasurable = 0
         option = config.option
         chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
+        self._only_looks = any(getattr(option, name, False) for name in ("collectonly", "setuponly", "setupplan"))
         self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
         self._items, self._baselines, self._looked = dict[str, Path](), list[Path](), set[Path]()
         self._reported, self._broken, self._answered = set[str](), set[str](), set[str]()
@@ -181,8 +182,13 @@ class Judging:
         self._tests = {item.nodeid: item.path for item in gated}
         self._items = {item.nodeid: item.path for item in session.items}
         self._collected = session.items
-        if not self._tests or self.config.option.collectonly or self._spread:
+        if not self._tests or self._only_looks or self._spread:
             return
+        if self.against:
+            try:
+                measurers.repository(next(iter(self._tests.values())).parent, self.against)
+            except UnmeasurableError as error:
+                raise pytest.UsageError(str(error)) from error
         folders = {path.parent for path in self._tests.values()} if self.update else set()
         if target := self._document:
             if target.is_dir():
@@ -274,21 +280,24 @@ class Judging:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Give what could not be judged an exit status of its own, and write what is to be written."""
         self._end_teams()
+        if exitstatus == pytest.ExitCode.USAGE_ERROR:  # said before anything was run
+            self._stack.close()
+            return
         unrun = set(self._items) - self._reported  # after -x, say: of what else would fail nothing is known
         partial = session.shouldstop or session.shouldfail or unrun or exitstatus not in (0, 1)
         try:
-            if self._whole and not (partial or self.config.option.collectonly or self.update):
+            if self._whole and not (partial or self._only_looks or self.update):
                 self._add_missing()
         finally:
             self._stack.close()
-        for test in () if self.config.option.collectonly else set(self._tests) & unrun:
+        for test in () if self._only_looks else set(self._tests) & unrun:
             finding, file = gating.refusal("timing", test.partition("::")[2], UNRUN), self._tests[test]
             self.judged[f"{test} unrun"] = replace(finding, path=str(file.parent / BASELINE), key=test)
         asked = self.against or self.update
-        self._nothing = bool(asked and not (self.judged or self._spread or self.config.option.collectonly))
+        self._nothing = bool(asked and not (self.judged or self._spread or self._only_looks))
         if self._nothing and exitstatus == 0:
             session.exitstatus = exitstatus = EXIT_UNMEASURABLE
-        if self._spread or not (self.judged or self._document) or self.config.option.collectonly:
+        if self._spread or not (self.judged or self._document) or self._only_looks:
             return
         failed = bool(session.testsfailed - self.unmeasurable or unrun)
         verdict = gating.overall([*self.judged.values()])
@@ -422,7 +431,7 @@ class Judging:
         count = self._calls[item.nodeid] = self._calls.get(item.nodeid, 0) + 1
         place = os.path.relpath(item.path, self.config.invocation_params.dir)
         renew = f"pytest {shlex.quote('::'.join([place, *item.nodeid.split('::')[1:]]))} --gate-update"
-        command = self.config.option.gate_take or renew
+        command = "" if self.against else self.config.option.gate_take or renew
         call = Call(item.nodeid, count, name, item.path.parent / BASELINE, f"{item.path.name}::", command)
         try:
             self._claim(call)
@@ -450,7 +459,7 @@ class Judging:
             raise UnmeasurableError(f"two gates have the name {call.name!r}; give each its own")
 
     def _new(self, part: Part, call: "Call") -> Finding:
-        advice = f"no baseline yet; to make one, {call.take}"
+        advice = f"no baseline yet; to make one, run `{call.command}`"
         if self.against:
             advice = f"{self.against} has no such test, so there is nothing to compare"
             if not self._teams[0].lacks(call.test):  # it went through the test, and is past its other gates
@@ -697,8 +706,8 @@ class Call:
 
     @property
     def take(self) -> str:
-        """How a change is accepted, in words."""
-        return f"take it with `{self.command}`"
+        """How a change is accepted, in words; beside a revision there is nothing to renew."""
+        return f"take it with `{self.command}`" if self.command else "merge it: what follows is compared with it"
 
     def keep(self, **keeps: object) -> dict[str, Any]:
         """What a renewed baseline keeps of this call."""

@@ -32,6 +32,7 @@ from benchmarks.workloads import WORKLOADS
 from hw4 import ConvNet, TextCNN, TextCNNEnsemble, cli, gate, measure_smoothness
 from hw4.gate import (
     LEAST_VISITS,
+    PLANTED,
     Estimate,
     Finding,
     Outcome,
@@ -70,8 +71,9 @@ BEFORE = Estimate(0.0, 0.003)
 class Machine:
     """A noisy computer: every slice costs 5 ms times today's slowdown, the machine's mood and its own luck."""
 
-    def __init__(self, seed: int, *, slower: float = 0.0, luck: float = 0.1, **faults: bool) -> None:
+    def __init__(self, seed: int, *, slower: float = 0.0, luck: float = 0.1, tail: float = 0.0, **faults: bool) -> None:
         self.rng, self.slower, self.luck, self.faults = np.random.default_rng(seed), slower, luck, faults
+        self.tail = tail
         self.mood = 0.0
 
     def visit(self, slices: list[Slice]) -> tuple[list[float], float]:
@@ -85,7 +87,8 @@ class Machine:
                 cost = (1 + self.slower) * (1 + planted)
                 if self.faults.get("first_is_slow") and index % 4 == 1:
                     cost *= 1.5
-            seconds.append(0.005 * cost * math.exp(self.mood + self.rng.normal(0, self.luck)))
+            late = self.rng.exponential(self.tail)  # whatever else runs makes a slice longer, and never shorter
+            seconds.append(0.005 * cost * math.exp(self.mood + self.rng.normal(0, self.luck)) * (1 + late))
         return seconds, 0.0
 
 
@@ -179,6 +182,12 @@ def test_the_same_code_that_differs_is_caught() -> None:
     assert judged(measured(Machine(0, luck=0.02))).verdict == "PASS"
 
 
+def test_the_planted_slowdown_comes_back_as_it_is_beside_a_neighbour() -> None:
+    """Beside times with a long tail a slice has another median than the mean of two."""
+    found = estimate(measured(Machine(0, luck=0.01, tail=0.2), visits=2_000).planted)
+    assert abs(found.log - math.log(1 + PLANTED)) < 3 * found.error < 0.01
+
+
 def test_a_slowdown_far_beyond_its_error_is_seen_beside_noise() -> None:
     """An error above what a pass may have does not hide what is twice as slow."""
     finding = judged(measured(Machine(0, slower=1.0, luck=0.2)))
@@ -269,6 +278,21 @@ def said(before: dict[str, Outcome], now: dict[str, Outcome], **settings: Any) -
 )
 def test_outcomes_are_judged(now: dict[str, Outcome], exact: bool, verdict: str) -> None:
     assert said(outcomes(GOOD), now, exact=exact).verdict == verdict
+
+
+def test_one_more_diverged_run_passes_unless_all_others_are_the_same() -> None:
+    lost = outcomes([None, *GOOD[1:]], digest="other")
+    assert "1 more diverged, which diverged_margin=2 lets pass" in said(outcomes(GOOD), lost).advice
+    finding = said(outcomes(GOOD), outcomes([None, *GOOD[1:]]))
+    assert (finding.verdict, finding.advice) == ("REGRESSION", "1 more run diverges: find out why")
+
+
+def test_what_could_not_be_seen_is_shown() -> None:
+    """A seed that collapses hides behind its own scatter, and not from the table."""
+    finding = said(outcomes(GOOD), outcomes([0.1, *GOOD[1:]], digest="other"))
+    assert finding.verdict == "UNMEASURABLE"
+    assert "0.91" in finding.before
+    assert "-0.13" in finding.change
 
 
 def test_fewer_diverged_runs_are_suspicious() -> None:
