@@ -10,6 +10,7 @@ differs and training amplifies it, and one-sided t-tests of the paired differenc
 corrected by Holm's method. What such a test could not have seen is said, and is never a pass.
 """
 
+import functools
 import json
 import math
 import random
@@ -381,12 +382,12 @@ class Shift:
     differences: tuple[float, ...]
     margin: float
 
-    @property
+    @functools.cached_property
     def mean(self) -> float:
         """Mean difference."""
         return math.fsum(self.differences) / len(self.differences) if self.differences else 0.0
 
-    @property
+    @functools.cached_property
     def error(self) -> float:
         """Standard error of the mean difference."""
         return float(np.std(self.differences, ddof=1)) / math.sqrt(len(self.differences))
