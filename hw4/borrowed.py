@@ -734,7 +734,7 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
         value = todo.popleft()
         if id(value) in seen or isinstance(value, UNSEEN):
             continue
-        if type(value) in (dict, list) and not value:
+        if type(value) is int or (type(value) in (dict, list) and not value):
             yield value
             continue
         seen.add(id(value))

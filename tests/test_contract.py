@@ -763,6 +763,14 @@ class Property(Hidden):
 SYMBOL = Property()
 
 
+class Documents(Items):
+    """Examples beside the numbers that they were made of."""
+
+    def __init__(self, numbers: list[Any]) -> None:
+        super().__init__(lambda i: (X[i], Y[i]))
+        self.numbers = [[list(map(int, map(str, part))) for part in each] for each in numbers]
+
+
 def stacked(self: Any, x: Tensor) -> Tensor:
     """As an ensemble over a skeleton without numbers is computed."""
     (base,) = self.base
@@ -810,6 +818,10 @@ CASES += [
         given={"forward": of_entries},
     ),
     Case("a skeleton without numbers", model=skeleton),
+    Case(
+        "a data set of many numbers in lists",
+        data=lambda: (DataLoader(Documents([[[*range(999, 1029)]] * 50 for _ in range(100)]), batch_size=16),),
+    ),
     Case(
         "a property in the place of a slot",
         model=lambda: Own(lambda self, x: self.body(x), held=SYMBOL, lock=threading.Lock()),
