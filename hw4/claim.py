@@ -118,7 +118,7 @@ def seen_by(test: Decision, tests: Sequence[Decision]) -> str:
         return (
             f"{most} pairs, all one way"
             if most
-            else f"nothing: {test.n} pair{'s are' if test.n > 1 else ' is'} too few"
+            else f"nothing: {test.n} pair{' is' if test.n == 1 else 's are'} too few"
         )
     if test.effect is None or test.n < 2 or test.p_value is None:
         return "nothing"

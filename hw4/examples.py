@@ -321,8 +321,11 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
 def _copy(value: Any) -> Any:
     try:
         return copy.copy(value)
-    except RecursionError:  # it looks attributes up in one of its own, which a copy has not yet
-        return object.__new__(type(value))
+    except (RecursionError, KeyError):  # it looks attributes up in its own entries, which a copy has not yet
+        kind: Any = type(value)
+        found = kind.__new__(kind)
+        vars(found).update(vars(value))
+        return found
 
 
 def _has_unseen(entries: list[Any] | tuple[Any, ...] | dict[Any, Any]) -> bool:
@@ -336,10 +339,10 @@ def _like(value: Mapping[Any, Any], changed: dict[Any, Any]) -> Any:
     if type(value) is dict:
         return changed
     try:
-        found = copy.copy(value)
+        found = _copy(value)
         if is_own_attributes(value):
-            found.__dict__ = found  # type: ignore[assignment]
-        found.update(changed)  # type: ignore[attr-defined]
+            found.__dict__ = found
+        found.update(changed)
     except (TypeError, AttributeError) as error:
         raise ObjectiveError(
             f"a batch is a {type(value).__name__}, which cannot be made from a dict; return a dict in collate_fn"

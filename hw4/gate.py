@@ -451,7 +451,8 @@ def judge_outcomes(
     more = sum(run.diverged for run in now.values()) - sum(run.diverged for run in before.values())
     same = all(before[seed].digest == now[seed].digest for seed in before)
     both = [seed for seed in before if not (before[seed].diverged or now[seed].diverged)]
-    chance = rules.diverged if any(before[seed].digest != now[seed].digest for seed in both) else 0
+    kept = bool(both) and all(before[seed].digest == now[seed].digest for seed in both)
+    chance = 0 if kept else rules.diverged
     bad = [f"{more} more run{'s diverge' if more > 1 else ' diverges'}"] * (more > chance)
     good = [f"{-more} fewer runs diverge"] * (-more > rules.diverged)
     needed = max(LEAST_SEEDS, len(both))  # one that is left out may be the one that got worse

@@ -681,7 +681,7 @@ def _on_a_gpu() -> str:
 def _kept(file: Path) -> bool:
     """Whether git keeps a file."""
     with suppress(Hw4Error):
-        return bool(git(file.parent, "ls-files", "--", file.name))
+        return bool(git(file.resolve().parent, "ls-files", "--", f":(literal){file.resolve().name}"))
     return False
 
 
@@ -730,10 +730,10 @@ def _end_with_the_judge(watched: int) -> None:
 
 def last_line(text: str) -> str:
     """The line of pytest's long account that says what happened."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     told = [line.removeprefix("E").strip() for line in text.splitlines() if line.startswith("E ")]
-    named = [line for line in told if re.match(r"[\w.]*(Error|Exception|Exit|Warning)\b", line)]
-    lines = named or told or [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[0] if lines else ""
+    named = [line for line in told or lines[::-1] if re.match(r"[\w.]*(Error|Exception|Exit|Warning)\b", line)]
+    return next(iter(named or told or lines), "")
 
 
 def _timed(work: Callable[[], object], repeats: int, slower: float, clock: Clock) -> tuple[float, float]:

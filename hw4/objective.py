@@ -608,14 +608,16 @@ class Objective:
     def _check_outliers(self) -> None:
         """Raise ObjectiveError unless the batches of the smallest and the largest loss are means of their parts'.
 
-        An example that is rare and weighs more, which no sample holds, makes its batch's loss stand out.
+        An example that is rare and weighs more, which no sample holds, makes its batch's loss stand out. A batch that
+        is fitted has nothing but rounding left.
         """
         plan, shares = self._examples.plan, self._first_pass or []
         ordered = sorted(range(len(plan)), key=lambda place: shares[place] / len(plan[place]))
         try:
             with self._computing():
                 for place in {ordered[0], ordered[-1]} - {0, len(plan) - 1}:  # which were looked at
-                    self._check_parts(plan[place], exact=False)
+                    if abs(shares[place]) > RESIDUE * max(map(abs, shares)):
+                        self._check_parts(plan[place], exact=False)
         except ObjectiveError:
             self._require_fixed("some")
             if not self._is_mean_aside():
@@ -999,8 +1001,10 @@ def _refuse_settings(
             f"the loss must be a function of outputs and targets, such as torch.nn.CrossEntropyLoss(), got {loss!r}"
         )
     if forward is not None:
+        if not callable(forward):
+            raise ObjectiveError(f"forward must be a function of a model and a batch, got {forward!r:.60}")
         try:
-            inspect.signature(forward).bind(model, None)
+            inspect.signature(forward, follow_wrapped=False).bind(model, None)
         except TypeError as error:
             raise ObjectiveError(f"forward is called as forward(model, batch), but of this one {error}") from error
         except ValueError:  # a compiled function has no signature

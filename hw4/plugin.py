@@ -280,10 +280,10 @@ class Judging:
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Give what could not be judged an exit status of its own, and write what is to be written."""
         self._end_teams()
-        if exitstatus == pytest.ExitCode.USAGE_ERROR:  # said before anything was run
-            self._stack.close()
-            return
-        unrun = set(self._items) - self._reported  # after -x, say: of what else would fail nothing is known
+        misused = exitstatus == pytest.ExitCode.USAGE_ERROR  # which is said, and nothing was run
+        unrun = (
+            set() if misused else set(self._items) - self._reported
+        )  # after -x, say: of what else would fail nothing is known
         partial = session.shouldstop or session.shouldfail or unrun or exitstatus not in (0, 1)
         try:
             if self._whole and not (partial or self._only_looks or self.update):
@@ -293,7 +293,7 @@ class Judging:
         for test in () if self._only_looks else set(self._tests) & unrun:
             finding, file = gating.refusal("timing", test.partition("::")[2], UNRUN), self._tests[test]
             self.judged[f"{test} unrun"] = replace(finding, path=str(file.parent / BASELINE), key=test)
-        asked = self.against or self.update
+        asked = (self.against or self.update) and not misused
         self._nothing = bool(asked and not (self.judged or self._spread or self._only_looks))
         if self._nothing and exitstatus == 0:
             session.exitstatus = exitstatus = EXIT_UNMEASURABLE
@@ -707,7 +707,7 @@ class Call:
     @property
     def take(self) -> str:
         """How a change is accepted, in words; beside a revision there is nothing to renew."""
-        return f"take it with `{self.command}`" if self.command else "merge it: what follows is compared with it"
+        return f"take it with `{self.command}`" if self.command else "merge it"
 
     def keep(self, **keeps: object) -> dict[str, Any]:
         """What a renewed baseline keeps of this call."""

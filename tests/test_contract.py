@@ -735,6 +735,12 @@ class Dotted(dict[str, Any]):
     __getattr__ = dict.__getitem__
 
 
+def dotted() -> Dotted:
+    found = Dotted(a=X)
+    vars(found)["note"] = "an attribute"
+    return found
+
+
 class Wrapped:
     """A batch that looks its attributes up in a dictionary."""
 
@@ -761,6 +767,19 @@ class Property(Hidden):
 
 
 SYMBOL = Property()
+FITTED = net()(X).detach()
+FITTED[:20] += 1.0
+FITTED[40:] -= 1.0
+
+
+def with_loss(function: Any) -> Any:
+    """A decorator that gives the loss."""
+    return functools.wraps(function)(lambda model, batch: function(model, batch, F.cross_entropy))
+
+
+@with_loss
+def decorated(model: nn.Module, batch: Any, loss: Any) -> Tensor:
+    return loss(model(batch[0]), batch[1])
 
 
 class Documents(Items):
@@ -818,6 +837,18 @@ CASES += [
         given={"forward": of_entries},
     ),
     Case("a skeleton without numbers", model=skeleton),
+    Case("a decorated forward=", given={"forward": decorated}),
+    Case(
+        "a batch in the middle that is fitted",
+        data=lambda: (X, FITTED),
+        given={"loss": F.mse_loss, "chunk_size": 10},
+        loss=lambda m, b: F.mse_loss(m(X.double()[b]), FITTED.double()[b]),
+    ),
+    Case(
+        "inputs with an attribute and entries that raise KeyError",
+        data=lambda: (dotted(), Y),
+        given={"forward": lambda m, b: F.cross_entropy(m(b[0].a), b[1]), "chunk_size": 20},
+    ),
     Case(
         "a data set of many numbers in lists",
         data=lambda: (DataLoader(Documents([[[*range(999, 1029)]] * 50 for _ in range(100)]), batch_size=16),),
@@ -2715,6 +2746,15 @@ def test_the_step_is_the_one_that_mixed_precision_took() -> None:
     )
     assert reading.smoothness == pytest.approx(float(change.norm() / step.norm()), rel=1e-5)
     assert reading.update_norm == pytest.approx(float(step.norm()), rel=1e-5)
+
+
+def test_the_compiler_leaves_the_checks_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    """Every operation of theirs would be compiled, up to its limit, and said to be."""
+    torch._dynamo.reset()
+    model = torch.compile(net(), backend="eager")
+    F.cross_entropy(model(X), Y).backward()
+    measure_smoothness(model, *loader(), **settings())
+    assert "recompile" not in capfd.readouterr().err
 
 
 def named_case(name: str) -> Case:

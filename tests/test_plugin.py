@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+import unicodedata
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -39,6 +40,7 @@ from hw4.measurers import (
     _timed,
     _waiting,
     as_outcome,
+    last_line,
     ruler,
     take_options,
 )
@@ -274,6 +276,8 @@ def test_what_cannot_be_done_is_said(project: Project, arguments: list[str], cod
     assert run.code == code, run.said
     assert sentence in run.said
     assert "Traceback" not in run.said
+    if code == 4:
+        assert "gate ====" not in run.said
     assert not (arguments == ["--collect-only"] and "UNMEASURABLE" in run.said)
 
 
@@ -320,20 +324,26 @@ def test_code_from_elsewhere_is_not_taken_for_the_revisions(project: Project, tm
         project.git("reset", "--quiet", "--hard", "HEAD~1")
 
 
+def test_the_cause_is_told_in_every_style_of_traceback() -> None:
+    native = 'Traceback (most recent call last):\n  File "a.py", line 1, in f\nValueError: the file is not there\n\n'
+    for text in (native, ">   f()\nE   ValueError: the file is not there\n\na.py:1: ValueError\n"):
+        assert last_line(text) == "ValueError: the file is not there"
+    assert last_line("async fixtures need a plugin\nSee: a page\n") == "async fixtures need a plugin"
+
+
 def test_a_compiled_module_that_git_does_not_keep_is_not_compared(project: Project) -> None:
     """The revision lacks it, and may do without: its code before would be another's."""
-    library = getattr(_json, "__file__", None)
-    if library is None:
-        pytest.skip("this Python has no module that is compiled and lies in a file of its own")
+    library = Path(next(file for module in (_json, unicodedata) if (file := getattr(module, "__file__", None))))
+    name = library.name.partition(".")[0]
     text = (project.folder / "test_gate.py").read_text()
     built = project.folder / "built"
     built.mkdir()
     try:
         shutil.copy(library, built)
-        project.edit("test_gate.py", "def test_update(", "import built._json  # noqa\n\n\ndef test_update(")
+        project.edit("test_gate.py", "def test_update(", f"import built.{name}  # noqa\n\n\ndef test_update(")
         run = project.pytest("-k", "training", "--gate-against", "HEAD")
         assert run.code == EXIT_UNMEASURABLE, run.said
-        assert "built._json is compiled, and not kept in git" in run.said
+        assert f"built.{name} is compiled, and not kept in git" in run.said
     finally:
         shutil.rmtree(built)
         (project.folder / "test_gate.py").write_text(text)

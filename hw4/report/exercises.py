@@ -441,7 +441,7 @@ def _quality(section: Section) -> Iterator[str]:
     if not kept:
         rounding = "No reading can be told from rounding error"
     elif len(noise) < len(kept):
-        rounding = f"How much of a reading is rounding was not measured{' for all of them' if noise else ''}"
+        rounding = f"How much of a reading is rounding was {'measured for some only' if noise else 'not measured'}"
     else:  # rounded up, for a bound that is rounded down is none
         bound = math.floor(max(noise) * 1e4 + 1) / 1e4
         rounding = f"Rounding error is below {bound:.2%} of every reading{' that was kept' if gone else ''}"
