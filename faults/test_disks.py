@@ -54,7 +54,7 @@ def test_a_full_disk_is_named_and_what_is_finished_stays(mount: Mount) -> None:
     subprocess.run(["mount", "-o", "remount,size=8m", str(disk)], check=True)
     again = hw4(disk / "out", "--seeds", "9")
     assert again.returncode == 0, again.stderr
-    assert f"{len(found)} of 18 runs were found on disk." in again.stdout
+    assert f"Found on disk: {len(found)} of 18." in again.stdout
     assert not [path for path in (disk / "out" / "records").iterdir() if path.suffix != ".json"]
 
 

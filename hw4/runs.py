@@ -288,8 +288,7 @@ def _progress(specs: Sequence[Spec], say: Say) -> Iterator[OnRecord]:
 
         yield on_record
     if found_on_disk:
-        runs = f"run{'s' * (ended > 1)} {'was' if found_on_disk == 1 else 'were'}"
-        say(f"{found_on_disk} of {ended} {runs} found on disk.")
+        say(f"Found on disk: {found_on_disk} of {ended}.")
 
 
 def _net_line(record: ConvNetRecord) -> str:

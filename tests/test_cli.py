@@ -99,7 +99,7 @@ def test_the_whole_homework_ends_with_one_page(
     capsys.readouterr()
     assert hw4(monkeypatch, *WHOLE, "--json") == 0
     out, err = capsys.readouterr()
-    assert "8 of 8 runs were found on disk." in err
+    assert "Found on disk: 8 of 8." in err
     document = json.loads(out)
     assert document["page"] == "reports/embedded/index.html"
     assert document["diverged"] == []
@@ -134,7 +134,7 @@ def test_a_sweep_ends_with_its_report_and_goes_on(
     assert out.splitlines()[-1] == "Report: reports/embedded/index.html"
     page = Path("reports/embedded/index.html").read_bytes()
     assert hw4(monkeypatch, *SWEEP, "--processes", "1") == 0
-    assert "4 of 4 runs were found on disk." in capsys.readouterr().out
+    assert "Found on disk: 4 of 4." in capsys.readouterr().out
     assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
     assert Path("reports/embedded/index.html").read_bytes() == page
     Path("reports/embedded/records/grammar_textcnn-stride5_epochs1_trial1.json").unlink()
@@ -159,7 +159,7 @@ def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(
     assert re.search(r"text CNN, stride 5, rate 0.0125, 2 trials: held-out accuracy 0\.\d", said)
     assert len(re.findall(r"text CNN, stride 500, permuted, rate 0\.\d+, 2 trials: test accuracy 0\.\d", said)) == 1
     assert hw4(monkeypatch, *command, "--controls") == 0
-    assert "36 of 36 runs were found on disk." in capsys.readouterr().out
+    assert "Found on disk: 36 of 36." in capsys.readouterr().out
 
 
 def test_strides_of_unequal_numbers_are_refused_before_training(
@@ -204,7 +204,7 @@ def test_one_exercise_trains_its_two_networks_and_one_of_them_longer(
     assert "Training 2 ConvNets in 1 process." in capsys.readouterr().out
     assert "trained for longer" not in Path("short/index.html").read_text()
     assert hw4(monkeypatch, *QUICK, "--out", "short") == 0
-    assert "2 of 3 runs were found on disk." in capsys.readouterr().out
+    assert "Found on disk: 2 of 3." in capsys.readouterr().out
     assert "trained for longer" in Path("short/index.html").read_text()
     assert hw4(monkeypatch, *QUICK, "--out", "here") == 0
     assert "Training 3 ConvNets in 1 process." in capsys.readouterr().out
@@ -378,7 +378,7 @@ def test_options_that_change_nothing_are_said(
     assert hw4(monkeypatch, *texts, "--learning-rate", "0.5", "--seeds", "2", "--no-rescue") == 0
     out = capsys.readouterr().out
     assert out.startswith("Without effect: --seeds, --learning-rate; of ConvNets, and none is trained here.\n")
-    assert "1 trial: test accuracy 0." in out or "1 of 1 run was found on disk" in out
+    assert "1 trial: test accuracy 0." in out or "Found on disk: 1 of 1." in out
     assert hw4(monkeypatch, *QUICK, "--controls", "--out", "out") == 0
     assert capsys.readouterr().out.startswith("Without effect: --controls; of text CNNs, and none is trained here.\n")
     assert hw4(monkeypatch, *QUICK, "--no-noise-floor", "--directions", "0", "--out", "out") == 0

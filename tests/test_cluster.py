@@ -161,6 +161,6 @@ def test_a_kill_loses_nothing_finished(victim: str, tmp_path: Path) -> None:
         done = subprocess.run(
             [*LONG_SWEEP, "--processes", "1"], capture_output=True, text=True, cwd=tmp_path, check=True
         )
-        assert f"{len(kept)} of 8 runs were found on disk." in done.stdout
+        assert f"Found on disk: {len(kept)} of 8." in done.stdout
     assert all(path.read_bytes() == contents for path, contents in kept.items())
     assert len(Store(records, TextCNNRecord).load_all()) == 8

@@ -204,7 +204,7 @@ def test_a_kill_loses_nothing_finished(tmp_path: Path, victim: str) -> None:
     kept = {path.name: path.read_bytes() for path in records.glob("*.json")}
     assert 1 <= len(kept) < 8
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
-    assert f"{len(kept)} of 8 runs were found on disk." in again.stdout
+    assert f"Found on disk: {len(kept)} of 8." in again.stdout
     assert all((records / name).read_bytes() == contents for name, contents in kept.items())
     assert len(Store(records, TextCNNRecord).load_all()) == 8
 
