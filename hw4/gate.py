@@ -444,16 +444,13 @@ def judge_outcomes(
     over which the level is shared; ``take`` says how new outcomes are accepted. UNMEASURABLE, with the least change
     that could have been seen, where the seeds are too few or too different.
     """
-    problem = unlike(before, now)
-    if problem:
+    if problem := unlike(before, now):
         return refusal("accuracy", name, problem)
     shifts, level = _shifts(before, now, rules), LEVEL / tests
     more = sum(run.diverged for run in now.values()) - sum(run.diverged for run in before.values())
     same = all(before[seed].digest == now[seed].digest for seed in before)
     both = [seed for seed in before if not (before[seed].diverged or now[seed].diverged)]
-    kept = bool(both) and all(before[seed].digest == now[seed].digest for seed in both)
-    chance = 0 if kept else rules.diverged
-    bad = [f"{more} more run{'s diverge' if more > 1 else ' diverges'}"] * (more > chance)
+    bad = [f"{more} more diverged"] * (more > _chance(before, now, both, rules))
     good = [f"{-more} fewer runs diverge"] * (-more > rules.diverged)
     needed = max(LEAST_SEEDS, len(both))  # one that is left out may be the one that got worse
     few = next((name for name, shift in shifts.items() if len(shift.differences) < needed), "")
@@ -483,6 +480,12 @@ def judge_outcomes(
         advice = f"{more} more diverged, which diverged_margin={rules.diverged} lets pass"
     finding = Finding(part="accuracy", what=name, before=words(before), now=words(now), verdict=verdict, advice=advice)
     return _with_numbers(finding, shifts, more=more, same=same)
+
+
+def _chance(before: Runs, now: Runs, both: Collection[str], rules: Rules) -> int:
+    """How many more diverged runs may be chance: none where all that converged before and now kept their bits."""
+    kept = both and all(before[seed].digest == now[seed].digest for seed in both)
+    return 0 if kept else rules.diverged
 
 
 def _told_apart(shifts: Mapping[str, Shift], level: float) -> tuple[list[str], list[str]]:

@@ -112,7 +112,8 @@ def test_all_that_is_missing_or_damaged_is_said_at_once(tmp_path: Path, monkeypa
         choose_data("real", images=True, questions=True)
     assert str(caught.value) == (
         f"FashionMNIST, TREC and spaCy's en_core_web_sm 3.6.0 are not in {root} and {cache}, nor is the model "
-        f"installed; run 'hw4 fetch' or set HW4_DATA to a folder that holds intact copies"
+        f"installed; run 'hw4 fetch' or set HW4_DATA to a folder with intact copies of FashionMNIST/raw, trec, "
+        f"en_core_web_sm"
     )
     write(root / IMAGES.folder, {f"{NAME}.gz": b"<html>"})
     write(cache / QUESTIONS.folder, LABELS)

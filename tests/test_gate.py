@@ -285,7 +285,7 @@ def test_one_more_diverged_run_passes_unless_all_others_are_the_same() -> None:
     assert "1 more diverged, which diverged_margin=2 lets pass" in said(outcomes(GOOD), lost).advice
     assert said(outcomes([None, None, None, 0.9]), outcomes([None] * 4), diverged=3).verdict == "UNMEASURABLE"
     finding = said(outcomes(GOOD), outcomes([None, *GOOD[1:]]))
-    assert (finding.verdict, finding.advice) == ("REGRESSION", "1 more run diverges: find out why")
+    assert (finding.verdict, finding.advice) == ("REGRESSION", "1 more diverged: find out why")
 
 
 def test_what_could_not_be_seen_is_shown() -> None:
