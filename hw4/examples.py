@@ -77,11 +77,9 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     n = lengths[0][1]
     if any(length != n for _, length in lengths) or n == 0:
         counts = " and ".join(str(length) for _, length in lengths[:4])
-        stack = f"; x is a {type(x).__name__}, each part of which is cut by example: torch.stack makes one of them"
-        raise ValueError(
-            f"inputs and targets must be equally many and at least one, got {counts}"
-            f"{stack if isinstance(x, list | tuple) else ''}"
-        )
+        if isinstance(x, list | tuple):
+            counts += f"; each part of a {type(x).__name__} is cut by example, and torch.stack makes one of them"
+        raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
     lists = (each for each in walked((x, y)) if isinstance(each, list | tuple) and not list(tensors(each)))
     if n > 1 and any(len(each) == n for each in lists):
         raise ObjectiveError(

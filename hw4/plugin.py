@@ -281,9 +281,8 @@ class Judging:
         """Give what could not be judged an exit status of its own, and write what is to be written."""
         self._end_teams()
         misused = exitstatus == pytest.ExitCode.USAGE_ERROR  # which is said, and nothing was run
-        unrun = (
-            set() if misused else set(self._items) - self._reported
-        )  # after -x, say: of what else would fail nothing is known
+        # After -x, say: of what else would fail nothing is known.
+        unrun = set() if misused else set(self._items) - self._reported
         partial = session.shouldstop or session.shouldfail or unrun or exitstatus not in (0, 1)
         try:
             if self._whole and not (partial or self._only_looks or self.update):
