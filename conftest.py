@@ -71,6 +71,13 @@ def real_questions(request: pytest.FixtureRequest) -> Path:
     return root
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pages without pictures, for tests that look at their words or names alone."""
+    monkeypatch.setattr("hw4.report.page.png", lambda *_: b"")
+    monkeypatch.setattr("hw4.report.page.svg", lambda *_: [])
+
+
 def without(request: pytest.FixtureRequest, needed: str) -> NoReturn:
     """Skip, or fail where the real data is required, and say what is needed."""
     if request.config.getoption("--require-real-data"):

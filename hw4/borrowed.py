@@ -796,6 +796,7 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
     if isinstance(value, types.FunctionType):
         foreign = _foreign(str(value.__globals__.get("__name__")))  # what it names is not the user's
         names = [] if foreign else [name for code in _codes(value.__code__) for name in code.co_names]
+        names = [name for name in names if name[:1] != "@"]  # where pytest looks into an assert, and has all of its own
         found = [value.__globals__.get(name) for name in names]
         modules = [each for each in found if isinstance(each, types.ModuleType)]
         for module in modules:  # and modules in them

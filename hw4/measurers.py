@@ -54,6 +54,8 @@ ENDING_SECONDS = 5  # longest wait for a measurer to clear away what its fixture
 ANSWER_SECONDS = 180  # longest wait for a measurer to reach a test: it imports, collects and sets up as pytest does
 SHORTEST_SECONDS = 0.001
 """Shorter calls than this are lost in what it takes to read the clock, and are repeated until they last as long."""
+LENGTHENED_SECONDS = 0.03
+"""A shorter call than the one beside it is repeated until it lasts as long, or this long."""
 DROPPED = (
     *("ATEN_", "COVERAGE_", "COV_CORE_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "NUMEXPR_"),
     *("OMP_", "ONEDNN_", "OPENBLAS_", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "PYTHON", "TORCH"),
@@ -605,11 +607,13 @@ class Serving:
         try:
             while "slices" in (request := self._next()) or "prepare" in request:
                 if not repeats:
-                    repeats = {name: _repeats(work, clock) for name, work in works.items()}
+                    repeats = _alike(works, clock)
                 if "prepare" in request:  # on the wall, also where the clock does not see waiting
                     seconds = {name: _timed(work, repeats[name], 0.0, clock)[1] for name, work in works.items()}
                     wrong = self._wrong() or _on_a_gpu()  # now that all is loaded
-                    self._say({"error": wrong} if wrong else {name: repeats[name] * seconds[name] for name in works})
+                    lasts = {name: repeats[name] * seconds[name] for name in works}
+                    ratio = seconds["step"] / max(seconds["reference"], 1e-12)
+                    self._say({"error": wrong} if wrong else {**lasts, "ratio": ratio})
                     continue
                 gc.collect()  # what the last visit left would fill the memory
                 beside()
@@ -773,6 +777,17 @@ def _repeats(work: Callable[[], object], clock: Clock) -> int:
     while (seconds := _timed(work, repeats, 0.0, clock)[0] * repeats) < SHORTEST_SECONDS and repeats < 1_000_000:
         repeats *= 2 if seconds > SHORTEST_SECONDS / 10 else 8
     return repeats
+
+
+def _alike(works: Mapping[str, Callable[[], object]], clock: Clock) -> dict[str, int]:
+    """How often to call each in a row, so that slices of all last about as long, as far as they are short.
+
+    What comes now and then, as from neighbours, falls more often on what lasts longer, and would seem to slow that.
+    """
+    repeats = {name: _repeats(work, clock) for name, work in works.items()}
+    lasts = {name: repeats[name] * _timed(work, repeats[name], 0.0, clock)[0] for name, work in works.items()}
+    wanted = min(LENGTHENED_SECONDS, max(lasts.values()))
+    return {name: repeats[name] * max(1, round(wanted / max(lasts[name], SHORTEST_SECONDS))) for name in works}
 
 
 def _waiting(slices: Sequence[Slice], taken: Sequence[tuple[float, float]]) -> float:

@@ -552,14 +552,12 @@ class Judging:
         before = math.exp(row["log"]) if row else math.inf
         for team in teams:
             calls = [member.ask({"prepare": True}, measurers.ANSWER_SECONDS) for member in team.members]
-            step, reference = min((call["step"], call["reference"]) for call in calls)
-            before = min(before, step / reference) if reference else before
-            for_steps, others = (
-                gating.LEAST_VISITS * (3 * gating.ROUNDS + 1),
-                gating.LEAST_VISITS * (gating.ROUNDS + 2) * reference,
-            )
-            needed += for_steps * step + others
-            least += for_steps * min(step, before * reference) + others
+            step, reference, ratio = min((call["step"], call["reference"], call["ratio"]) for call in calls)
+            before = min(before, ratio)
+            for_steps = gating.LEAST_VISITS * (3 * gating.ROUNDS + 1) * step
+            others = gating.LEAST_VISITS * (gating.ROUNDS + 2) * reference
+            needed += for_steps + others
+            least += for_steps * min(1.0, max(before, 1.0) / max(ratio, 1.0)) + others
         seconds = self.seconds * len(teams)
         if least > seconds or needed > PATIENCE * seconds:
             raise UnmeasurableError(

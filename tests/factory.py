@@ -1,8 +1,10 @@
-"""Records made up for tests that need outcomes, not training."""
+"""Records made up for tests that need outcomes, not training, and work for other processes that need no torch."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from hw4.errors import SpecError
 from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, DataIdentity, PassRow, PassTime, environment
 from hw4.specs import ConvNetSpec
@@ -71,3 +73,11 @@ def require(interval: Interval, side: Literal["below", "above"], value: float) -
     assert outcome == "holds", (
         f"the ordering '{side} {value:g}' {outcome if outcome == 'fails' else 'is ' + outcome}: {seen}"
     )
+
+
+def make_or_fail(what: str) -> str:
+    """A task that fails at once, or takes a second."""
+    if what == "bad":
+        raise SpecError("no such thing")
+    time.sleep(1)
+    return what

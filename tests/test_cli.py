@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 
@@ -35,6 +36,24 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
     for variable in ONE_THREAD:
         monkeypatch.setenv(variable, "1")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def trained_once() -> Iterator[None]:
+    """Train equal networks once in this file: that they are equal to the bit is asked in test_experiments.py."""
+    from hw4 import experiments
+
+    train, made = experiments.train_convnet, dict[object, ConvNetRecord]()
+
+    def once(spec: ConvNetSpec, images: Data, **settings: Any) -> ConvNetRecord:
+        name = (spec, spec.key, images.checksum)
+        if settings.get("keep") or name not in made:
+            made[name] = train(spec, images, **settings)
+        return made[name]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(experiments, "train_convnet", once)
+        yield
 
 
 def hw4(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -116,6 +135,7 @@ def test_what_others_have_not_written_whole_stays(tmp_path: Path) -> None:
         assert (ours.exists(), theirs.exists()) == (False, True)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_two_commands_do_not_share_a_folder(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +163,7 @@ def test_a_sweep_ends_with_its_report_and_goes_on(
     assert hw4(monkeypatch, "report", "--out", "reports/embedded", "--anyway") == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -162,6 +183,7 @@ def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(
     assert "Found on disk: 36 of 36." in capsys.readouterr().out
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_strides_of_unequal_numbers_are_refused_before_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -211,6 +233,7 @@ def test_one_exercise_trains_its_two_networks_and_one_of_them_longer(
     assert {path.name for path in Path("here").iterdir()} == {"index.html", "pooling.png", "records", ".lock"}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_exercises_asked_for_together_are_all_done(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -223,6 +246,7 @@ def fail(*_arguments: object, **_settings: object) -> NoReturn:
     raise RuntimeError("no luck\nand much more")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_an_exercise_that_fails_costs_no_other_and_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -264,6 +288,7 @@ def test_a_run_of_which_nothing_can_be_reported_names_the_cause(
     assert capsys.readouterr().err == "hw4: nothing could be done (RuntimeError: no luck)\n"
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_cannot_be_reported_costs_no_other_part_of_the_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -275,6 +300,7 @@ def test_what_cannot_be_reported_costs_no_other_part_of_the_page(
     assert "Exercise 3: max-pooling" in Path("out/index.html").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_runs_of_other_code_that_would_stay_are_refused_before_training(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -305,6 +331,7 @@ def test_a_note_that_is_somebody_elses_is_told_before_training_and_stays(
     assert not Path("out/records").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +352,7 @@ def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(
     assert Path("out/results.csv").read_text().startswith("folder,key,network")
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_figures_of_the_page_before_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
     Path("out/own.png").touch()
@@ -344,6 +372,7 @@ def require_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first == second
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
     options = ["--learning-rate", "0.123456789", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
     assert hw4(monkeypatch, *QUICK, *options, "--out", "out") == 0
@@ -352,6 +381,7 @@ def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyP
     require_made_again(monkeypatch)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_network_alone_costs_no_other_command_its_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -368,6 +398,7 @@ def test_a_network_alone_costs_no_other_command_its_page(
     assert page.exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_options_that_change_nothing_are_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -396,6 +427,7 @@ def test_a_note_of_another_program_is_told_before_the_work(
     assert [path.name for path in Path("out").iterdir() if path.name != ".lock"] == ["run.json"]
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_the_file_manager_leaves_is_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
     record = next(Path("out", "records").glob("*.json"))
@@ -403,6 +435,7 @@ def test_what_the_file_manager_leaves_is_no_record(monkeypatch: pytest.MonkeyPat
     assert hw4(monkeypatch, "report", "--out", "out") == 0
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_neighbours_that_cannot_be_reported_are_no_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -422,6 +455,7 @@ def test_the_gpu_of_this_machine_is_none_of_the_schedulers(
     assert "give one of them" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_left_out_is_left_out_when_it_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     assert hw4(monkeypatch, *QUICK, "--no-longer", "--out", "out") == 0
     sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "1", "--epochs", "1", "--no-rescue"]
@@ -440,6 +474,7 @@ def test_a_slip_of_the_pen_gives_no_page_of_the_neighbours(
 
 
 @pytest.mark.parametrize("closed", ["a reader that went", "stdout", "stdout and stderr"])
+@pytest.mark.usefixtures("undrawn")
 def test_nobody_need_read_what_is_printed(closed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert hw4(monkeypatch, *SWEEP, "--processes", "1", "--out", "out") == 0
     ends = {"a reader that went": "", "stdout": ">&-", "stdout and stderr": ">&- 2>&-"}[closed]
@@ -458,6 +493,7 @@ def test_a_path_of_bytes_that_are_no_letters_can_be_told(tmp_path: Path) -> None
     assert "d\\\\udcff" in (tmp_path / "run.json").read_text()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_auto_says_that_the_data_is_embedded(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -32,6 +32,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Sampler, Subset, TensorDataset
 
 from hw4 import measure_smoothness
+from hw4.borrowed import reachable
 from hw4.curvature import sharpness
 from hw4.objective import Objective, ObjectiveError
 from hw4.smoothness import optimizer_update
@@ -2751,6 +2752,17 @@ def test_the_step_is_the_one_that_mixed_precision_took() -> None:
     )
     assert reading.smoothness == pytest.approx(float(change.norm() / step.norm()), rel=1e-5)
     assert reading.update_norm == pytest.approx(float(step.norm()), rel=1e-5)
+
+
+def test_an_assert_that_pytest_looks_into_leads_to_nothing_of_pytests() -> None:
+    """In tests of others, too, a loss may check its inputs: pytest's settings and all tests would be reached by it."""
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        assert len(outputs) == len(targets)
+        return F.cross_entropy(outputs, targets)
+
+    assert "@pytest_ar" in loss.__code__.co_names
+    assert len(list(reachable([loss]))) < 100
 
 
 def test_the_compiler_leaves_the_checks_alone(capfd: pytest.CaptureFixture[str]) -> None:

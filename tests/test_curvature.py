@@ -194,7 +194,7 @@ def twin(*, smooth: bool, norm: bool) -> tuple[Objective, Tensor]:
         torch.manual_seed(1)
         model = Twin(smooth=smooth, norm=norm).double()
         x, y = torch.randn(24, 1, 8, 8, dtype=torch.float64), torch.randint(10, (24,))
-    objective = Objective(model, x, y, chunk_size=10)
+    objective = Objective(model, x, y, chunk_size=12)
     generator = torch.Generator().manual_seed(2)
     return objective, -0.04 * objective.minibatch_gradient(objective.w, 16, generator)
 

@@ -1,5 +1,6 @@
 """The gate: what its judges say of known truths, what hw4's own refuses, and that its references are what they are."""
 
+import functools
 import hashlib
 import json
 import math
@@ -105,12 +106,15 @@ def judged(sample: Sample, before: Estimate = BEFORE) -> Finding:
     return judge_times("it", before, sample, take="take it")
 
 
+@functools.cache
+def hundred(slower: float) -> list[Sample]:
+    """As many samples of code that became slower by a share."""
+    return [measured(Machine(seed, slower=slower, luck=0.05), 30) for seed in range(100)]
+
+
 def test_unchanged_code_passes_and_slower_code_does_not() -> None:
     """Power and false alarms of one look, before the second that a regression needs; 5% has to be seen."""
-    verdict: dict[float, list[str]] = {0.0: [], 0.05: [], 0.1: []}
-    for slower, found in verdict.items():
-        for seed in range(100):
-            found.append(judged(measured(Machine(seed, slower=slower, luck=0.05), 30)).verdict)
+    verdict = {slower: [judged(sample).verdict for sample in hundred(slower)] for slower in (0.0, 0.05, 0.1)}
     assert verdict[0.0].count("REGRESSION") == 0
     assert verdict[0.0].count("UNMEASURABLE") <= 5
     assert verdict[0.05].count("REGRESSION") >= 90

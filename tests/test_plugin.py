@@ -31,8 +31,10 @@ from hw4.errors import Hw4Error
 from hw4.gate import UnmeasurableError
 from hw4.machine import git, processor_class, processor_name, write_revision
 from hw4.measurers import (
+    CLOCKS,
     SOCKET,
     Tree,
+    _alike,
     _as_text,
     _has_module,
     _has_source,
@@ -49,6 +51,7 @@ from hw4.plugin import BASELINE, EXIT_UNMEASURABLE, Gate, Judging, _check_repeat
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "example"
 SECONDS, TRIES = 240, 4
+KEPT = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
 IDENTITY = {f"GIT_{who}_{what}": "somebody" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
 
@@ -66,6 +69,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (wheel,) = folder.glob("hw4-*.whl")
     target = ["install", "--no-deps", "--target", str(folder / "site"), str(wheel)]
     subprocess.run([*pip, *target], check=True, timeout=SECONDS, capture_output=True)
+    # Once for all: what pytest compiles of the plugin is kept, which the runs below, that write nothing, would not do.
+    (folder / "empty").mkdir()
+    warm = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+    environment = {**KEPT, "PYTHONPATH": str(folder / "site")}
+    subprocess.run(warm, cwd=folder / "empty", env=environment, check=False, capture_output=True, timeout=SECONDS)
     return folder / "site"
 
 
@@ -75,8 +83,7 @@ class Project:
     def __init__(self, folder: Path, installed: Path) -> None:
         self.folder = folder
         shutil.copytree(EXAMPLE, folder, ignore=shutil.ignore_patterns("__pycache__"))
-        kept = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
-        self.environment = {**kept, **IDENTITY, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"}
+        self.environment = {**KEPT, **IDENTITY, "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"}
         self.plugins: list[str] = []
         self.git("init", "--quiet")
         self.commit("the example")
@@ -162,6 +169,15 @@ def project(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Projec
     return made
 
 
+@pytest.fixture
+def alone(project: Project, installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process measures each tree: that three agree is asked of other tests."""
+    folder = installed.parent / "alone"
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text("from hw4 import measurers\n\nmeasurers.PROCESSES = 1\n")
+    monkeypatch.setitem(project.environment, "PYTHONPATH", f"{folder}{os.pathsep}{installed}")
+
+
 def test_unchanged_code_passes_beside_its_baseline_and_its_commit(project: Project) -> None:
     for arguments, compared in ((), f"the baseline {BASELINE}"), (("--gate-against", "HEAD"), "HEAD, measured here"):
         run = project.pytest(*arguments)
@@ -197,6 +213,7 @@ def test_a_slowdown_and_a_fault_go_red_and_an_update_takes_them(project: Project
         (project.folder / BASELINE).write_bytes(kept)
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_ruler_that_was_edited_measures_nothing(project: Project) -> None:
     text = (project.folder / "frozen.py").read_text()
     try:
@@ -209,6 +226,7 @@ def test_a_ruler_that_was_edited_measures_nothing(project: Project) -> None:
         (project.folder / "frozen.py").write_text(text)
 
 
+@pytest.mark.usefixtures("alone")
 def test_in_a_hook_a_commit_is_what_was_staged(project: Project) -> None:
     """Git tells its hooks which index is being worked on; a child that inherits that works on it."""
     hook = project.folder / ".git" / "hooks" / "pre-commit"
@@ -271,6 +289,7 @@ def _wait(until: Callable[[], bool]) -> None:
         (["--collect-only"], 0, "2 tests collected"),
     ],
 )
+@pytest.mark.usefixtures("alone")
 def test_what_cannot_be_done_is_said(project: Project, arguments: list[str], code: int, sentence: str) -> None:
     run = project.pytest(*arguments)
     assert run.code == code, run.said
@@ -292,6 +311,7 @@ def test_beside_one_another_workers_train_and_do_not_time(project: Project, tmp_
     assert [suite.get(kind) for kind in ("tests", "failures", "errors")] == ["2", "0", "1"]
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_gated_test_that_is_gone_did_not_pass(project: Project) -> None:
     text = (project.folder / "test_gate.py").read_text()
     try:
@@ -311,6 +331,7 @@ def test_a_gated_test_that_is_gone_did_not_pass(project: Project) -> None:
         (project.folder / "test_gate.py").write_text(text)
 
 
+@pytest.mark.usefixtures("alone")
 def test_code_from_elsewhere_is_not_taken_for_the_revisions(project: Project, tmp_path: Path) -> None:
     """A package that is installed, and not editable, would be compared with itself."""
     shutil.copy(project.folder / "training.py", tmp_path)
@@ -331,6 +352,7 @@ def test_the_cause_is_told_in_every_style_of_traceback() -> None:
     assert last_line("async fixtures need a plugin\nSee: a page\n") == "async fixtures need a plugin"
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_compiled_module_that_git_does_not_keep_is_not_compared(project: Project) -> None:
     """The revision lacks it, and may do without: its code before would be another's."""
     library = Path(next(file for module in (_json, unicodedata) if (file := getattr(module, "__file__", None))))
@@ -374,13 +396,16 @@ def test_it(gate, folder):
 """
 
 
-def test_a_test_may_gate_several_things_each_by_its_name(project: Project, tmp_path: Path) -> None:
+def test_a_test_may_gate_several_things_each_by_its_name(
+    project: Project, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
     """Another revision's are found by name; every bit of an array counts; fixtures clear away in all processes."""
     path, marker = project.folder / "test_several.py", str(tmp_path / "cleared")
     path.write_text(SEVERAL.format(first="train", second="worse", marker=marker))
     try:
         assert project.pytest("test_several.py", "--gate-update").code == 0
         assert len(Path(marker).read_text().splitlines()) == 1 + 6, "pytest's own, and two teams of three"
+        request.getfixturevalue("alone")
         project.commit("several")
         text = path.read_text()
         path.write_text(
@@ -403,10 +428,13 @@ def test_a_test_may_gate_several_things_each_by_its_name(project: Project, tmp_p
         path.unlink()
         run = project.pytest("-k", "not update", "--deselect", "nothing")
         assert run.verdicts == {"test_training": "PASS"}
-        path.write_text(text.replace("def test_it", "@pytest.mark.skip\ndef test_it"))
-        kept = (project.folder / BASELINE).read_bytes()
-        assert project.pytest("--gate-update", "test_several.py", "test_gate.py").code == 0
-        assert set(json.loads(kept)["tests"]) == set(json.loads((project.folder / BASELINE).read_bytes())["tests"])
+        other = "\n\ndef test_new(gate):\n    gate.outcomes(train, range(4))\n"
+        path.write_text(text.replace("def test_it", "@pytest.mark.skip\ndef test_it") + other)
+        kept = json.loads((project.folder / BASELINE).read_bytes())["tests"]
+        assert project.pytest("--gate-update", "test_several.py").code == 0
+        now = json.loads((project.folder / BASELINE).read_bytes())["tests"]
+        assert now.pop("test_several.py::test_new")
+        assert now == kept
     finally:
         project.git("checkout", "--quiet", "--", ".")
         project.git("reset", "--quiet", "--hard", "HEAD~1")
@@ -497,6 +525,7 @@ def test_first(gate):
 """
 
 
+@pytest.mark.usefixtures("alone")
 def test_gates_in_odd_places(project: Project) -> None:
     """Where fixtures clear away, in subtests, in tests that are run twice or change variables, in sets of words."""
     folder = project.folder / "odd"
@@ -553,6 +582,7 @@ def test_of_a_strangers_gate(gate):
 """
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_was_not_judged_or_not_run_did_not_pass(project: Project) -> None:
     """Behind gates that cannot be judged no failure hides, and a comparison with nothing is none."""
     folder = project.folder / "odd"
@@ -604,6 +634,7 @@ def test_what_was_not_judged_or_not_run_did_not_pass(project: Project) -> None:
         project.git("reset", "--quiet", "--hard", "HEAD~1")
 
 
+@pytest.mark.usefixtures("alone")
 def test_another_revision_is_the_same_for_every_test(project: Project, tmp_path: Path) -> None:
     """Tests that it has not, of another repository, and modules that are imported late."""
     folder, elsewhere = project.folder / "odd", tmp_path / "elsewhere"
@@ -632,6 +663,7 @@ def test_another_revision_is_the_same_for_every_test(project: Project, tmp_path:
         project.git("reset", "--quiet", "--hard", "HEAD~2")
 
 
+@pytest.mark.usefixtures("alone")
 def test_gates_whose_test_fails_or_that_change_places_are_not_judged(project: Project) -> None:
     """Before, in a fixture, or in a test that is meant to fail; in another order, of another kind, without a name."""
     path = project.folder / "test_order.py"
@@ -664,6 +696,7 @@ def test_gates_whose_test_fails_or_that_change_places_are_not_judged(project: Pr
         project.git("clean", "--quiet", "--force")
 
 
+@pytest.mark.usefixtures("alone")
 def test_what_training_throws_is_told(project: Project) -> None:
     """Nothing of it is a traceback, or a wait; and a child that reads its input finds the end of it."""
     (project.folder / "test_throws.py").write_text(
@@ -725,7 +758,7 @@ def test_what_became_slower_gets_the_time_it_takes(step: float, refused: bool, m
         now[0] += sum(taken)
         return taken, 0.0
 
-    member = SimpleNamespace(ask=lambda *_: {"step": step, "reference": 0.1})
+    member = SimpleNamespace(ask=lambda *_: {"step": step, "reference": 0.1, "ratio": step / 0.1})
     team: Any = SimpleNamespace(members=[member], visit=visit)
     monkeypatch.setattr("hw4.plugin.time", SimpleNamespace(monotonic=lambda: now[0]))
     judging: Any = SimpleNamespace(seconds=35.0)
@@ -925,6 +958,24 @@ def test_a_clock_sees_what_it_can() -> None:
     assert _waiting(["reference", 0.0], [(wall, wall), (0.25 * wall, wall)]) == pytest.approx(0.75)
     assert _waiting(["reference", 0.0], [(0.5 * wall, wall), (0.5 * wall, wall)]) == 0
     assert _waiting(["reference", 0.0], [(0.1 * wall, wall), (0.1 * wall, wall)]) == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize(
+    ("step", "reference", "calls"),
+    [(0.014, 0.003, (1, 5)), (0.003, 0.004, (1, 1)), (0.2, 0.01, (1, 3)), (0.0005, 0.005, (10, 1)), (0.2, 0.1, (1, 1))],
+)
+def test_slices_of_a_step_and_its_reference_last_alike(
+    step: float, reference: float, calls: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What neighbours cost now and then would otherwise fall on the longer one more often."""
+    now = [0.0]
+
+    def work(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setitem(CLOCKS, "processor", lambda: now[0])
+    works = {"step": functools.partial(work, step), "reference": functools.partial(work, reference)}
+    assert _alike(works, "processor") == dict(zip(works, calls, strict=True))
 
 
 def test_what_was_not_done_is_not_timed() -> None:

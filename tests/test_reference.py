@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from hw4.data.images import load_images
+from hw4.data.images import Data
 from hw4.data.vectors import load_questions
 from hw4.experiments import images_environment, train_convnet
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, Environment, Store, TextCNNRecord, read_record
-from hw4.sweep import identity, train_trials
+from hw4.sweep import identity, questions_environment, train_trials
 
 REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
 READERS: dict[str, Callable[[Path], ConvNetRecord | TextCNNRecord]] = {
@@ -38,16 +38,14 @@ def require_same_machine(then: Environment, now: Environment) -> None:
             pytest.skip(f"the reference was made with {name} {getattr(then, name)}, this is {getattr(now, name)}")
 
 
-@pytest.mark.usefixtures("real_images")
 @pytest.mark.parametrize("variant", ["pool", "pool-batchnorm", "stride"])
-def test_a_convnets_first_pass_is_the_references(variant: str) -> None:
+def test_a_convnets_first_pass_is_the_references(variant: str, real_images: Data) -> None:
     """A run of one pass begins as the run of ten: the same weights, minibatches and directions."""
     unread = "_directions0" if variant == "stride" else ""  # no exercise asks for the strided network's smoothness
     path = REFERENCE / RECORDS / f"fashion-mnist_convnet-{variant}{unread}_seed0.json"
     reference = read_record(path, ConvNetRecord)
-    images = load_images("fashion-mnist")
-    require_same_machine(reference.environment, images_environment(images))
-    run = train_convnet(reference.spec.model_copy(update={"passes": 1}), images)
+    require_same_machine(reference.environment, images_environment(real_images))
+    run = train_convnet(reference.spec.model_copy(update={"passes": 1}), real_images)
     ours, theirs = numbers(run), numbers(reference)
     assert ours["data"] == theirs["data"]
     assert ours["rows"] == theirs["rows"][:2]
@@ -57,10 +55,10 @@ def test_a_convnets_first_pass_is_the_references(variant: str) -> None:
 def test_a_strides_trials_are_the_references() -> None:
     references = Store(REFERENCE / RECORDS, TextCNNRecord).load_all("trec_textcnn-stride5_*.json")
     questions = load_questions("trec")
+    require_same_machine(references[0].environment, questions_environment())
     made = train_trials(
         sorted((record.spec for record in references), key=lambda spec: spec.trial), questions, identity(questions)
     )
-    require_same_machine(references[0].environment, made[0].environment)
     assert {record.key: numbers(record) for record in made} == {record.key: numbers(record) for record in references}
 
 

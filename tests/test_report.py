@@ -138,6 +138,7 @@ def test_what_cannot_share_a_figure_is_refused_before_anything_is_written(tmp_pa
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_settings_are_reported_apart(tmp_path: Path) -> None:
     Report(exercises.entries(records() + records(passes=2))).write(tmp_path)
     assert len(list(tmp_path.glob("smoothness_*.png"))) == len(list(tmp_path.glob("pooling_*.png"))) == 2
@@ -586,6 +587,7 @@ def gate_left(folder: Path, found: list[Finding]) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_folder_and_its_neighbours_make_one_page(tmp_path: Path) -> None:
     """Exercises from the folder, the gate from beside it; what is nearer counts."""
     folder = tmp_path / "here"

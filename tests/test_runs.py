@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from hw4.processes import one_thread, spread
 from hw4.records import ConvNetRecord, TextCNNRecord
 from hw4.runs import Record, _tasks, make_all, run
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
-from hw4.studies import Spec, Study, cost, grid
+from hw4.studies import Spec, Study, cost, grid, sweep
+from tests.factory import make_or_fail
 
 
 def small_net(**settings: object) -> ConvNetSpec:
@@ -102,9 +102,15 @@ def test_studies_are_asked_when_a_setting_ends_and_not_for_each_of_thousands_of_
 
 
 def test_processes_change_nothing_but_time(tmp_path: Path) -> None:
-    alone = make_all([in_folder(tmp_path / "one", *one_of_each())])
-    spread = make_all([in_folder(tmp_path / "two", *one_of_each())], processes=2)
-    assert list(map(without_times, alone)) == list(map(without_times, spread))
+    rescued = sweep(sweep_specs("grammar", strides=[1, 5], trials=2, epochs=3, learning_rate=5.0))
+    made = []
+    for processes in (1, 2):
+        folder = tmp_path / str(processes)
+        wanted = [in_folder(folder, *one_of_each()), (folder, rescued)]
+        made.append({record.key: without_times(record) for record in make_all(wanted, processes=processes)})
+    alone, spread = made
+    assert alone == spread
+    assert len(alone) > len(one_of_each()) + 4, "nothing was rescued"
 
 
 def test_equal_runs_may_be_wanted_in_two_folders(tmp_path: Path) -> None:
@@ -138,13 +144,6 @@ def test_what_cannot_be_run_is_refused_before_anything_is_written(tmp_path: Path
     with pytest.raises(RecordError, match="has schema version 3, this hw4 reads version 2"):
         make_all([in_folder(folder, small_net(), small_net(seed=1))])
     assert [path.name for path in folder.iterdir()] == [broken.name]
-
-
-def make_or_fail(what: str) -> str:
-    if what == "bad":
-        raise SpecError("no such thing")
-    time.sleep(2)
-    return what
 
 
 def test_a_failure_loses_nothing_that_was_being_made() -> None:

@@ -9,11 +9,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks import conftest as benchmark_rules
 from hw4.data.images import Data
 from hw4.data.vectors import load_questions
 from hw4.errors import RecordError, SpecError
@@ -24,6 +27,7 @@ from hw4.runs import Record, make_all
 from hw4.specs import TextCNNSpec, sweep_specs
 from hw4.studies import RESCUE_RATES, Study, sweep
 from hw4.sweep import as_seen, identity, train_trials
+from tests.test_cli import hw4
 from tests.test_strides import summaries
 
 
@@ -145,7 +149,6 @@ def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(tmp_path: Path) -
     found = list[bool]()
     assert make_all(wanted, on_record=lambda _, on_disk: found.append(on_disk)) == records
     assert all(found)
-    assert make_all(wanted, processes=2, fresh=True)[:4] == records[:4]
 
 
 def test_specs_that_do_not_belong_together_are_refused(questions: Data) -> None:
@@ -186,7 +189,9 @@ def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker processes through Linux's /proc")
 @pytest.mark.parametrize("victim", ["worker", "parent"])
-def test_a_kill_loses_nothing_finished(tmp_path: Path, victim: str) -> None:
+def test_a_kill_loses_nothing_finished(
+    victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     command, records = [*LONG_SWEEP, "--processes", "2"], tmp_path / "out" / "records"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         wait_for(lambda: list(records.glob("*.json")))
@@ -203,39 +208,65 @@ def test_a_kill_loses_nothing_finished(tmp_path: Path, victim: str) -> None:
     wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
     kept = {path.name: path.read_bytes() for path in records.glob("*.json")}
     assert 1 <= len(kept) < 8
-    again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120, check=True)
-    assert f"Found on disk: {len(kept)} of 8." in again.stdout
+    monkeypatch.chdir(tmp_path)
+    assert hw4(monkeypatch, *LONG_SWEEP[3:], "--processes", "1") == 0
+    assert f"Found on disk: {len(kept)} of 8." in capsys.readouterr().out
     assert all((records / name).read_bytes() == contents for name, contents in kept.items())
     assert len(Store(records, TextCNNRecord).load_all()) == 8
+
+
+NO_SWEEP = {"--sweep-out": Path("out"), "--sweep-data": "embedded", "--sweep-epochs": 1, "--sweep-trials": 2}
+NO_SWEEP |= {"--sweep-learning-rate": 0.1, "--sweep-momentum": 0.8, "--sweep-stride": [5]}
+
+
+class Asked:
+    """As much of pytest's configuration as ``benchmarks/sweep.py`` is begun by."""
+
+    args, option, pluginmanager = ["sweep.py"], SimpleNamespace(), SimpleNamespace(hasplugin=lambda _: False)
+
+    def __init__(self, **changes: object) -> None:
+        self.options = NO_SWEEP | {f"--sweep-{name.replace('_', '-')}": value for name, value in changes.items()}
+
+    def getoption(self, name: str) -> object:
+        """The value of an option."""
+        return self.options[name]
 
 
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--sweep-trials", "0"], "the number of trials must be at least 1, got 0"),
-        (["--sweep-learning-rate", "-1"], "learning_rate is -1.0"),
-        (["--sweep-data", "real"], "run 'hw4 fetch' or set HW4_DATA"),
-        (["--sweep-stride", "7", "--sweep-trials", "1"], "stride 7 would have 1 trial beside 2 of stride 5"),
+        ({"trials": 0}, "the number of trials must be at least 1, got 0"),
+        ({"learning_rate": -1.0}, r"learning_rate is -1\.0"),
+        ({"data": "real"}, "run 'hw4 fetch' or set HW4_DATA"),
     ],
 )
-def test_a_sweep_of_test_items_that_cannot_be_is_a_usage_error(options: list[str], said: str, tmp_path: Path) -> None:
+def test_a_sweep_of_test_items_that_cannot_be_is_refused(
+    options: dict[str, object], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HW4_DATA", str(tmp_path / "none"))
+    monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "none")
+    config: Any = Asked(**options)
+    with pytest.raises(pytest.UsageError, match=said):
+        benchmark_rules.pytest_configure(config)
+
+
+def test_a_sweep_that_no_chart_could_hold_is_a_usage_error(tmp_path: Path) -> None:
     make_all(in_folder(tmp_path / "records", sweep_specs("grammar", strides=[5], trials=2, epochs=1)))
     items = str(Path(__file__).parents[1] / "benchmarks" / "sweep.py")
     command = [sys.executable, "-m", "pytest", items, "--sweep-data", "embedded", "--sweep-epochs", "1", "-p"]
-    command += ["no:cacheprovider", "--sweep-out", str(tmp_path), *options]
-    empty = {"HW4_DATA": str(tmp_path / "none"), "XDG_CACHE_HOME": str(tmp_path / "none")}
-    empty["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # half the time
+    command += ["no:cacheprovider", "--sweep-out", str(tmp_path), "--sweep-stride", "7", "--sweep-trials", "1"]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # half the time
     done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path, env={**os.environ, **empty}
+        command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path, env=environment
     )
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
-    assert said in done.stderr
+    assert "stride 7 would have 1 trial beside 2 of stride 5" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
 
 
 @pytest.mark.usefixtures("real_questions")
 def test_the_sweep_on_real_questions(tmp_path: Path) -> None:
-    made = make_all(in_folder(tmp_path, sweep_specs("trec")), processes=2)
+    made = make_all(in_folder(tmp_path, sweep_specs("trec")))
     (summary,) = summaries([record for record in made if isinstance(record, TextCNNRecord)])
     means = {bar.stride: bar.mean.estimate for bar in summary.sweep.bars if bar.mean is not None}
     # Seen before with the same vectors; twice the standard error that 500 shared test questions add is 0.044.
