@@ -600,20 +600,20 @@ class Serving:
     ) -> None:
         """Time slices of a step and its reference as asked, until told to go on."""
         self._arrive(test, name, ruler=ruler(beside), clock=clock)
-        works, repeats = {"reference": beside, "step": step}, dict[str, int]()
+        works, repeats, longer = {"reference": beside, "step": step}, dict[str, int](), dict[str, int]()
         gc.collect()
         gc.freeze()
         gc.disable()  # a collection costs as much as a slice, and falls on whichever comes
         try:
             while "slices" in (request := self._next()) or "prepare" in request:
                 if not repeats:
-                    repeats = _alike(works, clock)
+                    repeats, longer = _alike(works, request["prepare"], clock)
                 if "prepare" in request:  # on the wall, also where the clock does not see waiting
                     seconds = {name: _timed(work, repeats[name], 0.0, clock)[1] for name, work in works.items()}
                     wrong = self._wrong() or _on_a_gpu()  # now that all is loaded
                     lasts = {name: repeats[name] * seconds[name] for name in works}
                     ratio = seconds["step"] / max(seconds["reference"], 1e-12)
-                    self._say({"error": wrong} if wrong else {**lasts, "ratio": ratio})
+                    self._say({"error": wrong} if wrong else {**lasts, "ratio": ratio, "longer": longer})
                     continue
                 gc.collect()  # what the last visit left would fill the memory
                 beside()
@@ -779,15 +779,27 @@ def _repeats(work: Callable[[], object], clock: Clock) -> int:
     return repeats
 
 
-def _alike(works: Mapping[str, Callable[[], object]], clock: Clock) -> dict[str, int]:
-    """How often to call each in a row, so that slices of all last about as long, as far as they are short.
+def _alike(
+    works: Mapping[str, Callable[[], object]], longer: dict[str, int] | None, clock: Clock
+) -> tuple[dict[str, int], dict[str, int]]:
+    """How often to call each in a row, and how much of that is for slices of all to last about as long.
 
     What comes now and then, as from neighbours, falls more often on what lasts longer, and would seem to slow that.
+    A first call after others takes longer than a second, so ratios compare where ``longer`` is what it was.
     """
     repeats = {name: _repeats(work, clock) for name, work in works.items()}
-    lasts = {name: repeats[name] * _timed(work, repeats[name], 0.0, clock)[0] for name, work in works.items()}
-    wanted = min(LENGTHENED_SECONDS, max(lasts.values()))
-    return {name: repeats[name] * max(1, round(wanted / max(lasts[name], SHORTEST_SECONDS))) for name in works}
+    if longer is None:
+        lasts = {name: _lasts(work, repeats[name]) for name, work in works.items()}
+        wanted = min(LENGTHENED_SECONDS, max(lasts.values()))
+        longer = {name: max(1, round(wanted / max(lasts[name], SHORTEST_SECONDS))) for name in works}
+    return {name: repeats[name] * longer[name] for name in works}, longer
+
+
+def _lasts(work: Callable[[], object], repeats: int) -> float:
+    """Seconds of so many calls on the wall, where waiting counts: the least of five unless they are long."""
+    first = repeats * _timed(work, repeats, 0.0, "wall")[1]
+    tries = 4 if first < LENGTHENED_SECONDS else 0
+    return min([first, *(repeats * _timed(work, repeats, 0.0, "wall")[1] for _ in range(tries))])
 
 
 def _waiting(slices: Sequence[Slice], taken: Sequence[tuple[float, float]]) -> float:

@@ -22,7 +22,7 @@ import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ FAILED = "the test failed ({}), so that not all of its gates may have been judge
 EXIT_UNMEASURABLE = 16
 """pytest's exit status when nothing is worse but something could not be judged; 0 to 6 are pytest's own."""
 UNRUN = "was not run, for pytest ended before it"
+AS_THEY_ARE = {"reference": 1, "step": 1}  # how often calls are repeated that are as long, or were kept so
 PATIENCE = 10  # a step that became slower may take so many times as long to measure as one is given
 BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2  # a baseline is measured by so many teams of processes, and so often by each
 LARGEST_BASELINE_ERROR = math.sqrt(gating.LARGEST_ERROR**2 - gating.WANTED_ERROR**2 - gating.PROCESS_ERROR**2)
@@ -521,12 +522,13 @@ class Judging:
         teams = [self._team(call, number) for number in range(1 + bool(self.against))]
         then = teams[0].reach(call.test, call.given) if self.against else row
         now = _reach(teams[-1], call)
+        call.longer.update(row.get("longer", AS_THEY_ARE) if row else {})
         if then is None:
             teams[-1].leave()
             return self._new("timing", call)
         call.require_same_kind(then, times=True)
         call.require_same_ruler(then, now)
-        samples = self._visits(teams, row)
+        samples = self._visits(teams, call, row)
         for team in teams:
             team.leave()
 
@@ -543,21 +545,26 @@ class Judging:
         compared = call.source(row) if row else f"{self.against}, measured here and now"
         return replace(gating.judge_times(call.name, before(samples), samples[-1], take=call.take), compared=compared)
 
-    def _visits(self, teams: Sequence[Team], row: Mapping[str, Any]) -> list[Sample]:
+    def _visits(self, teams: Sequence[Team], call: "Call", row: Mapping[str, Any]) -> list[Sample]:
         """Visit teams in turn, in random order, until every sample is precise or the time is over.
 
-        What is given is for the code before, by a baseline's ``row`` or the first team: slower code takes longer.
+        What is given is for the code before, by a baseline's ``row`` or the first team: slower code takes longer. How
+        often calls are repeated to last alike is the baseline's, or what the first process finds, for all.
         """
         rng, least, needed = random.Random(), 0.0, 0.0  # an order that is always the same could favour one arm always
         before = math.exp(row["log"]) if row else math.inf
         for team in teams:
-            calls = [member.ask({"prepare": True}, measurers.ANSWER_SECONDS) for member in team.members]
-            step, reference, ratio = min((call["step"], call["reference"], call["ratio"]) for call in calls)
+            calls = []
+            for member in team.members:
+                calls.append(member.ask({"prepare": call.longer or None}, measurers.ANSWER_SECONDS))
+                call.longer.update(calls[-1].get("longer", AS_THEY_ARE))  # of an hw4 before there was that
+            step, reference = min((each["step"], each["reference"]) for each in calls)
+            ratio = min(each.get("ratio", each["step"] / max(each["reference"], 1e-12)) for each in calls)
             before = min(before, ratio)
             for_steps = gating.LEAST_VISITS * (3 * gating.ROUNDS + 1) * step
             others = gating.LEAST_VISITS * (gating.ROUNDS + 2) * reference
             needed += for_steps + others
-            least += for_steps * min(1.0, max(before, 1.0) / max(ratio, 1.0)) + others
+            least += for_steps * min(1.0, before / max(ratio, 1e-12)) + others
         seconds = self.seconds * len(teams)
         if least > seconds or needed > PATIENCE * seconds:
             raise UnmeasurableError(
@@ -581,7 +588,7 @@ class Judging:
             new = [stack.enter_context(closing(self._start(team.tree, [call.test]))) for team in teams]
             for team in new:
                 _reach(team, call)
-            return self._visits(new, row)
+            return self._visits(new, call, row)
 
     def _new_time(self, call: "Call") -> Finding:
         """Measure a step for the baseline: several times, by two teams of processes."""
@@ -591,7 +598,7 @@ class Judging:
             team = self._team(call, number)
             facts = _reach(team, call)
             for _ in range(BASELINE_SAMPLES):
-                samples += self._visits([team], {})
+                samples += self._visits([team], call, {})
                 if samples[-1].self_check:
                     raise UnmeasurableError(f"{samples[-1].self_check}; run again when less runs beside it")
             team.leave()
@@ -608,7 +615,7 @@ class Judging:
         if old and (old["ruler"], old["clock"]) == (facts["ruler"], facts["clock"]):
             change = now.minus(Estimate(old["log"], old["error"], old["freedom"]))
         kept = {"log": now.log, "error": now.error, "freedom": now.freedom, "commit": self._commit()}
-        kept |= {name: facts[name] for name in ("ruler", "clock")}
+        kept |= {name: facts[name] for name in ("ruler", "clock")} | {"longer": call.longer}
         kept |= {name: where[name] for name in ("python", "libraries")}
         if old and (change is None or change.slower or change.faster):  # then those of other processors are wrong, too
             dropped = [f"'{name}'" for name in times if name != where["cpu"]]
@@ -690,6 +697,7 @@ class Call:
     path: Path
     prefix: str
     command: str
+    longer: dict[str, int] = field(default_factory=dict, compare=False)
 
     @property
     def name(self) -> str:
@@ -823,6 +831,10 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_entry(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a baseline is whole and its numbers finite; raises KeyError or TypeError where it is not."""
     rows = [(*(row[name] for name in ("log", "error", "freedom")), row) for row in entry.get("times", {}).values()]
+    for *_, row in rows:
+        longer = row.get("longer", AS_THEY_ARE)
+        if longer.keys() != AS_THEY_ARE.keys() or not all(isinstance(n, int) and n > 0 for n in longer.values()):
+            return False
     whole = [row[name] for *_, row in rows for name in ("ruler", "clock", "python", "libraries")]
     if "outcomes" in entry:
         whole += [Outcome(**run) for run in entry["outcomes"]["runs"].values()]

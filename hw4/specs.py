@@ -378,8 +378,8 @@ def sweep_specs(
     """List the runs of a sweep, stride by stride, trial by trial: by default the homework's 60. Raises SpecError."""
     if trials < 1:
         raise SpecError(f"the number of trials must be at least 1, got {trials}")
-    if not strides or len(set(strides)) != len(strides):
-        raise SpecError(f"the strides must be given once each, at least one, got {list(strides)}")
+    if isinstance(strides, int) or not strides or len(set(strides)) != len(strides):
+        raise SpecError(f"the strides must be a list, each given once, at least one, got {strides!r}")
     try:
         return tuple(
             TextCNNSpec.model_validate({"data": data, "stride": stride, "trial": trial, **settings})

@@ -758,11 +758,12 @@ def test_what_became_slower_gets_the_time_it_takes(step: float, refused: bool, m
         now[0] += sum(taken)
         return taken, 0.0
 
-    member = SimpleNamespace(ask=lambda *_: {"step": step, "reference": 0.1, "ratio": step / 0.1})
+    member = SimpleNamespace(ask=lambda *_: {"step": step, "reference": 0.1})
     team: Any = SimpleNamespace(members=[member], visit=visit)
     monkeypatch.setattr("hw4.plugin.time", SimpleNamespace(monotonic=lambda: now[0]))
     judging: Any = SimpleNamespace(seconds=35.0)
-    visits = functools.partial(Judging._visits, judging, [team], {"log": 0.0})
+    call: Any = SimpleNamespace(longer={})
+    visits = functools.partial(Judging._visits, judging, [team], call, {"log": 0.0})
     if refused:
         with pytest.raises(UnmeasurableError, match=r"at least take .* s \(2\d for the code before\)"):
             visits()
@@ -974,8 +975,25 @@ def test_slices_of_a_step_and_its_reference_last_alike(
         now[0] += seconds
 
     monkeypatch.setitem(CLOCKS, "processor", lambda: now[0])
+    monkeypatch.setattr("hw4.measurers.time", SimpleNamespace(perf_counter=lambda: now[0]))
     works = {"step": functools.partial(work, step), "reference": functools.partial(work, reference)}
-    assert _alike(works, "processor") == dict(zip(works, calls, strict=True))
+    found, longer = _alike(works, None, "processor")
+    assert found == dict(zip(works, calls, strict=True))
+    assert _alike(works, longer, "processor") == (found, longer)
+    kept, _ = _alike(works, {"step": 1, "reference": 2}, "processor")
+    assert kept["reference"] == 2, "as the baseline has it"
+
+
+def test_what_waits_is_not_repeated_until_it_has_worked_as_long() -> None:
+    def work(seconds: float, waits: float) -> None:
+        end = time.process_time() + seconds
+        while time.process_time() < end:
+            pass
+        time.sleep(waits)
+
+    works = {"step": functools.partial(work, 0.0015, 0.01), "reference": functools.partial(work, 0.02, 0.0)}
+    _, longer = _alike(works, None, "processor")
+    assert longer["step"] <= 2
 
 
 def test_what_was_not_done_is_not_timed() -> None:

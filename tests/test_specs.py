@@ -280,8 +280,9 @@ def test_the_homeworks_sixty_models() -> None:
     [
         ({"strides": [0]}, "stride is 0"),
         ({"trials": 0}, "at least 1, got 0"),
-        ({"strides": [5, 5]}, "once each"),
-        ({"strides": []}, "once each"),
+        ({"strides": [5, 5]}, "each given once"),
+        ({"strides": []}, "each given once"),
+        ({"strides": 5}, "a list, each given once, at least one, got 5"),
         ({"momentum": 1.0}, "momentum is 1.0"),
         ({"momentum": -0.1}, "momentum is -0.1"),
         ({"learning_rate": 0.0}, "learning_rate is 0.0"),
