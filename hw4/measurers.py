@@ -37,6 +37,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
@@ -59,6 +60,7 @@ LENGTHENED_SECONDS = 0.03
 DROPPED = (
     *("ATEN_", "COVERAGE_", "COV_CORE_", "DNNL_", "GOMP_", "KMP_", "LD_PRELOAD", "MALLOC_", "MKL_", "NUMEXPR_"),
     *("OMP_", "ONEDNN_", "OPENBLAS_", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_XDIST", "PYTHON", "TORCH"),
+    *("RUN_TEST_IDS_PIPE", "TEST_RUN_PIPE"),  # by which an editor is told of results
 )
 """Variables that change what is measured, by how they begin: a measurer does not inherit them, but for those KEPT."""
 KEPT = (
@@ -77,6 +79,7 @@ SETTINGS = {
 }
 DEFAULTS = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 """Settings for those who made none of their own."""
+ROUNDED = 1e-6  # so far beyond 0 and 1 an accuracy may be by rounding
 MOST_PARTS = 20_000  # of a frozen reference that are looked at for its fingerprint
 LIBRARIES = (
     *("numpy", "scipy", "torch", "jax", "jaxlib", "tensorflow", "scikit-learn", "numba", "pandas", "polars"),
@@ -127,7 +130,7 @@ class Tree:
 def _is_own(path: Path, root: Path) -> bool:
     """Whether a path belongs to a source tree, and not to a virtual environment inside of it."""
     path, installed = path.resolve(), Path(sys.prefix).resolve()
-    inside = installed.is_relative_to(root) and path.is_relative_to(installed)
+    inside = installed != root and installed.is_relative_to(root) and path.is_relative_to(installed)
     return path.is_relative_to(root) and not inside and "site-packages" not in path.parts
 
 
@@ -195,12 +198,13 @@ class Measurer:
         watched, self._alive = os.pipe()  # it ends when this process does, and with it what it writes to
         started = config.stash[ENVIRONMENT].items()
         environment = {n: value for n, value in started if n in KEPT or not n.startswith(DROPPED)}
+        environment |= {"PYTHONDONTWRITEBYTECODE": "1"} if sys.dont_write_bytecode else {}
         numbers = f"{theirs.fileno()} {watched}"
         option = vars(config.option)
         carried = {name: value for name, value in option.items() if _is_plain(value)}
         others = {name: _as_text(value) for name, value in option.items() if not _is_plain(value)}
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
-        options = [*_options(tree, config), f"--basetemp={scratch / 'tmp'}"]
+        options = [*_options(tree, config, scratch), f"--basetemp={scratch / 'tmp'}"]
         if config.pluginmanager.hasplugin("cacheprovider"):
             options += ["-o", f"cache_dir={scratch / 'cache'}"]
         self._process = subprocess.Popen(
@@ -264,8 +268,9 @@ class Measurer:
         if not line:
             self._said.seek(0)
             said = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
-            telling = [line for line in said if line.startswith(("E ", "ERROR", "INTERNALERROR>", "pytest."))]
-            last = (telling or said or ["it said nothing"])[-1].removeprefix("E").strip()
+            signs = ("E ", "ERROR", "INTERNALERROR>", "pytest.")
+            telling = [line for line in said if line.startswith(signs) or ": error: " in line]
+            last = (telling or said or ["it said nothing"])[-1].removeprefix("E ").strip()
             raise UnmeasurableError(f"the process that measures {how or self._end()}: {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer
@@ -353,13 +358,17 @@ def has_plugin(config: pytest.Config, name: str) -> bool:
     return any(map(config.pluginmanager.hasplugin, (name, f"pytest_{name}")))
 
 
-def _options(tree: Tree, config: pytest.Config) -> list[str]:
+def _options(tree: Tree, config: pytest.Config, scratch: Path) -> list[str]:
     """Options that make pytest collect in another process what it collects in this one, and report nothing."""
     option = config.option
-    options, ours = ["-q", "--capture=no", "--continue-on-collection-errors"], ["-o", "addopts="]
+    options, ours = ["--capture=no", "--continue-on-collection-errors"], ["-o", "addopts="]
+    options += ["-q"] if config.pluginmanager.hasplugin("terminal") else []
     options += ["--rootdir", str(tree.place(config.rootpath)), f"--import-mode={option.importmode}"]
     if config.inipath is not None and tree.place(config.inipath).exists():
         options += ["-c", str(tree.place(config.inipath))]
+    if config.inipath is None:  # settings that lie nearer to the tests are not in force
+        (scratch / "pytest.ini").touch()
+        options += ["-c", str(scratch / "pytest.ini"), "--confcutdir", str(tree.place(config.rootpath))]
     if config.pluginmanager.hasplugin("logging"):
         ours += ["-o", "log_file="]  # the user's would be emptied
     if has_plugin(config, "timeout"):  # waiting for requests is no time of the test's
@@ -370,7 +379,8 @@ def _options(tree: Tree, config: pytest.Config) -> list[str]:
     if getattr(option, "disable_plugin_autoload", False):
         options += ["--disable-plugin-autoload"]
     reorders = ["no:randomly", "no:pytest_randomly"] if has_plugin(config, "randomly") else []
-    asked = [each for each in option.plugins or () if not (reorders and each == "pytest_randomly")]
+    left_out = ["vscode_pytest", *(["pytest_randomly"] if reorders else [])]  # the first tells its editor of results
+    asked = [each for each in option.plugins or () if each not in left_out]
     for plugin in dict.fromkeys([*asked, *reorders]):
         options += ["-p", plugin]
     for setting in option.override_ini or ():
@@ -585,9 +595,10 @@ class Serving:
             if not _is_own(Path(file), self._base):
                 if _is_own(Path(file), self._root):
                     return f"{name} was loaded from today's files, {file}: import it by its name, without a fixed path"
-                if compiled and _has_source(self._base, name):
+                copied = name.partition(".")[0] in _installed_copies(self._root)
+                if compiled and (copied or _has_source(self._base, name)):
                     return f"{name} is compiled, and the same on both sides: compare by a baseline"
-                if _has_module(files, name, Path(file)):
+                if copied or _has_module(files, name, Path(file)):
                     return (
                         f"{name} was loaded from {file}, which is not the code to be compared: install the project "
                         f"with 'pip install --editable', or set pytest's pythonpath"
@@ -687,6 +698,18 @@ def _kept(file: Path) -> bool:
     with suppress(Hw4Error):
         return bool(git(file.resolve().parent, "ls-files", "--", f":(literal){file.resolve().name}"))
     return False
+
+
+@functools.cache
+def _installed_copies(root: Path) -> frozenset[str]:
+    """Names of packages and modules that were installed from a tree, of whose files these are copies."""
+    found = set[str]()
+    for each in importlib.metadata.distributions():
+        with suppress(OSError, ValueError, KeyError):
+            origin = urlsplit(json.loads(each.read_text("direct_url.json") or "{}").get("url", ""))
+            if origin.scheme == "file" and Path(unquote(origin.path)).resolve().is_relative_to(root):
+                found |= {file.parts[0].partition(".")[0] for file in each.files or ()}
+    return frozenset(found)
 
 
 def _has_source(base: Path, name: str) -> bool:
@@ -789,17 +812,18 @@ def _alike(
     """
     repeats = {name: _repeats(work, clock) for name, work in works.items()}
     if longer is None:
-        lasts = {name: _lasts(work, repeats[name]) for name, work in works.items()}
+        lasts = {name: _lasts(work, repeats[name], clock) for name, work in works.items()}
         wanted = min(LENGTHENED_SECONDS, max(lasts.values()))
         longer = {name: max(1, round(wanted / max(lasts[name], SHORTEST_SECONDS))) for name in works}
     return {name: repeats[name] * longer[name] for name in works}, longer
 
 
-def _lasts(work: Callable[[], object], repeats: int) -> float:
-    """Seconds of so many calls on the wall, where waiting counts: the least of five unless they are long."""
-    first = repeats * _timed(work, repeats, 0.0, "wall")[1]
-    tries = 4 if first < LENGTHENED_SECONDS else 0
-    return min([first, *(repeats * _timed(work, repeats, 0.0, "wall")[1] for _ in range(tries))])
+def _lasts(work: Callable[[], object], repeats: int, clock: Clock) -> float:
+    """Seconds of so many calls, the least of five unless they are long; on the wall where they mostly wait."""
+    times = [_timed(work, repeats, 0.0, clock)]
+    times += [_timed(work, repeats, 0.0, clock) for _ in range(4 if repeats * times[0][1] < LENGTHENED_SECONDS else 0)]
+    seen, wall = min(clock for clock, _ in times), min(wall for _, wall in times)
+    return repeats * (wall if wall > 2 * seen else seen)
 
 
 def _waiting(slices: Sequence[Slice], taken: Sequence[tuple[float, float]]) -> float:
@@ -834,6 +858,8 @@ def as_outcome(result: object) -> Outcome:
     diverged = any(value is None or not math.isfinite(value) for value in values.values())
     bits = json.dumps([accuracy, loss, result.get("bits")], default=_exactly)
     digest = hashlib.sha256(bits.encode()).hexdigest()[:16]
+    if accuracy is not None and -ROUNDED < accuracy < 1 + ROUNDED:  # a mean of batches' means may be beyond
+        accuracy = min(max(accuracy, 0.0), 1.0)
     return Outcome(None if diverged else accuracy, None if diverged else loss, diverged, digest)
 
 

@@ -158,7 +158,7 @@ class Judging:
         self._items, self._baselines, self._looked = dict[str, Path](), list[Path](), set[Path]()
         self._reported, self._broken, self._answered = set[str](), set[str](), set[str]()
         self._before, self._collected = dict[str, str](), list[pytest.Item]()
-        self._nothing = False
+        self._nothing, self._failed = False, 0
         self._written, self._unwritten, self._left_out = False, "", list[str]()
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
         self._tests, self._ran = dict[str, Path](), set[str]()
@@ -214,6 +214,7 @@ class Judging:
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         """Remember files that were looked into, also those that are skipped as a whole: their gates are not judged."""
+        self._failed += report.failed
         if not report.failed:
             self._looked.add(self.config.rootpath / report.nodeid)
 
@@ -245,6 +246,7 @@ class Judging:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what was judged; of a test that is run again, the last time."""
         self._reported.add(report.nodeid)
+        self._failed += report.failed and not hasattr(report, "wasxfail")
         self._ran |= {report.nodeid} if report.when == "call" and report.passed else set()
         self.unmeasurable += report.failed and self._unjudged(report)
         self._answered |= {report.nodeid} if getattr(report, "gate", ()) else set()
@@ -286,7 +288,7 @@ class Judging:
         unrun = set() if misused else set(self._items) - self._reported
         partial = session.shouldstop or session.shouldfail or unrun or exitstatus not in (0, 1)
         try:
-            if self._whole and not (partial or self._only_looks or self.update):
+            if not (partial or self._only_looks or self.update):
                 self._add_missing()
         finally:
             self._stack.close()
@@ -297,7 +299,7 @@ class Judging:
         self._nothing = bool(asked and not (self.judged or self._spread or self._only_looks))
         if self._nothing and exitstatus == 0:
             session.exitstatus = exitstatus = EXIT_UNMEASURABLE
-        if self._spread or not (self.judged or self._document) or self._only_looks:
+        if self._spread or misused or not (self.judged or self._document) or self._only_looks:
             return
         failed = bool(session.testsfailed - self.unmeasurable or unrun)
         verdict = gating.overall([*self.judged.values()])
@@ -313,11 +315,12 @@ class Judging:
             session.exitstatus, self._unwritten = pytest.ExitCode.INTERNAL_ERROR, str(error)
 
     def _write_all(self, session: pytest.Session) -> None:
-        if self.update and not session.testsfailed and session.exitstatus in (0, 1):
+        if self.update and not self._failed and session.exitstatus in (0, 1):  # another plugin's limits may have failed
             self._write_baselines()
         if self._document:
             facts: dict[str, Any] = {"against": self.against or None, "compared": self._compared()}
             facts |= {"update": self.update, "exit_code": int(session.exitstatus)}
+            self._document.parent.mkdir(parents=True, exist_ok=True)
             _write(self._document, gating.as_json([*self.judged.values()], facts))
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
             junit = Path(os.path.expandvars(self.config.option.xmlpath)).expanduser()
@@ -332,17 +335,19 @@ class Judging:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Print every finding, and the verdict with what it was compared with."""
-        if not (self.judged or self._nothing):
+        if not (self.judged or self._nothing or self._unwritten):
             return
         terminalreporter.section("gate")
+        if self._unwritten:
+            terminalreporter.write_line(f"It could not be written: {self._unwritten}.")
         if self._nothing:
             compared = f"compared with {self.against}" if self.against else "measured"
             terminalreporter.write_line(f"Verdict: UNMEASURABLE: no test came to its gate, so nothing was {compared}.")
             return
         findings = [*self.judged.values()]
+        if not findings:
+            return
         terminalreporter.write_line(gating.table(findings))
-        if self._unwritten:
-            terminalreporter.write_line(f"It could not be written: {self._unwritten}.")
         if not self.update:
             terminalreporter.write_line(f"Verdict: {gating.overall(findings)}, compared with {self._compared()}.")
         elif self._written:
@@ -357,12 +362,13 @@ class Judging:
     def _gone(self, path: Path, *, skipped: bool) -> list[str]:
         """Gates of a baseline that are no longer there: whose test is gone, or was run and did not come to them.
 
-        Those of a file without any test, which may have been ``skipped`` as a whole, count or do not.
+        Those of a file without any test, which may have been ``skipped`` as a whole, count or do not. Where only some
+        tests were asked for, those are looked at.
         """
-        if not self._whole:
+        if not (self._whole or skipped):
             return []
         asked = path in (*(file.parent / BASELINE for file in self._tests.values()), *self._baselines)
-        here = {_short(test): test for test, file in self._items.items() if file.parent == path.parent}
+        here = {_short(test): test for test, file in self._here().items() if file.parent == path.parent}
         files = {test.partition("::")[0] for test in here}
         gone = []
         for key, entry in read_baseline(path).items():
@@ -370,8 +376,14 @@ class Judging:
             missing = asked and not (path.parent / file).exists()
             empty = file in files or (skipped and path.parent / file in self._looked)
             lost = (skipped and test not in self._broken) or test in self._ran if test else missing or empty
+            lost = lost and (self._whole or test is not None)
             gone += [key] * (lost and f"{path}::{key}" not in self.judged)
         return gone
+
+    def _here(self) -> dict[str, Path]:
+        """The tests that were asked for, with their files; those of pytest-xdist's workers are known by reports."""
+        reported = {test: self.config.rootpath / test.partition("::")[0] for test in self._reported}
+        return {**reported, **self._items}
 
     def _add_missing(self) -> None:
         """A gated test that is no longer there, or is skipped, was not passed."""
@@ -380,13 +392,14 @@ class Judging:
             now = {
                 item.nodeid: measurers.source_digest(item) for item in self._collected if item.nodeid in self._before
             }
-            gone = [test for test, then in self._before.items() if now.get(test) != then]  # else it is skipped at both
-            for test in sorted({*gone, *self._kept_then()} - self._answered - self._broken):
+            gone = {test for test, then in self._before.items() if now.get(test) != then}  # else it is skipped at both
+            gone = gone | {*self._kept_then()} if self._whole else gone & self._items.keys()
+            for test in sorted(gone - self._answered - self._broken):
                 sentence = f"is gated at {self.against}, and {where[test in self._items]}"
                 finding = gating.refusal("timing", test.partition("::")[2], sentence)
                 self.judged[f"{test} gone"] = replace(finding, path=test.partition("::")[0], key=test)
             return
-        files = [*self._tests.values(), *self._items.values(), *self._looked]
+        files = [*self._here().values(), *self._looked]
         for path in dict.fromkeys([*(file.parent / BASELINE for file in files), *self._baselines]):
             with suppress(UnmeasurableError):  # a file that is no baseline: said at every test
                 for key in self._gone(path, skipped=True):

@@ -38,6 +38,8 @@ from hw4.measurers import (
     _as_text,
     _has_module,
     _has_source,
+    _installed_copies,
+    _is_own,
     _repeats,
     _timed,
     _waiting,
@@ -582,6 +584,33 @@ def test_of_a_strangers_gate(gate):
 """
 
 
+LIMIT = """
+import pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session):  # as coverage's limit does
+    result = yield
+    session.testsfailed += 1
+    return result
+"""
+
+
+@pytest.mark.usefixtures("alone")
+def test_other_plugins_limits_and_ungated_tests_keep_nothing_from_being_written(project: Project) -> None:
+    folder = project.folder / "odd"
+    folder.mkdir()
+    try:
+        (folder / "test_odd.py").write_text(NOT_PASSED.replace("SKIPPED", "False"))
+        (folder / "conftest.py").write_text(LIMIT)
+        assert project.pytest("odd", "--gate-update", "-k", "kept").code == 1, "the limit says so"
+        assert (folder / BASELINE).exists(), "it is no test that failed"
+        run = project.pytest("odd", "-k", "stranger", "--gate-json=odd/new/gate.json")
+        assert (run.code, (folder / "new" / "gate.json").exists()) == (1, True), run.said
+    finally:
+        shutil.rmtree(folder)
+
+
 @pytest.mark.usefixtures("alone")
 def test_what_was_not_judged_or_not_run_did_not_pass(project: Project) -> None:
     """Behind gates that cannot be judged no failure hides, and a comparison with nothing is none."""
@@ -597,6 +626,9 @@ def test_what_was_not_judged_or_not_run_did_not_pass(project: Project) -> None:
         assert run.code == 1, "a test without a gate fails beside two gates that cannot be judged"
         assert run.verdicts == dict.fromkeys(("test_kept", "two", "three"), "UNMEASURABLE")
         assert "3 seeds can show nothing" in run.said
+        for some in ("-m", "not slow"), ("-p", "xdist.plugin", "-n", "1"):
+            run = project.pytest("odd", "-k", "kept or stranger", *some)
+            assert (run.code, run.verdicts) == (1, {"test_kept": "UNMEASURABLE"}), run.said
         run = project.pytest("odd", "-x")
         assert run.code == 1, "what comes after the first was not run"
         path.write_text(
@@ -746,6 +778,14 @@ def test_the_gate_finds_its_tests_wherever_a_checkout_lies(installed: Path, tmp_
     assert project.pytest(*settings, "--gate-update").verdicts == {"test_training": "NEW"}
     run = project.pytest(*settings)
     assert (run.code, run.verdicts) == (0, {"test_training": "PASS"}), run.said
+    nearer = project.folder / "nearer"
+    nearer.mkdir()
+    (nearer / "pytest.ini").write_text("[pytest]\naddopts = --of-another-project\n")
+    (nearer / "test_own.py").write_text("def test_own(gate, base):\n    gate.outcomes(base, range(4))\n")
+    fixture = "import pytest\n\n\n@pytest.fixture\ndef base():\n    return lambda seed: {'loss': 1.0 + seed}\n"
+    (project.folder / "conftest.py").write_text(fixture)
+    run = project.pytest(".", "-k", "own", "--gate-update")
+    assert (run.code, run.verdicts) == (0, {"test_own": "NEW"}), "settings that lie nearer to a test are not in force"
 
 
 @pytest.mark.parametrize(("step", "refused"), [(0.1, False), (0.3, False), (3.0, True)])
@@ -899,6 +939,24 @@ def test_a_compiled_module_is_known_by_its_source(tmp_path: Path) -> None:
     assert not _has_source(tmp_path, "torch._C"), "which is not this project's"
 
 
+def test_an_installed_copy_is_known_by_where_it_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a compiled package whose sources are named otherwise: both sides of a comparison would load the one."""
+    info = tmp_path / "site" / "fast_ops-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Name: fast-ops\nVersion: 1.0\n")
+    (info / "RECORD").write_text("fastops/__init__.py,,\nfastops.abi3.so,,\nfast_ops-1.0.dist-info/METADATA,,\n")
+    (info / "direct_url.json").write_text(json.dumps({"url": f"file://{tmp_path}/a%20repo/crate", "dir_info": {}}))
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    assert "fastops" in _installed_copies.__wrapped__(tmp_path / "a repo")
+    assert "fastops" not in _installed_copies.__wrapped__(tmp_path / "another")
+
+
+def test_a_checkout_may_be_its_own_virtual_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.prefix", str(tmp_path))
+    assert _is_own(tmp_path / "training.py", tmp_path)
+    assert not _is_own(tmp_path / "lib" / "site-packages" / "numpy.py", tmp_path)
+
+
 def test_links_are_not_followed(tmp_path: Path) -> None:
     """A test is known by the name that it was collected by."""
     root, then = tmp_path.resolve() / "root", tmp_path / "then"
@@ -1045,6 +1103,7 @@ def test_a_run_that_is_not_finite_diverged() -> None:
         outcome = as_outcome(lost)
         assert (outcome.diverged, outcome.accuracy, outcome.loss) == (True, None, None)
     assert as_outcome({"loss": np.float32(0.5)}) == as_outcome({"loss": 0.5})
+    assert as_outcome({"accuracy": math.fsum([0.9, 0.1]) + 4e-16}).accuracy == 1, "rounding has made it more than all"
     with pytest.raises(ValueError, match="'bits' hold <object"):
         as_outcome({"loss": 0.5, "bits": object()})
     assert as_outcome({"loss": 0.5, "bits": [1]}).digest != as_outcome({"loss": 0.5, "bits": [2]}).digest
