@@ -80,30 +80,46 @@ class Borrowed:
         self._views = _views_among_buffers(self.modules)
         before = [fingerprint(leaf) for leaf in self.leaves]
         with self.inside():
+            kept = self._mergeable()
             if norm_mode != "as is":
                 _set_mode(model, training=norm_mode == "batch")
+            merged = [name for (_, name), each in self._mergeable().items() if each not in kept.values()]
             self._start, self._frozen_at_start = self._buffers(), self._frozen()
             self._first = {id(each): {**vars(each), "_buffers": dict(each._buffers)} for each in self.modules}
             holders = [*self.modules, *held, *(vars(own) for own in self.leaves)]
             self._plain = self._numbers({id(own) for own in replaced.values()})
             self._stores = [(each, _content(each)) for each in reachable(holders) if _may_keep(each)]
-        self._require_kept(before)
+        self._require_kept(before, merged)
 
     def _numbers(self, ours: Collection[int]) -> list[tuple[Any, Any]]:
         """Tensors and arrays among modules' attributes that may be a cache of weights, with copies of them."""
         own = reachable([vars(each) for each in self.modules], {id(each) for each in self.modules}, code=False)
         plain = [each for each in own if isinstance(each, np.ndarray) or (isinstance(each, Tensor) and each.is_leaf)]
-        few = [each for each in plain if id(each) not in ours and math.prod(each.shape) <= LARGEST_CACHE]
+        few = [each for each in plain if id(each) not in ours and _size(each) <= LARGEST_CACHE]
         return [(each, copy.deepcopy(each)) for each in few]
 
-    def _require_kept(self, before: Sequence[int]) -> None:
-        """Raise ObjectiveError when setting the mode has changed trained weights."""
-        for name, leaf, then in zip(self.names, self.leaves, before, strict=True):
-            if fingerprint(leaf) != then:
-                raise ObjectiveError(
-                    f"the model changes its trained weights ({name}) in train() or eval(), as adapters do that are "
-                    f"merged there; put it in the mode that is meant and give norm_mode='as is'"
-                )
+    def _mergeable(self) -> dict[tuple[int, str], int]:
+        """Fingerprints of what a train() of the user's may merge weights into: tensors that are not trained."""
+        if all(type(each).train is nn.Module.train for each in self.modules):
+            return {}
+        found = dict[tuple[int, str], int]()
+        for place, module in enumerate(self.modules):
+            for name, each in {**module._parameters, **module._buffers, **vars(module)}.items():
+                if isinstance(each, Tensor) and not each.requires_grad and not each.is_meta:
+                    found[place, f"{type(module).__name__}.{name}"] = fingerprint(each)
+        return found
+
+    def _require_kept(self, before: Sequence[int], merged: Sequence[str]) -> None:
+        """Raise ObjectiveError when setting the mode has changed trained weights, or merged them into others."""
+        changed = [
+            name for name, leaf, then in zip(self.names, self.leaves, before, strict=True) if fingerprint(leaf) != then
+        ]
+        if changed or merged:
+            what = f"its trained weights ({changed[0]})" if changed else merged[0]
+            raise ObjectiveError(
+                f"the model changes {what} in train() or eval(), as adapters do that are merged there; put it in the "
+                f"mode that is meant, with nothing merged, and give norm_mode='as is'"
+            )
 
     def _memo(self, beside: Sequence[Any], held: Sequence[Any], replaced: Mapping[Tensor, Tensor]) -> dict[int, Any]:
         """What copies of attributes hold: our tensors, and as they are modules, data and what the loss holds too."""
@@ -637,6 +653,14 @@ def _put(attributes: Sequence[Any], contents: Sequence[Any], numbers: Sequence[A
             each[...] = values
 
 
+def _size(value: Tensor | np.ndarray[Any, Any]) -> float:
+    """How many numbers there are, where they are numbers that can be read and compared; else infinitely many."""
+    if isinstance(value, Tensor):
+        plain = not value.is_nested and value.layout in (torch.strided, torch.sparse_coo)
+        return math.prod(value.shape) if plain else math.inf
+    return math.inf if value.dtype == object else math.prod(value.shape)
+
+
 def lent(objects: Sequence[Any], kept: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
     """Inside, objects have copies of their attributes, of which ``kept`` are none; afterwards they have their own."""
     memo = {id(each): each for each in (*objects, *kept)}
@@ -734,7 +758,7 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
         value = todo.popleft()
         if id(value) in seen or isinstance(value, UNSEEN):
             continue
-        if type(value) is int or (type(value) in (dict, list) and not value):
+        if type(value) is int or (type(value) in EMPTY and not value):
             yield value
             continue
         seen.add(id(value))
@@ -746,6 +770,7 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
 
 ARRAYS, NO_COUNTERS = (np.ndarray, Tensor), (int, *get_args(Generator))
 UNSEEN = (str, bytes, float, types.ModuleType)
+EMPTY = (dict, list, set, OrderedDict)  # of which every module has a dozen
 
 
 @functools.lru_cache(4096)
@@ -759,9 +784,9 @@ def counts(holders: Iterable[Any]) -> list[str]:
     found: list[Any] = []
     for value in reachable(holders):
         if isinstance(value, ARRAYS):
-            if not isinstance(value, nn.Parameter) and math.prod(value.shape) <= LARGEST_COUNTER:
+            if not isinstance(value, nn.Parameter) and _size(value) <= LARGEST_COUNTER:
                 found.append(_told(value))
-        elif isinstance(value, Iterator) and not isinstance(value, io.IOBase):
+        elif issubclass(type(value), Iterator) and not isinstance(value, io.IOBase):
             found.append(object())  # nobody can see where it is, so it is taken for another
         elif not isinstance(value, NO_COUNTERS):
             length = len(value) if isinstance(value, STORES) else 0
@@ -780,7 +805,7 @@ def _told(value: Tensor | np.ndarray[Any, Any]) -> str:
 
 def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
     """What an object holds, a level down."""
-    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101  the second takes long to ask
+    if isinstance(value, dict | types.MappingProxyType):  # other mappings have theirs among their attributes
         pairs = dict.items(value) if isinstance(value, dict) else value.items()
         return [*(each for pair in itertools.islice(pairs, MOST_ENTRIES) for each in pair), *_attributes(value)]
     if isinstance(value, list | tuple | set | frozenset | deque):
@@ -795,9 +820,9 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
         return [value.fget if isinstance(value, property) else value.func]
     if isinstance(value, types.FunctionType):
         foreign = _foreign(str(value.__globals__.get("__name__")))  # what it names is not the user's
-        names = [] if foreign else [name for code in _codes(value.__code__) for name in code.co_names]
-        names = [name for name in names if name[:1] != "@"]  # where pytest looks into an assert, and has all of its own
-        found = [value.__globals__.get(name) for name in names]
+        codes = [] if foreign else [*_codes(value.__code__)]
+        names = [name for code in codes for name in code.co_names]
+        found = [value.__globals__.get(name) for code in codes for name in _globals(code)]
         modules = [each for each in found if isinstance(each, types.ModuleType)]
         for module in modules:  # and modules in them
             within = [] if _foreign(module.__name__) else [vars(module).get(name) for name in names]
@@ -818,6 +843,15 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
             own += [(name, each) for name, each in vars(kind).items() if name[:2] != "__" or callable(each)]
     own += [] if isinstance(value, type) else [(name, getattr(value, name)) for name in slots(value)]
     return [each for name, each in own if name not in ("_parameters", "_buffers", "__class__")]
+
+
+@functools.lru_cache(4096)
+def _globals(code: types.CodeType) -> tuple[str, ...]:
+    """The globals that code names; not those by which pytest looks into an assert, and has all of its own."""
+    named = {
+        each.argval for each in dis.get_instructions(code) if "GLOBAL" in each.opname or each.opname == "LOAD_NAME"
+    }
+    return tuple(name for name in code.co_names if name in named and name[:1] != "@")
 
 
 def _attributes(value: Any) -> list[dict[str, Any]]:

@@ -119,7 +119,15 @@ def of_loader(loader: Any, place: Place) -> Examples:
 
     def fetch(indices: Sequence[int]) -> Batch:
         many = getattr(dataset, "__getitems__", None)
-        found = many(list(indices)) if many else [dataset[index] for index in indices]
+        try:
+            found = many(list(indices)) if many else [dataset[index] for index in indices]
+        except Exception as error:
+            if not loader.num_workers:
+                raise
+            raise ObjectiveError(
+                f"the data set is read in this process, without workers, where it failed ({type(error).__name__}: "
+                f"{first_line(error)}); let __getitem__ open what worker_init_fn opens"
+            ) from error
         try:
             return collate(found)
         except (RuntimeError, TypeError) as error:

@@ -149,7 +149,7 @@ class Objective:
         """The loss of a batch, with its weight where the loss gives one."""
         if self.forward is not None:
             with _named_refusals(self._dtype):
-                found = self.forward(self._model, batch)
+                found = self._given_forward(batch)
         elif isinstance(batch, list | tuple) and len(batch) == 2:
             with _named_refusals(self._dtype):
                 found = self._loss_of_pair(*batch)
@@ -171,6 +171,21 @@ class Objective:
                 f"dimensions, got {what}"
             )
         return found, weight
+
+    def _given_forward(self, batch: Batch) -> Any:
+        """What the user's forward= gives; raises ObjectiveError where it takes its arguments for others."""
+        assert self.forward is not None
+        try:
+            return self.forward(self._model, batch)
+        except NOT_FED as error:
+            inside = error.__traceback__ and error.__traceback__.tb_next
+            if isinstance(error, ObjectiveError) or not inside or inside.tb_next:  # it is further in
+                raise
+            raise ObjectiveError(
+                f"forward(model, batch) failed ({type(error).__name__}: {first_line(error)}), which is given the model "
+                f"and then a batch, here a {type(batch).__name__}; a training_step is given by forward=lambda model, "
+                f"batch: model.training_step(batch, 0)"
+            ) from error
 
     def _loss_of_pair(self, inputs: Any, targets: Any) -> Any:
         """The loss of inputs and targets; raises ObjectiveError where either is given another way."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from hw4.borrowed import Randomness, copied
-from hw4.errors import ObjectiveError
+from hw4.errors import ObjectiveError, first_line
 from hw4.memory import fingerprint
 from hw4.objective import Forward, Objective
 from hw4.readings import Block, SmoothnessReading
@@ -185,7 +185,8 @@ def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
         except Exception as error:
             raise ObjectiveError(
                 f"a copy of the optimiser {type(optimizer).__name__} cannot make the step ({type(error).__name__}: "
-                f"{error}); measure the difference that its step makes to the parameters and give that as update="
+                f"{first_line(error)}); measure the difference that its step makes to the parameters and give that as "
+                f"update="
             ) from error
     _require_own_step(model, optimizer, kept, twins)
     return {

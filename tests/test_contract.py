@@ -5,10 +5,12 @@ The right value is plain ``autograd.grad`` in float64 on the user's own model, m
 
 # mypy: allow-untyped-calls, disable-error-code="no-any-return,list-item,index,attr-defined,operator,misc,arg-type"
 # mypy: no-warn-unused-ignores
+import configparser
 import contextlib
 import copy
 import functools
 import gc
+import io
 import itertools
 import random
 import threading
@@ -813,6 +815,72 @@ def of_entries(model: nn.Module, batch: Any) -> Tensor:
     return F.cross_entropy(model(batch.x), batch.y)
 
 
+class Folding(nn.Module):
+    """Weights of two factors, put together for evaluation: into a frozen weight, or an attribute that is new."""
+
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        self.body, self.first, self.second = net(), nn.Linear(6, 2, bias=False), nn.Linear(2, 3, bias=False)
+        self.frozen = nn.Parameter(torch.zeros(3, 6), requires_grad=False) if frozen else None
+
+    def train(self, mode: bool = True) -> "Folding":
+        """Put them together, or take them apart."""
+        super().train(mode)
+        with torch.no_grad():
+            folded = self.second.weight @ self.first.weight * (not mode)
+        if self.frozen is None:
+            self.folded = folded
+        else:
+            self.frozen.data = folded
+        return self
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Through the factors in training, and through their product otherwise."""
+        folded = self.folded if self.frozen is None else self.frozen
+        return self.body(x) + (self.second(self.first(x)) if self.training else F.linear(x, folded))
+
+
+class Npz(Items):
+    """A data set that keeps the file that it was read from."""
+
+    def __init__(self, *, closed: bool) -> None:
+        file = io.BytesIO()
+        np.savez(file, x=X.numpy())
+        self.file = np.load(io.BytesIO(file.getvalue()))
+        read = torch.from_numpy(self.file["x"])
+        super().__init__(lambda i: (read[i], Y[i]))
+        if closed:
+            self.file.close()
+
+
+def percent() -> configparser.ConfigParser:
+    found = configparser.ConfigParser()
+    found.read_string("[log]\nformat=%(asctime)s\n")
+    return found
+
+
+class Opened(Items):
+    """A data set that worker_init_fn opens."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda i: (self.file[i], Y[i]))
+        self.file: Any = None
+
+
+def by_step(batch: Any, number: int) -> Tensor:
+    return F.cross_entropy(batch[0], batch[number])
+
+
+encoder = nn.Linear(2, 2)  # as in another cell of a notebook, and refused where a model has it
+encoder.register_full_backward_hook(lambda *_: None)
+
+
+def ragged() -> Any:
+    found = np.empty(2, dtype=object)
+    found[0], found[1] = np.arange(3), np.arange(4)
+    return found
+
+
 def batches_of(kind: Callable[..., Any]) -> Callable[[], tuple[Any, ...]]:
     return lambda: (DataLoader(range(N), batch_size=8, collate_fn=lambda b: kind(x=X[b], y=Y[b])),)
 
@@ -843,6 +911,44 @@ CASES += [
         given={"forward": of_entries},
     ),
     Case("a skeleton without numbers", model=skeleton),
+    *(
+        Case(
+            f"factors that eval() puts together in {where}",
+            model=functools.partial(Folding, frozen),
+            given={"norm_mode": "running"},
+            refusal=rf"changes Folding\.{name} in train\(\) or eval\(\), .* with nothing merged",
+        )
+        for frozen, where, name in ((True, "a frozen weight", "frozen"), (False, "an attribute", "folded"))
+    ),
+    *(
+        Case(f"a data set that keeps {kind} npz file", data=lambda closed=closed: (Npz(closed=closed),))
+        for kind, closed in (("an open", False), ("a closed", True))
+    ),
+    Case(
+        "a configuration that cannot be read",
+        model=lambda: Own(lambda self, x: self.body(x), settings=percent(), lock=threading.Lock()),
+    ),
+    Case(
+        "matrices in rows, and arrays of arrays",
+        model=lambda: Own(
+            lambda self, x: self.body(x), near=torch.eye(4).to_sparse_csr(), split=ragged(), lock=threading.Lock()
+        ),
+    ),
+    Case(
+        "an attribute that has the name of something else's",
+        model=lambda: Own(lambda self, x: self.body(self.encoder(x)), encoder=nn.Identity(), lock=threading.Lock()),
+    ),
+    Case(
+        "a data set that workers open",
+        data=lambda: (DataLoader(Opened(), batch_size=16, num_workers=1),),
+        refusal=r"read in this process, without workers, where it failed \(TypeError: .* what worker_init_fn opens",
+    ),
+    Case(
+        "a training step as forward=",
+        model=lambda: Own(lambda self, x: self.body(x)),
+        given={"forward": by_step},
+        refusal=r"forward\(model, batch\) failed \(TypeError: .*, here a list; a training_step is given by forward=",
+    ),
     Case("a decorated forward=", given={"forward": decorated}),
     Case(
         "a batch in the middle that is fitted",
@@ -2763,6 +2869,11 @@ def test_an_assert_that_pytest_looks_into_leads_to_nothing_of_pytests() -> None:
 
     assert "@pytest_ar" in loss.__code__.co_names
     assert len(list(reachable([loss]))) < 100
+
+
+def test_a_model_may_have_thousands_of_modules() -> None:
+    many = [nn.Linear(1, 1, device="meta") for _ in range(10_000)]
+    assert len(list(reachable(many))) > len(many), "or it is refused"
 
 
 def test_the_compiler_leaves_the_checks_alone(capfd: pytest.CaptureFixture[str]) -> None:
