@@ -561,7 +561,7 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
         (["report", "--out", "bad records"], 1, "is not complete JSON"),
         (["report"], 2, "--out"),
         (["sweep", "--stride", "0"], 2, "stride is 0"),
-        (["sweep", "--stride", "5", "--stride", "5"], 2, "once each"),
+        (["sweep", "--stride", "5", "--stride", "5"], 2, "each given once"),
         (["sweep", "--trials", "0"], 2, "at least 1, got 0"),
         (["sweep", "--momentum", "1"], 2, "momentum is 1.0"),
         (["sweep", "--processes", "0"], 2, "processes must be at least 1, got 0"),

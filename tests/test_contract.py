@@ -947,7 +947,7 @@ CASES += [
         "a training step as forward=",
         model=lambda: Own(lambda self, x: self.body(x)),
         given={"forward": by_step},
-        refusal=r"forward\(model, batch\) failed \(TypeError: .*, here a list; a training_step is given by forward=",
+        refusal=r"forward\(model, batch\) failed \(TypeError: .*, here a tuple; a training_step is given by forward=",
     ),
     Case("a decorated forward=", given={"forward": decorated}),
     Case(

@@ -944,6 +944,7 @@ def test_an_installed_copy_is_known_by_where_it_came_from(tmp_path: Path, monkey
     info = tmp_path / "site" / "fast_ops-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Name: fast-ops\nVersion: 1.0\n")
+    (tmp_path / "site" / "fastops.abi3.so").touch()
     (info / "RECORD").write_text("fastops/__init__.py,,\nfastops.abi3.so,,\nfast_ops-1.0.dist-info/METADATA,,\n")
     (info / "direct_url.json").write_text(json.dumps({"url": f"file://{tmp_path}/a%20repo/crate", "dir_info": {}}))
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
