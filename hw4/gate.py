@@ -161,20 +161,17 @@ class Estimate:
         parts = sum(each.error**4 / each.freedom for each in (self, other))
         return Estimate(self.log - other.log, error, error**4 / parts if parts else math.inf)
 
-    @property
-    def slower(self) -> bool:
-        """Whether it is a slowdown beyond the margin, and beyond what its own error explains."""
-        return self.log > math.log(MARGIN) and self.log > self.quantile(CONFIDENCE) * self.error
+    def slower(self, margin: float | None = None) -> bool:
+        """Whether it is a slowdown beyond the margin, a ratio, and beyond what its own error explains."""
+        return self.log > math.log(margin or MARGIN) and self.log > self.quantile(CONFIDENCE) * self.error
 
-    @property
-    def plainly_slower(self) -> bool:
+    def plainly_slower(self, margin: float) -> bool:
         """Whether it is a slowdown beyond the margin, even less what its own error explains."""
-        return self.log - self.quantile(CONFIDENCE) * self.error > math.log(MARGIN)
+        return self.log - self.quantile(CONFIDENCE) * self.error > math.log(margin)
 
-    @property
-    def faster(self) -> bool:
+    def faster(self, margin: float | None = None) -> bool:
         """Whether it is a speedup beyond the margin, and beyond what its own error explains."""
-        return Estimate(-self.log, self.error, self.freedom).slower
+        return Estimate(-self.log, self.error, self.freedom).slower(margin)
 
     def __str__(self) -> str:
         reach = self.quantile(0.975) * self.error if math.isfinite(self.error) else math.nan
@@ -266,10 +263,10 @@ class Sample:
         if (waiting := float(np.median(self.waiting)) if self.waiting else 0.0) > MOSTLY_WAITING:
             return f"{waiting:.0%} of a call is waiting, which processor time does not see (clock='wall' does)"
         same, planted = estimate(self.same), estimate(self.planted)
-        if same.slower or same.faster:
+        if same.slower() or same.faster():
             return f"the same code timed twice differs by a factor of {same}"
         off = abs(planted.log - math.log(1 + PLANTED))
-        if not planted.slower or off > planted.quantile(SIZE_CONFIDENCE) * planted.error:
+        if not planted.slower() or off > planted.quantile(SIZE_CONFIDENCE) * planted.error:
             return f"a planted slowdown by a factor of {1 + PLANTED:.3f} came back as {planted}"
         return ""
 
@@ -279,24 +276,24 @@ class Sample:
         return not self.self_check and estimate(self.ratios).error <= WANTED_ERROR
 
 
-def judge_times(name: str, before: Estimate, sample: Sample, *, take: str) -> Finding:
-    """Compare a step's time with what it was, by ratios to the frozen reference.
+def judge_times(name: str, before: Estimate, sample: Sample, *, take: str, margin: float | None = None) -> Finding:
+    """Compare a step's time with what it was, by ratios to the frozen reference; what is within the margin passes.
 
     ``take`` says how the new time is accepted. UNMEASURABLE unless all is finite, known well enough, and the sample
     passes its own check.
     """
     problem = sample.self_check
-    change = sample.now.minus(before)
+    change, margin = sample.now.minus(before), margin or MARGIN
     if not problem and not all(map(math.isfinite, (change.log, change.error))):
         problem = f"the change is {change.log} with an error of {change.error}"
-    if not problem and change.error > LARGEST_ERROR and not change.plainly_slower:
+    if not problem and change.error > LARGEST_ERROR and not change.plainly_slower(margin):
         problem = f"the error of the change is {change.error:.1%}, above {LARGEST_ERROR:.1%}"
     if problem:
         return refusal("timing", name, f"{problem}; run again, or on a machine with less beside it")
     advice = ""
-    if change.slower:
+    if change.slower(margin):
         advice = f"slower, also in new processes: find out why, or {take}"
-    elif change.faster:
+    elif change.faster(margin):
         advice = f"faster: {take}, so that it is not lost again"
     waiting = float(np.median(sample.waiting)) if sample.waiting else 0.0
     if waiting > 0.2:
@@ -308,7 +305,7 @@ def judge_times(name: str, before: Estimate, sample: Sample, *, take: str) -> Fi
         before=f"{before.ratio:.3f}",
         now=f"{sample.now.ratio:.3f}",
         change=f"x {change}",
-        verdict="REGRESSION" if change.slower else "PASS",
+        verdict="REGRESSION" if change.slower(margin) else "PASS",
         advice=advice,
         numbers={
             "before": before.ratio,

@@ -59,26 +59,38 @@ class Gate:
         self._mode, self._item = mode, item
 
     def time(
-        self, step: Callable[[], object], *, beside: Callable[[], object], clock: Clock = "processor", name: str = ""
+        self,
+        step: Callable[[], object],
+        *,
+        beside: Callable[[], object],
+        clock: Clock = "processor",
+        margin: float = gating.MARGIN - 1,
+        name: str = "",
     ) -> None:
         """Gate the time of a call of ``step``, as a ratio to one of ``beside``.
 
         ``beside`` is a frozen reference: code that does the same kind of work in about the same time and is never
         edited; calls of one millisecond to a tenth of a second are best. ``clock`` is "processor", which neighbours on
         a shared machine disturb least but which does not see waiting (sleep, disk, network, child processes), or
-        "wall", which does. ``name`` stands in the table and the baseline instead of the test's.
+        "wall", which does. A slowdown by a share up to ``margin`` passes: give more for a step that leans on cache and
+        interpreter otherwise than its reference, for neighbours move such a ratio. ``name`` stands in the table and the
+        baseline instead of the test's.
         """
         if clock not in ("processor", "wall"):
             raise ValueError(f"clock is {clock!r}; 'processor' or 'wall' is expected")
         for role, work in (("step", step), ("beside", beside)):
             if not callable(work):
                 raise TypeError(f"{role} is {work!r:.60}; a function without arguments is expected")
+        if not 0 <= margin < gating.PLANTED:
+            raise ValueError(
+                f"margin is {margin}; a share below the planted slowdown's {gating.PLANTED:g} is expected, as 0.025 is"
+            )
         if step is beside:
             raise ValueError("beside is the step itself, and never faster than that; a frozen copy of it is expected")
         if isinstance(self._mode, Serving):
             self._mode.time(self._item.nodeid, name, step, beside, clock)
         else:
-            self._mode.judge(self._item, "timing", self._mode.time, name)
+            self._mode.judge(self._item, "timing", partial(self._mode.time, margin=1 + margin), name)
 
     def outcomes(
         self,
@@ -522,12 +534,12 @@ class Judging:
 
     # --- times
 
-    def time(self, call: "Call") -> Finding:
+    def time(self, call: "Call", margin: float) -> Finding:
         """Measure a step and judge it."""
         if self._spread:
             raise UnmeasurableError("pytest-xdist is active, and its workers disturb one another; leave out -n")
         if self.update:
-            return self._new_time(call)
+            return self._new_time(call, margin)
         stored = {} if self.against else read_baseline(call.path).get(call.key, {}).get("times", {})
         if not stored and not self.against:
             return self._new("timing", call)
@@ -548,15 +560,18 @@ class Judging:
         def before(samples: list[Sample]) -> Estimate:
             return Estimate(row["log"], row["error"], row["freedom"]) if row else samples[0].now
 
-        if samples[-1].now.minus(before(samples)).slower:  # again, in other processes: other memory, another moment
+        if (
+            samples[-1].now.minus(before(samples)).slower(margin)
+        ):  # again, in other processes: other memory, another moment
             again = self._confirm(teams, call, row)
-            slower = again[-1].now.minus(before(again)).slower
+            slower = again[-1].now.minus(before(again)).slower(margin)
             for sample, more in zip(samples, again, strict=True):
                 sample.add(more, confirmed=slower)
         if self.against and samples[0].self_check:
             raise UnmeasurableError(f"{samples[0].self_check}, at {self.against}; run again")
         compared = call.source(row) if row else f"{self.against}, measured here and now"
-        return replace(gating.judge_times(call.name, before(samples), samples[-1], take=call.take), compared=compared)
+        found = gating.judge_times(call.name, before(samples), samples[-1], take=call.take, margin=margin)
+        return replace(found, compared=compared)
 
     def _visits(self, teams: Sequence[Team], call: "Call", row: Mapping[str, Any]) -> list[Sample]:
         """Visit teams in turn, in random order, until every sample is precise or the time is over.
@@ -603,7 +618,7 @@ class Judging:
                 _reach(team, call)
             return self._visits(new, call, row)
 
-    def _new_time(self, call: "Call") -> Finding:
+    def _new_time(self, call: "Call", margin: float) -> Finding:
         """Measure a step for the baseline: several times, by two teams of processes."""
         samples, facts, where, dropped = list[Sample](), dict[str, Any](), environment(), list[str]()
         times = dict(read_baseline(call.path).get(call.key, {}).get("times", {}))
@@ -630,7 +645,9 @@ class Judging:
         kept = {"log": now.log, "error": now.error, "freedom": now.freedom, "commit": self._commit()}
         kept |= {name: facts[name] for name in ("ruler", "clock")} | {"longer": call.longer}
         kept |= {name: where[name] for name in ("python", "libraries")}
-        if old and (change is None or change.slower or change.faster):  # then those of other processors are wrong, too
+        if old and (
+            change is None or change.slower(margin) or change.faster(margin)
+        ):  # then those of other processors are wrong, too
             dropped = [f"'{name}'" for name in times if name != where["cpu"]]
             times.clear()
         times[where["cpu"]] = kept
@@ -640,7 +657,7 @@ class Judging:
             before=f"{math.exp(old['log']):.3f}" if old else "-",
             now=f"{now.ratio:.3f}",
             change=f"x {change}" if change else "-",
-            verdict="NEW" if change is None else "REGRESSION" if change.slower else "PASS",
+            verdict="NEW" if change is None else "REGRESSION" if change.slower(margin) else "PASS",
             advice=f"times of {', '.join(dropped)} go, for they are of the code before" if dropped else "",
             keeps=call.keep(times=times),
         )

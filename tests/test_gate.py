@@ -121,6 +121,12 @@ def test_unchanged_code_passes_and_slower_code_does_not() -> None:
     assert verdict[0.1].count("REGRESSION") >= 99
 
 
+def test_a_margin_lets_pass_what_it_says() -> None:
+    for slower, wanted in ((0.05, "PASS"), (0.1, "REGRESSION")):
+        verdicts = [judge_times("it", BEFORE, each, take="take it", margin=1.06).verdict for each in hundred(slower)]
+        assert sum(verdict == wanted for verdict in verdicts) >= 90
+
+
 @pytest.mark.parametrize("confidence", [95, 0.0, 1.0, -0.5, math.nan])
 def test_a_confidence_is_a_share(confidence: float) -> None:
     with pytest.raises(ValueError, match=r"a confidence is a share above 0 and below 1, got .*; 95% is 0\.95"):

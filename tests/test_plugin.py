@@ -1071,6 +1071,9 @@ def test_what_was_not_done_is_not_timed() -> None:
     assert _repeats(lambda: around, "wall") >= 1
     with pytest.raises(TypeError, match="a Future, whose work may go on"):
         _repeats(lambda: (1, Future[int]()), "processor")
+    for margin in (0.1, -0.1, 2.5, math.nan):
+        with pytest.raises(ValueError, match=r"margin is .*; a share below the planted slowdown's 0\.1 is expected"):
+            Gate(None, None).time(step, beside=step, margin=margin)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="beside is the step itself"):
         Gate(None, None).time(step, beside=step)  # type: ignore[arg-type]
 
