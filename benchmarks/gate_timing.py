@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from benchmarks.workloads import WORKLOADS
+from hw4.gate import MARGIN
 from hw4.plugin import Gate
 
 MARGINS = {"full-gradient": 0.06, "smoothness-reading": 0.06}
@@ -38,5 +39,5 @@ def slowed(work: Callable[[], object], share: float) -> Callable[[], object]:
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_time(gate: Gate, name: str) -> None:
     torch.set_num_threads(1)
-    workload, margin = WORKLOADS[name]("slice"), MARGINS.get(name, 0.025)
+    workload, margin = WORKLOADS[name]("slice"), MARGINS.get(name, MARGIN - 1)
     gate.time(slowed(workload.target, PLANTED.get(name, 0.0)), beside=workload.reference, margin=margin, name=name)

@@ -80,10 +80,10 @@ class Borrowed:
         self._views = _views_among_buffers(self.modules)
         before = [fingerprint(leaf) for leaf in self.leaves]
         with self.inside():
-            kept = self._mergeable()
+            kept = {*self._mergeable().values()}
             if norm_mode != "as is":
                 _set_mode(model, training=norm_mode == "batch")
-            merged = [name for (_, name), each in self._mergeable().items() if each not in kept.values()]
+            merged = [name for (_, name), each in self._mergeable().items() if each not in kept]
             self._start, self._frozen_at_start = self._buffers(), self._frozen()
             self._first = {id(each): {**vars(each), "_buffers": dict(each._buffers)} for each in self.modules}
             holders = [*self.modules, *held, *(vars(own) for own in self.leaves)]
@@ -105,7 +105,8 @@ class Borrowed:
         found = dict[tuple[int, str], int]()
         for place, module in enumerate(self.modules):
             for name, each in {**module._parameters, **module._buffers, **vars(module)}.items():
-                if isinstance(each, Tensor) and not each.requires_grad and not each.is_meta:
+                frozen = isinstance(each, Tensor) and not (each.requires_grad or each.is_meta or each.is_quantized)
+                if frozen and _size(each) < math.inf:
                     found[place, f"{type(module).__name__}.{name}"] = fingerprint(each)
         return found
 

@@ -560,9 +560,8 @@ class Judging:
         def before(samples: list[Sample]) -> Estimate:
             return Estimate(row["log"], row["error"], row["freedom"]) if row else samples[0].now
 
-        if (
-            samples[-1].now.minus(before(samples)).slower(margin)
-        ):  # again, in other processes: other memory, another moment
+        if samples[-1].now.minus(before(samples)).slower(margin):
+            # Again, in other processes: other memory, another moment.
             again = self._confirm(teams, call, row)
             slower = again[-1].now.minus(before(again)).slower(margin)
             for sample, more in zip(samples, again, strict=True):
@@ -645,9 +644,8 @@ class Judging:
         kept = {"log": now.log, "error": now.error, "freedom": now.freedom, "commit": self._commit()}
         kept |= {name: facts[name] for name in ("ruler", "clock")} | {"longer": call.longer}
         kept |= {name: where[name] for name in ("python", "libraries")}
-        if old and (
-            change is None or change.slower(margin) or change.faster(margin)
-        ):  # then those of other processors are wrong, too
+        if old and (change is None or change.slower(margin) or change.faster(margin)):
+            # Then those of other processors are wrong, too.
             dropped = [f"'{name}'" for name in times if name != where["cpu"]]
             times.clear()
         times[where["cpu"]] = kept

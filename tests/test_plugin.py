@@ -1074,6 +1074,10 @@ def test_what_was_not_done_is_not_timed() -> None:
     for margin in (0.1, -0.1, 2.5, math.nan):
         with pytest.raises(ValueError, match=r"margin is .*; a share below the planted slowdown's 0\.1 is expected"):
             Gate(None, None).time(step, beside=step, margin=margin)  # type: ignore[arg-type]
+    asked = list[Any]()
+    mode: Any = SimpleNamespace(judge=lambda *given: asked.extend(given), time=print)
+    Gate(mode, None).time(step, beside=lambda: None, margin=0.06)  # type: ignore[arg-type]
+    assert asked[2].keywords == {"margin": 1.06}
     with pytest.raises(ValueError, match="beside is the step itself"):
         Gate(None, None).time(step, beside=step)  # type: ignore[arg-type]
 
