@@ -276,11 +276,13 @@ class Sample:
         return not self.self_check and estimate(self.ratios).error <= WANTED_ERROR
 
 
-def judge_times(name: str, before: Estimate, sample: Sample, *, take: str, margin: float | None = None) -> Finding:
+def judge_times(
+    name: str, before: Estimate, sample: Sample, *, take: str, margin: float | None = None, seen: str = ""
+) -> Finding:
     """Compare a step's time with what it was, by ratios to the frozen reference; what is within the margin passes.
 
-    ``take`` says how the new time is accepted. UNMEASURABLE unless all is finite, known well enough, and the sample
-    passes its own check.
+    ``take`` says how the new time is accepted, ``seen`` where a slowdown was seen again. UNMEASURABLE unless all is
+    finite, known well enough, and the sample passes its own check.
     """
     problem = sample.self_check
     change, margin = sample.now.minus(before), margin or MARGIN
@@ -292,7 +294,7 @@ def judge_times(name: str, before: Estimate, sample: Sample, *, take: str, margi
         return refusal("timing", name, f"{problem}; run again, or on a machine with less beside it")
     advice = ""
     if change.slower(margin):
-        advice = f"slower, also in new processes: find out why, or {take}"
+        advice = f"slower{', ' * bool(seen)}{seen}: find out why, or {take}"
     elif change.faster(margin):
         advice = f"faster: {take}, so that it is not lost again"
     waiting = float(np.median(sample.waiting)) if sample.waiting else 0.0

@@ -105,10 +105,13 @@ def environment() -> dict[str, Any]:
 
 
 class Tree:
-    """A source tree to measure: today's, or a revision's files written beside it."""
+    """A source tree to measure: today's, or a revision's files written beside it.
 
-    def __init__(self, root: Path, base: Path, name: str = "") -> None:
-        self.root, self.base, self.name = root, base, name
+    ``paired``: whether one is measured beside the other, so that neither may load what is the other's.
+    """
+
+    def __init__(self, root: Path, base: Path, name: str = "", *, paired: bool = False) -> None:
+        self.root, self.base, self.name, self.paired = root, base, name, paired
 
     def place(self, path: Path) -> Path:
         """Where a path of today's tree lies in this one, links not followed; paths outside of it stay."""
@@ -162,12 +165,15 @@ def repository(folder: Path, name: str) -> Path:
     return root
 
 
-def revision(folder: Path, name: str, into: Path) -> Tree:
-    """A revision of the repository that a folder lies in, written to another; raises UnmeasurableError for none."""
+def revision(folder: Path, name: str, into: Path) -> list[Tree]:
+    """A revision of the repository that a folder lies in, written to another, and today's tree to measure beside it.
+
+    Raises UnmeasurableError where there is no such revision.
+    """
     root = repository(folder, name)
     with _readable(name):
         write_revision(root, name, into)
-    return Tree(root, into, name)
+    return [Tree(root, into, name, paired=True), Tree(root, root, paired=True)]
 
 
 @contextmanager
@@ -224,7 +230,7 @@ class Measurer:
         self._missing: set[str] | None = None
         self.gated = dict[str, str]()
         self._over = set[tuple[str, str]]()  # gates that were not asked for
-        settings = {"options": carried, "others": others, "trees": trees, "against": config.option.gate_against}
+        settings = {"options": carried, "others": others, "trees": trees, "against": tree.paired}
         self.send({"tests": self._tests, "files": [str(tree.place(file)) for file in tests.values()], **settings})
 
     def finish(self) -> None:
