@@ -45,6 +45,7 @@ ATTEMPTS = 3
 """At a baseline, which is not made from times that scatter too much."""
 CONDITIONS = ("quiet", "neighbour", "work")
 """Nothing of ours beside it, a process of NEIGHBOUR, or whatever work goes on by itself."""
+IDENTITY = ("-c", "user.name=hw4", "-c", "user.email=hw4@localhost")
 UNPLANTED = "PLANTED: dict[str, float] = {}"
 EXACT, BY_TESTS = Rules(diverged=2, sees=0.1, exact=True), Rules(diverged=2, sees=0.1)
 Share = dict[str, float]
@@ -79,10 +80,8 @@ def copy() -> Path:
         shutil.copy(ROOT / name, SCRATCH)
     for folder in (SCRATCH / "docs/example", SCRATCH):
         (folder / ".gitignore").write_text("__pycache__/\n*.json\nexample/\n")
-        for words in ("init -q", "add --all", "commit -q --allow-empty -m copy"):
-            subprocess.run(
-                ["git", "-c", "user.name=hw4", "-c", "user.email=hw4@localhost", *words.split()], cwd=folder, check=True
-            )
+        for words in ("init -q", "add --all", "commit -q --no-verify --no-gpg-sign --allow-empty -m copy"):
+            subprocess.run(["git", *IDENTITY, *words.split()], cwd=folder, check=True)
     return SCRATCH
 
 

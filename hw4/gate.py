@@ -36,6 +36,8 @@ ROUNDS = 5  # rounds in a visit
 LEAST_VISITS = 12
 WANTED_ERROR, LARGEST_ERROR = 0.007, 0.013
 """Standard errors of a log ratio: what is measured for, and beyond which nothing is said."""
+LARGEST_DRIFT = 0.08
+"""So much of a slowdown may be the machine's or the hour's: twice the largest that was seen of unchanged code."""
 PROCESS_ERROR = 0.005  # error shared by all visits to the same processes (memory layout); more visits do not reduce it
 TRIMMED = 0.2
 
@@ -237,13 +239,14 @@ class Sample:
         for into, values in zip((self.ratios, self.same, self.planted), zip(*rounds, strict=True), strict=True):
             into.append(float(np.median(values)))
 
-    def add(self, more: "Sample", *, confirmed: bool) -> None:
-        """Add the visits of a second measurement; one that does not confirm the first takes its place.
+    def require_sound(self, where: str = "") -> None:
+        """Raises UnmeasurableError where a second measurement fails its own check: it neither confirms nor denies."""
+        if self.self_check:
+            raise UnmeasurableError(f"it looked slower, and measured once more{where} {self.self_check}; run again")
 
-        Raises UnmeasurableError where the second fails its own check: it neither confirms nor denies.
-        """
-        if more.self_check:
-            raise UnmeasurableError(f"it looked slower, and measured once more {more.self_check}; run again")
+    def add(self, more: "Sample", *, confirmed: bool) -> None:
+        """Add the visits of a second measurement, if it is sound; one that does not confirm the first replaces it."""
+        more.require_sound()
         for name in ("ratios", "same", "planted", "waiting"):
             setattr(self, name, [*(getattr(self, name) if confirmed else []), *getattr(more, name)])
 
@@ -270,10 +273,9 @@ class Sample:
             return f"a planted slowdown by a factor of {1 + PLANTED:.3f} came back as {planted}"
         return ""
 
-    @property
-    def precise(self) -> bool:
-        """Whether more visits are not needed."""
-        return not self.self_check and estimate(self.ratios).error <= WANTED_ERROR
+    def precise(self, samples: int = 1) -> bool:
+        """Whether more visits are not needed, where a change is between so many measurements."""
+        return not self.self_check and estimate(self.ratios).error <= WANTED_ERROR / math.sqrt(samples)
 
 
 def judge_times(

@@ -16,6 +16,7 @@ import math
 import operator
 import os
 import random
+import re
 import shlex
 import tempfile
 import time
@@ -367,6 +368,11 @@ class Judging:
         elif self._written:
             paths = sorted({each.path for each in findings})
             terminalreporter.write_line(f"Baseline: {', '.join(paths)}; commit it with the change that it belongs to.")
+            if any(each.part == "timing" for each in findings) and self._commit() is None:
+                terminalreporter.write_line(
+                    "It names no commit, for not all is committed; renewed when it is, what looks slower later can be "
+                    "measured beside that commit, which tells a change of the code from one of the machine."
+                )
             if self._left_out:
                 terminalreporter.write_line(f"Left out, for no test comes to it any more: {', '.join(self._left_out)}.")
         elif not self._unwritten:
@@ -544,8 +550,9 @@ class Judging:
         """Measure a step and judge it."""
         if self._spread:
             raise UnmeasurableError("pytest-xdist is active, and its workers disturb one another; leave out -n")
+        call = replace(call, margin=margin)
         if self.update:
-            return self._new_time(call, margin)
+            return self._new_time(call)
         stored = {} if self.against else read_baseline(call.path).get(call.key, {}).get("times", {})
         if not stored and not self.against:
             return self._new("timing", call)
@@ -562,22 +569,22 @@ class Judging:
         samples = self._visits(teams, call, row)
         for team in teams:
             team.leave()
-        if samples[-1].now.minus(_measured_before(samples, row)).slower(margin):
-            return self._look_again(teams, samples, call, row, margin)
-        return self._found(samples, call, row, margin)
+        if samples[-1].now.minus(_measured_before(samples, row)).slower(call.margin):
+            return self._look_again(teams, samples, call, row)
+        return self._found(samples, call, row)
 
     def _found(
-        self, samples: Sequence[Sample], call: "Call", row: Mapping[str, Any], margin: float, seen: str = ""
+        self, samples: Sequence[Sample], call: "Call", row: Mapping[str, Any], *, seen: str = "", compared: str = ""
     ) -> Finding:
         """What samples of the code before, unless a baseline's ``row`` is given, and of today's say."""
         if self.against and samples[0].self_check:
             raise UnmeasurableError(f"{samples[0].self_check}, at {self.against}; run again")
         before = _measured_before(samples, row)
-        found = gating.judge_times(call.name, before, samples[-1], take=call.take, margin=margin, seen=seen)
-        return replace(found, compared=call.source(row) if row else f"{self.against}, {HERE}")
+        found = gating.judge_times(call.name, before, samples[-1], take=call.take, margin=call.margin, seen=seen)
+        return replace(found, compared=compared or (call.source(row) if row else f"{self.against}, {HERE}"))
 
     def _look_again(
-        self, teams: Sequence[Team], samples: Sequence[Sample], call: "Call", row: Mapping[str, Any], margin: float
+        self, teams: Sequence[Team], samples: Sequence[Sample], call: "Call", row: Mapping[str, Any]
     ) -> Finding:
         """Judge what looked slower by a second look in other processes: other memory, another moment.
 
@@ -585,24 +592,21 @@ class Judging:
         of its reference's time than in the baseline. So the baseline's commit is measured beside today's code where
         that can be done, and only what is slower than that counts.
         """
-        if beside := self._beside_commit(call, row):
-            for sample in beside:
-                Sample().add(sample, confirmed=False)  # raises where one fails its own check
-            found = self._found(beside, call, {}, margin, "also than the commit of the baseline, measured beside it")
-            if found.verdict == "PASS":
-                looked = samples[-1].now.minus(_measured_before(samples, row))
-                seemed = f"x {looked} by the baseline's times, but not beside its commit, measured here and now"
-                found = replace(found, advice="; ".join(filter(None, (seemed, found.advice))))
-            return replace(found, compared=f"{call.source(row)}, and that commit {HERE}")
+        beside = self._beside_commit(call, row) if row else ""
+        if not isinstance(beside, str):
+            for sample, where in zip(beside, (" at the baseline's commit", ""), strict=True):
+                sample.require_sound(where)
+            compared = f"{call.source(row)}, and that commit {HERE}"
+            found = self._found(beside, call, {}, seen="also beside the baseline's commit", compared=compared)
+            looked = samples[-1].now.minus(_measured_before(samples, row))
+            return _excused(found, looked) if found.verdict == "PASS" else found
         again = self._confirm([team.tree for team in teams], call, row)
-        slower = again[-1].now.minus(_measured_before(again, row)).slower(margin)
+        slower = again[-1].now.minus(_measured_before(again, row)).slower(call.margin)
         for sample, more in zip(samples, again, strict=True):
             sample.add(more, confirmed=slower)
-        found = self._found(samples, call, row, margin, "also in new processes")
-        if not (row and found.verdict == "REGRESSION"):
-            return found
-        alone = "--gate-against REV tells whether it is the machine, for the baseline's commit cannot be measured here"
-        return replace(found, advice=f"{found.advice}; {alone}")
+        found = self._found(samples, call, row, seen="also in new processes")
+        unseen = f"; whether it is the machine cannot be told, for {beside}" if beside else ""
+        return replace(found, advice=f"{found.advice}{unseen}") if found.verdict == "REGRESSION" else found
 
     def _visits(self, teams: Sequence[Team], call: "Call", row: Mapping[str, Any]) -> list[Sample]:
         """Visit teams in turn, in random order, until every sample is precise or the time is over.
@@ -633,7 +637,7 @@ class Judging:
             )
         pairs = [(team, Sample()) for team in teams]
         end = time.monotonic() + max(seconds, 1.5 * needed)
-        while not all(sample.precise for _, sample in pairs) and time.monotonic() < end:
+        while not all(sample.precise(len(pairs)) for _, sample in pairs) and time.monotonic() < end:
             for team, sample in rng.sample(pairs, len(pairs)):
                 sample.visit(team.visit, rng)
         for _, sample in pairs:
@@ -651,23 +655,23 @@ class Judging:
                 call.require_same_ruler(then, reached[-1])
             return self._visits(new, call, row)
 
-    def _beside_commit(self, call: "Call", row: Mapping[str, Any]) -> list[Sample]:
-        """Measure the commit that a baseline is of, and today's code beside it; empty where that cannot be done."""
-        if not (commit := row.get("commit")) or self._scratch is None:
-            return []
+    def _beside_commit(self, call: "Call", row: Mapping[str, Any]) -> list[Sample] | str:
+        """Measure the commit that a baseline is of, and today's code beside it; or why it cannot be done, in words."""
+        if not (commit := row.get("commit")):
+            return "the baseline names no commit: renew it when all is committed"
+        assert self._scratch is not None  # it is made with the trees
         try:
             if commit not in self._commits:
-                place = self._scratch / f"commit{len(self._commits)}"
+                place = Path(tempfile.mkdtemp(dir=self._scratch))
                 self._commits[commit] = measurers.revision(call.path.parent, commit, place)
             self._require_inside(self._commits[commit][0], call)
-            return self._confirm(self._commits[commit], call, {})
+            return self._confirm(self._commits[commit], replace(call, longer={**call.longer}), {})
         except BrokenError:
             raise
-        except UnmeasurableError:
-            call.longer.update(row.get("longer", AS_THEY_ARE))
-            return []
+        except (UnmeasurableError, OSError) as error:
+            return str(error)
 
-    def _new_time(self, call: "Call", margin: float) -> Finding:
+    def _new_time(self, call: "Call") -> Finding:
         """Measure a step for the baseline: several times, by two teams of processes."""
         samples, facts, where, dropped = list[Sample](), dict[str, Any](), environment(), list[str]()
         times = dict(read_baseline(call.path).get(call.key, {}).get("times", {}))
@@ -694,7 +698,7 @@ class Judging:
         kept = {"log": now.log, "error": now.error, "freedom": now.freedom, "commit": self._commit()}
         kept |= {name: facts[name] for name in ("ruler", "clock")} | {"longer": call.longer}
         kept |= {name: where[name] for name in ("python", "libraries")}
-        if old and (change is None or change.slower(margin) or change.faster(margin)):
+        if old and (change is None or change.slower(call.margin) or change.faster(call.margin)):
             # Then those of other processors are wrong, too.
             dropped = [f"'{name}'" for name in times if name != where["cpu"]]
             times.clear()
@@ -705,7 +709,7 @@ class Judging:
             before=f"{math.exp(old['log']):.3f}" if old else "-",
             now=f"{now.ratio:.3f}",
             change=f"x {change}" if change else "-",
-            verdict="NEW" if change is None else "REGRESSION" if change.slower(margin) else "PASS",
+            verdict="NEW" if change is None else "REGRESSION" if change.slower(call.margin) else "PASS",
             advice=f"times of {', '.join(dropped)} go, for they are of the code before" if dropped else "",
             keeps=call.keep(times=times),
         )
@@ -713,8 +717,8 @@ class Judging:
     def _commit(self) -> str | None:
         """Today's commit, where all is committed."""
         try:  # a baseline that was renewed changes nothing that is measured
-            others = ("--", ":/", f":(top,exclude,glob)**/{BASELINE}")
-            changed = git(self.config.rootpath, "status", "--porcelain", *others).strip()
+            lines = git(self.config.rootpath, "status", "--porcelain", "--untracked-files=normal").decode().splitlines()
+            changed = [line for line in lines if not line.rstrip('"').endswith((f"/{BASELINE}", f" {BASELINE}"))]
             return None if changed else git(self.config.rootpath, "rev-parse", "HEAD").decode().strip()
         except Hw4Error:
             return None
@@ -777,6 +781,7 @@ class Call:
     prefix: str
     command: str
     longer: dict[str, int] = field(default_factory=dict, compare=False)
+    margin: float = gating.MARGIN
 
     @property
     def name(self) -> str:
@@ -853,6 +858,19 @@ def _measured_before(samples: Sequence[Sample], row: Mapping[str, Any]) -> Estim
     return Estimate(row["log"], row["error"], row["freedom"]) if row else samples[0].now
 
 
+def _excused(found: Finding, looked: Estimate) -> Finding:
+    """What looked slower by a baseline and not beside its commit: by the machine or the hour, unless by too much."""
+    drift = looked.ratio / found.numbers["change"] - 1
+    if drift > gating.LARGEST_DRIFT:
+        sentence = (
+            f"x {looked} by the baseline's times, and its commit takes as long here: something that git does not keep "
+            f"(a library, a build, a variable, data) makes both slower, or the machine is unlike; renew the baseline"
+        )
+        return replace(gating.refusal("timing", found.what, sentence), compared=found.compared)
+    sentence = f"x {looked} by the baseline's times, but its commit takes as long here: it is the machine or the hour"
+    return replace(found, advice="; ".join(filter(None, (sentence, found.advice))))
+
+
 def _short(test: str) -> str:
     """A test's id from its file's name on."""
     file, _, name = test.partition("::")
@@ -926,7 +944,7 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
     whole += [entry["test"].index("::")]
     where = [each for each in (*entry.get("times", {}).values(), entry.get("outcomes")) if each is not None]
     whole += [isinstance(each["libraries"], dict) or None for each in where]
-    whole += [isinstance(each.get("commit"), str | None) or None for each in where]
+    whole += [each.get("commit") is None or re.fullmatch("[0-9a-f]{40,64}", each["commit"]) for each in where]
     numbers = all(math.isfinite(log) and 0 < error < math.inf and freedom >= 1 for log, error, freedom, _ in rows)
     return numbers and None not in whole
 

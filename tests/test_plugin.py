@@ -205,7 +205,7 @@ def test_a_slowdown_and_a_fault_go_red_and_an_update_takes_them(project: Project
             run = project.pytest(*arguments, f"--junitxml={tmp_path}/gate.xml")
             assert run.code == 1, run.said
             assert run.verdicts == verdicts
-            assert "also than the commit of the baseline, measured beside it" in run.said or arguments
+            assert "slower, also beside the baseline's commit" in run.said or arguments
             assert ET.parse(tmp_path / "gate.xml").getroot()[0].get("failures") == str(len(verdicts))
         update = project.pytest("--gate-update")
         assert update.code == 0, update.said
@@ -217,31 +217,36 @@ def test_a_slowdown_and_a_fault_go_red_and_an_update_takes_them(project: Project
 
 
 @pytest.mark.usefixtures("alone")
-@pytest.mark.parametrize("commit", ["its own", None, "0" * 40, "one whose test fails"])
-def test_times_of_another_machine_are_looked_at_beside_their_commit(project: Project, commit: str | None) -> None:
-    """A baseline whose ratio is 8% less is as of another machine, on which unchanged code is no slower than it was."""
+@pytest.mark.parametrize(
+    ("commit", "drift", "verdict", "sentence"),
+    [
+        ("its own", 0.06, "PASS", "but its commit takes as long here: it is the machine or the hour"),
+        ("its own", 0.2, "UNMEASURABLE", "something that git does not keep"),
+        (None, 0.06, "REGRESSION", "whether it is the machine cannot be told, for the baseline names no commit"),
+        ("0" * 40, 0.06, "REGRESSION", "fetch history if it is shallow"),
+        ("one that fails", 0.06, "REGRESSION", "RuntimeError: unfinished"),
+    ],
+)
+def test_times_of_another_machine_are_looked_at_beside_their_commit(
+    project: Project, commit: str | None, drift: float, verdict: str, sentence: str
+) -> None:
+    """A baseline of smaller ratios is as of another machine, on which unchanged code is no slower than it was."""
     kept = (project.folder / BASELINE).read_bytes()
     document = json.loads(kept)
     (row,) = document["tests"]["test_gate.py::test_update"]["times"].values()
     assert row["commit"] == project.git("rev-parse", "HEAD~1").strip()
-    row["log"] -= 0.08
-    if commit == "one whose test fails":
-        project.edit("training.py", "def update(", "assert False\n\n\ndef update(")
+    row["log"] -= drift
+    if commit == "one that fails":
+        project.edit("training.py", "def update(", "raise RuntimeError('unfinished')\n\n\ndef update(")
         project.commit("fails")
         commit = project.git("rev-parse", "HEAD").strip()
         project.git("reset", "--hard", "--quiet", "HEAD~1")
-    if commit != "its own":
-        row["commit"] = commit
+    row["commit"] = row["commit"] if commit == "its own" else commit
     try:
         (project.folder / BASELINE).write_text(json.dumps(document))
-        run = project.pytest("-k", "update", "-W", "error")
-        if row["commit"] == commit:
-            assert (run.code, run.verdicts) == (1, {"test_update": "REGRESSION"}), run.said
-            assert "slower, also in new processes" in run.said
-            assert "--gate-against REV tells whether it is the machine" in run.said
-        else:
-            assert (run.code, run.verdicts) == (0, {"test_update": "PASS"}), run.said
-            assert "by the baseline's times, but not beside its commit, measured here and now" in run.said
+        run = project.pytest("-k", "update")
+        assert run.verdicts == {"test_update": verdict}, run.said
+        assert sentence in run.said
     finally:
         (project.folder / BASELINE).write_bytes(kept)
 
