@@ -10,12 +10,8 @@ import pytest
 import torch
 
 from benchmarks.workloads import WORKLOADS
-from hw4.gate import MARGIN
 from hw4.plugin import Gate
 
-MARGINS = {"full-gradient": 0.06, "smoothness-reading": 0.06}
-"""Most of these small slices is checks of what is measured, in Python, and nothing of their references: beside a
-process that multiplies matrices all the time the ratio of unchanged code moved by 2.8 to 4.8%."""
 PLANTED: dict[str, float] = {}
 """Slowdowns that the gate's own validation writes in here, to see whether they are seen."""
 
@@ -37,5 +33,5 @@ def slowed(work: Callable[[], object], share: float) -> Callable[[], object]:
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_time(gate: Gate, name: str) -> None:
     torch.set_num_threads(1)
-    workload, margin = WORKLOADS[name]("slice"), MARGINS.get(name, MARGIN - 1)
-    gate.time(slowed(workload.target, PLANTED.get(name, 0.0)), beside=workload.reference, margin=margin, name=name)
+    workload = WORKLOADS[name]("slice")
+    gate.time(slowed(workload.target, PLANTED.get(name, 0.0)), beside=workload.reference, name=name)

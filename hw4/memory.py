@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -103,8 +104,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.read: dict[str, None] = {}
         self.eps, self.rounded = 0.0, dict[torch.dtype, None]()
         self._spans = [(found, name) for name, t in zip(names, tensors, strict=True) if (found := span(t))]
-        self._first = min((found[1] for found, _ in self._spans), default=0)
-        self._last = max((found[2] for found, _ in self._spans), default=0)
+        self._starts, self._ends = (np.array([found[i] for found, _ in self._spans], dtype=np.int64) for i in (1, 2))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -117,9 +117,9 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         if self._spans and not func.overloadpacket.__name__.startswith(EMPTY):
             for device, first, last in filter(None, map(span, given)):
-                if first < self._last and self._first < last:
-                    met = [name for (on, a, b), name in self._spans if on == device and a < last and first < b]
-                    self.read |= dict.fromkeys(met)
+                for i in np.flatnonzero((self._starts < last) & (first < self._ends)):
+                    (on, *_), name = self._spans[i]
+                    self.read |= {name: None} if on == device else {}
         double = any(each.dtype in (torch.float64, torch.complex128) for each in given if each.requires_grad)
         found = func(*args, **(kwargs or {}))
         for each in tree_leaves(found):
