@@ -485,7 +485,7 @@ def slots(value: Any) -> list[str]:
     return [each for each in _slots(type(value)) if hasattr(value, each)]  # type: ignore[arg-type]
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(2**16)
 def _slots(kind: Any) -> list[str]:
     """Names of the slots of a class and its bases, but for those that a property has taken the place of."""
     named = [vars(each).get("__slots__", ()) for each in kind.__mro__]
@@ -513,7 +513,7 @@ def _runs(value: Any) -> bool:
     return _meets(type(value))  # type: ignore[arg-type]
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(2**16)
 def _meets(kind: Any) -> bool:
     return any(each.__module__.partition(".")[0] in MEETING for each in kind.__mro__)
 
@@ -774,7 +774,7 @@ UNSEEN = (str, bytes, float, types.ModuleType)
 EMPTY = (dict, list, set, OrderedDict)  # of which every module has a dozen
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(2**16)
 def _is_closed(kind: Any) -> bool:
     """Whether what is in objects of a kind is not looked at."""
     return issubclass(kind, (int, np.ndarray, Tensor, *get_args(Generator))) or _meets(kind)
@@ -846,7 +846,7 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
     return [each for name, each in own if name not in ("_parameters", "_buffers", "__class__")]
 
 
-@functools.lru_cache(4096)
+@functools.lru_cache(2**16)
 def _globals(code: types.CodeType) -> tuple[str, ...]:
     """The globals that code names; not those by which pytest looks into an assert, and has all of its own."""
     named = {

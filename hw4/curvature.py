@@ -1,5 +1,6 @@
 """What a smoothness reading rests on: the largest curvature, the share of kinks, and the view over step lengths."""
 
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -126,6 +127,7 @@ def kink_share(objective: Objective, u: Update, *, nodes: int = 8) -> KinkShare:
     """
     if not isinstance(nodes, int | np.integer) or nodes < 1:
         raise ValueError(f"the number of nodes must be at least 1 and whole, got {nodes}")
+    objective.require_single("a share of kinks")
     w = objective.w
     step = _step(objective, _flat(objective, u), 1.0)
     moved = objective.loss_and_gradient_here()[1]
@@ -184,6 +186,7 @@ def range_view(objective: Objective, u: Update, *, factors: Sequence[float] = FA
     factors = [float(each) for each in factors]
     if not factors or not min(factors) > 0:
         raise ValueError(f"expected at least one factor, all above 0, got {factors}")
+    objective.require_single("a walk")
     u = _flat(objective, u)
     _step(objective, u, min(factors))  # refuses what cannot be walked before anything is computed
     update_norm = norm(u)
@@ -238,7 +241,7 @@ def _largest_step(objective: Objective, downhill: Tensor, here: tuple[float, Ten
     loss, gradient = here
 
     def raises(rate: float) -> bool:
-        objective.move_by(-rate * downhill)
+        _step(objective, downhill, -rate)
         return not objective.loss_here() <= loss  # so is a loss that is no number
 
     step = _step(objective, downhill, -start)
@@ -246,14 +249,15 @@ def _largest_step(objective: Objective, downhill: Tensor, here: tuple[float, Ten
     curvature = float(step.double() @ change) / norm(step) ** 2
     outwards = not raises(start)
     low, high = (start, math.inf) if outwards else (0.0, start)
-    for doubling in range(1, DOUBLINGS + 1):
-        if 0 < low < high < math.inf:
-            break
-        rate = start * 2.0 ** (doubling if outwards else -doubling)
-        low, high = (low, rate) if raises(rate) else (rate, high)
-    for _ in range(HALVINGS if 0 < low < high < math.inf else 0):
-        middle = math.sqrt(low * high)
-        low, high = (low, middle) if raises(middle) else (middle, high)
+    with contextlib.suppress(SmoothnessUndefinedError):  # of a step that rounding swallows
+        for doubling in range(1, DOUBLINGS + 1):
+            if 0 < low < high < math.inf:
+                break
+            rate = start * 2.0 ** (doubling if outwards else -doubling)
+            low, high = (low, rate) if raises(rate) else (rate, high)
+        for _ in range(HALVINGS if 0 < low < high < math.inf else 0):
+            middle = math.sqrt(low * high)
+            low, high = (low, middle) if raises(middle) else (middle, high)
     return {
         "stable": low,
         "raised": high if math.isfinite(high) else None,

@@ -128,9 +128,9 @@ def of_loader(loader: Any, place: Place) -> Examples:
                 f"the data set is read in this process, without workers, where it failed ({type(error).__name__}: "
                 f"{first_line(error)}); let __getitem__ open what worker_init_fn opens"
             ) from error
-        try:
-            return collate(found)
-        except (RuntimeError, TypeError) as error:
+        try:  # with copies of their containers: a collate_fn that takes something out must not take it from the data
+            return collate([each.copy() if type(each) in (dict, list) else each for each in found])
+        except Exception as error:
             raise ObjectiveError(
                 f"{len(found)} examples cannot be put together in a batch ({type(error).__name__}: "
                 f"{first_line(error)}); examples from all over the data are, as SGD draws: give a DataLoader whose "

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from hw4.borrowed import Borrowed, Randomness, counts, lent, reachable
 from hw4.errors import ObjectiveError, first_line
-from hw4.examples import Batch, of_anything, tensors
+from hw4.examples import Batch, of_anything
 from hw4.memory import Watch, fingerprint
 from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
@@ -83,6 +83,7 @@ class Objective:
             self._examples = of_anything(x, y, chunk_size, (self.parameters[0].device, dtype))
         self._random.moved.clear()  # a sampler may draw; its plan was compared with a second one
         self.n, self.chunk_size = self._examples.n, self._examples.chunk_size
+        self._outside, self._coarsest = False, 0.0
         with self._computing():
             self._counts = counts(self._holders)
         self._require_no_identities(found)
@@ -195,8 +196,9 @@ class Objective:
             if isinstance(inputs, Tensor) and isinstance(error, IndexError):  # of too few examples, say
                 raise
             raise ObjectiveError(
-                f"the model cannot be given a {type(inputs).__name__} as its one input ({first_line(error)}); say how "
-                f"it is fed by forward=lambda model, batch: loss(model(*batch[0]), batch[1]), or model(**batch[0])"
+                f"the model cannot be given a {type(inputs).__name__} as its one input ({first_line(error)}), unless "
+                f"that is a fault of its own; say how it is fed by forward=lambda model, batch: "
+                f"loss(model(*batch[0]), batch[1]), or model(**batch[0])"
             ) from error
         try:
             return self._moved_loss(outputs, targets)
@@ -232,8 +234,12 @@ class Objective:
     def _scaled(self, value: Tensor, weight: float | None, count: int) -> tuple[Tensor, float]:
         """A batch's part in the mean over all examples: what is differentiated, and a factor of it.
 
-        In low precision that is the batch's mean, for gradients of a small part of it would be lost in rounding.
+        In low precision that is the batch's mean, for gradients of a small part of it would be lost in rounding. Where
+        functions have a backward of their own the whole factor is taken afterwards, for that may not heed what it is
+        given: a loss may put its own gradient there.
         """
+        if self._outside:
+            return value, (count / self.n if weight is None else 1 / self._total_weight())
         if not self._low:
             return (value * (count / self.n) if weight is None else value / self._total_weight()), 1.0
         if weight is None:
@@ -366,9 +372,10 @@ class Objective:
         reads = Watch([*self.names, *noted], [*self._borrowed.originals, *noted.values()])
         batch = self._examples.take(indices)  # of which the model may have kept a view
         with self._untouched():
-            with reads:
+            with reads, _in_a_sentence(len(indices)):
                 value, weight = self._batch_loss(batch)
             self._require_owned(value, indices)
+        self._coarsest = max(self._coarsest, reads.eps)
         changed = {name for name, (_, other) in self._borrowed.noted().items() if other}
         for name in reads.read:
             if name not in noted or name in changed:  # a constant may be read by any way
@@ -571,6 +578,7 @@ class Objective:
             if "CheckpointFunction" in node.name():
                 raise ObjectiveError(REENTRANT)
             self._low |= node.name().startswith("ToCopyBackward")  # as autocast makes
+            self._outside |= hasattr(node, "_forward_cls")  # a torch.autograd.Function's
             if getattr(node, "_saved_scale_grad_by_freq", False):
                 raise ObjectiveError(BY_FREQUENCY)
         ours = {id(p) for p in self.parameters}
@@ -594,8 +602,12 @@ class Objective:
                 )
 
     def _require_finite_examples(self) -> None:
+        """Raise ObjectiveError when examples hold what is no number, and the parameters do not."""
+        if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
+            return
         for batch, _ in self._examples.pieces():
-            if any(t.is_floating_point() and not torch.isfinite(t).all() for t in tensors(batch)):
+            found = [t for t in reachable([batch], code=False) if isinstance(t, Tensor)]
+            if any(t.is_floating_point() and not torch.isfinite(t).all() for t in found):
                 raise ObjectiveError(
                     "the examples hold values that are not finite, so no loss has a value; clean the data"
                 )
@@ -614,6 +626,7 @@ class Objective:
         """After a pass over all batches: no random number was drawn, and the first pass' losses are still the same."""
         self._require_fixed("all")
         if bad := sum(not bool(each.isfinite()) for each in losses):
+            self._require_finite_examples()
             self._require_diverged(total, f"{bad} of {len(losses)} batches")
         if self._first_pass is None and self._at_start:  # where the losses seen so far were computed
             self._first_pass = [float(each) for each in losses]
@@ -708,6 +721,15 @@ class Objective:
         with self._computing():
             self._detached_loss(self._samples(min(self.n, FEW))[0], lowest)
         _refuse_rounding(lowest)
+
+    def require_single(self, what: str) -> None:
+        """Raise ObjectiveError when something is computed below float32, whose rounding would be taken for more."""
+        if self._coarsest > SINGLE:
+            raise ObjectiveError(
+                f"the model or the loss computes in a precision below float32 (eps {self._coarsest:.2g}), whose "
+                f"rounding {what} would not tell from the function; compute in float64 (dtype=torch.float64, "
+                f"noise_floor='float64'), or in float32 without autocast"
+            )
 
     @property
     def dtype(self) -> torch.dtype:
@@ -895,8 +917,16 @@ class Objective:
     def reordered_gradient(self, loss: float) -> Tensor:
         """Gradient (p,) where the parameters are, summed in another order; ``loss`` is the one in the usual order.
 
-        Raises ObjectiveError when the loss is another: then the order of examples is part of the function.
+        Raises ObjectiveError when the loss is another: then the order of examples is part of the function. So it does
+        where another order shows nothing of the rounding: of one or two examples, and below float32, where outputs are
+        rounded alike in any order.
         """
+        self.require_single("noise_floor='reordered'")
+        if self.n <= 2:
+            raise ObjectiveError(
+                f"{self.n} examples (or batches, of a loader that gives whole ones) have the same sum in any order, so "
+                f"noise_floor='reordered' would be 0; use 'float64'"
+            )
         again, gradient = self.loss_and_gradient_here(reordered=True)
         close = self._tolerance(1000) * abs(loss)
         if math.isfinite(again) and abs(again - loss) > close and not self._cancels():
@@ -988,6 +1018,21 @@ class Objective:
         return total
 
 
+@contextlib.contextmanager
+def _in_a_sentence(count: int) -> Iterator[None]:
+    """An error over a whole batch of so many examples, in a sentence."""
+    try:
+        yield
+    except ObjectiveError:
+        raise
+    except Exception as error:
+        raise ObjectiveError(
+            f"the loss of a batch of {count} cannot be computed ({type(error).__name__}: {first_line(error)}); check "
+            f"that the model takes these inputs, and the loss its outputs with these targets, in batches of any size "
+            f"(a model that keeps a state between them is reset in forward=)"
+        ) from error
+
+
 def _refuse_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
     """A hook that keeps optimisers of the loss's from a step while it is computed."""
     raise ObjectiveError(
@@ -1053,7 +1098,7 @@ def _refuse_rounding(lowest: Watch) -> None:
         raise ObjectiveError(
             f"the model or the loss rounds to {next(iter(lowest.rounded))} on its way (.float(), .to(torch.float32)), "
             f"so it does not compute in float64; let it keep the precision that it is given, or do without float64 "
-            f"(noise_floor='reordered')"
+            f"(noise_floor='reordered'; below float32 None)"
         )
 
 

@@ -2477,6 +2477,74 @@ def test_low_precision_adds_up_in_a_higher_one() -> None:
         assert float((found[1] - expected[1]).norm()) < 3 * close * float(expected[1].norm())
 
 
+class OwnSlope(torch.autograd.Function):
+    """A loss that gives its gradient whatever is asked for, as home-made ones do."""
+
+    forward = staticmethod(lambda ctx, outputs, y: ctx.save_for_backward(outputs, y) or F.cross_entropy(outputs, y))
+
+    @staticmethod
+    def backward(ctx: Any, _: Tensor) -> Any:
+        """The gradient, and not its product with what is asked for."""
+        outputs, targets = ctx.saved_tensors
+        return (outputs.softmax(1) - F.one_hot(targets, outputs.shape[1])) / len(targets), None
+
+
+class Auxiliary(torch.autograd.Function):
+    """Outputs as they are, with a loss of its own added on the way back, as in mixtures of experts."""
+
+    forward = staticmethod(lambda _, *given: given[0].view_as(given[0]))
+
+    @staticmethod
+    def backward(_: Any, *asked: Tensor) -> Any:
+        """What is asked for, and a slope of one for the loss."""
+        return *asked, torch.ones((), dtype=asked[0].dtype)
+
+
+def with_auxiliary(model: Any, x: Tensor) -> Tensor:
+    return Auxiliary.apply(found := model.body(x), found.square().mean())
+
+
+def entropy_and_squares(model: Any, batch: Tensor) -> Tensor:
+    return F.cross_entropy(found := model.body(X.double()[batch]), Y[batch]) + found.square().mean()
+
+
+CASES += [
+    *(
+        Case(f"{name}, in chunks of {size}", model=model, given={"chunk_size": size, **given}, loss=full)
+        for size in (N, 13)
+        for name, model, given, full in (
+            ("a gradient of its own", net, {"loss": OwnSlope.apply}, entropy),
+            ("a loss that is added on the way back", lambda: Own(with_auxiliary), {}, entropy_and_squares),
+        )
+    ),
+    *named_refusal(
+        "hold values that are not finite",
+        Case("NaN in the middle", data=lambda: (torch.cat([X[:31], X[31:32] * torch.nan, X[32:]]), Y)),
+    ),
+    *named_refusal(
+        "the loss of a batch of 12 cannot be computed",
+        Case("inputs that are too wide", data=lambda: (torch.cat([X, X], 1), Y)),
+        Case("labels that are out of range", data=lambda: (X, Y + 1)),
+    ),
+    *named_refusal(
+        "the same sum in any order",
+        Case(
+            "two examples in another order",
+            data=lambda: (X[:2], Y[:2]),
+            given={"noise_floor": "reordered", "batch_size": 2},
+        ),
+    ),
+    *named_refusal(
+        "below float32",
+        Case(
+            "another order in bfloat16",
+            given={"noise_floor": "reordered"},
+            inside=lambda: torch.autocast("cpu", torch.bfloat16),
+        ),
+    ),
+]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_right_or_refused(case: Case) -> None:
@@ -2883,6 +2951,17 @@ def test_the_compiler_leaves_the_checks_alone(capfd: pytest.CaptureFixture[str])
     F.cross_entropy(model(X), Y).backward()
     measure_smoothness(model, *loader(), **settings())
     assert "recompile" not in capfd.readouterr().err
+
+
+def test_a_collate_fn_takes_nothing_out_of_the_data() -> None:
+    data = [{"x": x, "label": y} for x, y in zip(X, Y, strict=True)]
+
+    def pop(found: list[dict[str, Tensor]]) -> Any:
+        labels = torch.stack([each.pop("label") for each in found])
+        return torch.stack([each["x"] for each in found]), labels
+
+    measure_smoothness(net(), DataLoader(data, batch_size=16, collate_fn=pop, num_workers=2), **settings())
+    assert all(each.keys() == {"x", "label"} for each in data)
 
 
 def named_case(name: str) -> Case:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from hw4.curvature import kink_share, largest_eigenvalues, largest_steps, range_view, sharpness
-from hw4.objective import Objective
+from hw4.objective import Objective, ObjectiveError
 from hw4.smoothness import SmoothnessUndefinedError
 from hw4.training import draw_batches
 
@@ -106,6 +106,33 @@ def test_a_step_that_is_never_raised_or_always_is_said_to_be() -> None:
     )
     _, along = largest_steps(apart, 0.1, 1, torch.Generator().manual_seed(drawn))
     assert (along.stable, along.raised) == (0.0, 0.1 * 2**-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_a_step_that_rounding_swallows_is_not_called_stable(dtype: torch.dtype) -> None:
+    """The minibatch's step goes uphill: the second example's target is below, the mean of both above."""
+
+    class Line(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.ones(1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.w
+
+    inputs, targets = torch.ones(2, 1, dtype=dtype), torch.tensor([[1.5], [0.75]], dtype=dtype)
+    objective = Objective(Line().to(dtype), inputs, targets, loss=F.mse_loss)
+    _, uphill = largest_steps(objective, 1.0, 1, torch.Generator().manual_seed(1))
+    assert uphill.stable == 0.0
+    assert uphill.raised is not None
+
+
+def test_what_shows_rounding_alone_is_refused_below_float32() -> None:
+    model = nn.Sequential(nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)).bfloat16()
+    objective = Objective(model, torch.randn(8, 6).bfloat16(), torch.arange(8) % 3)
+    for measure in (kink_share, range_view):
+        with pytest.raises(ObjectiveError, match="below float32"):
+            measure(objective, torch.full((len(objective.w),), 0.1))
 
 
 def test_the_largest_eigenvalue_may_be_negative_and_the_largest_in_size_is_another() -> None:
