@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from hw4.borrowed import Borrowed, Randomness, counts, lent, reachable
 from hw4.errors import ObjectiveError, first_line
 from hw4.examples import Batch, of_anything
-from hw4.memory import Watch, fingerprint
+from hw4.memory import Watch, fingerprint, span
 from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
 
@@ -73,6 +73,8 @@ class Objective:
         self._beside = [each for each in found if isinstance(each, BESIDE)]
         self._borrow(dtype)
         _refuse_arrays([*found, *reachable([model])], self.names, self._borrowed.originals)
+        buffers = model.buffers() if norm_mode == "running" else ()
+        self._evaluated = [each for each in buffers if span(each)]
         self._sums = self._originals_sums()
         data = [x.dataset, x.collate_fn] if isinstance(x, DataLoader) else [x]
         self._holders = [*self._borrowed.modules, loss, forward, *data]
@@ -751,12 +753,13 @@ class Objective:
         """Raise ObjectiveError when the user's parameters have changed since this objective was built."""
         if self._originals_sums() != self._sums:
             raise ObjectiveError(
-                "the model's parameters are others than when this objective was built; build one anew after training"
+                "the model's parameters or running statistics are others than when this objective was built; build one "
+                "anew after training"
             )
 
     def _originals_sums(self) -> list[int]:
-        """What tells whether the user's parameters have changed; a copy would be as large as they are."""
-        return [fingerprint(p) for p in self._borrowed.originals]
+        """What tells whether the user's parameters, or what is evaluated by, changed: a copy would be as large."""
+        return [fingerprint(p) for p in (*self._borrowed.originals, *self._evaluated)]
 
     def split(self, w: Tensor) -> Sequence[Tensor]:
         """Cut a flat vector into the parameters' parts, in their order."""

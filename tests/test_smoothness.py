@@ -505,3 +505,9 @@ def test_an_objective_of_a_model_that_was_trained_since_is_refused() -> None:
         objective.confirm()
     with pytest.raises(ObjectiveError, match="build one anew"):
         _ = objective.w
+    model, x, y = small_problem(norm=True)
+    evaluated, trained = (Objective(model, x, y, norm_mode=mode) for mode in ("running", "batch"))
+    model.train()(x)  # its running statistics move, by which the first one is evaluated
+    trained.gradient()
+    with pytest.raises(ObjectiveError, match="build one anew"):
+        evaluated.gradient()
