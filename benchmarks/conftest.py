@@ -1,5 +1,6 @@
 """Timing today's code beside frozen code; what makes such timings mean nothing is refused. And the sweep's options."""
 
+import argparse
 import os
 import platform
 import tempfile
@@ -232,6 +233,13 @@ def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared
         )
 
 
+def _folder(text: str) -> Path:
+    """A folder by its name, which an empty one is not."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a folder, got nothing (is a variable empty?)")
+    return Path(text)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of ``benchmarks/sweep.py`` and ``benchmarks/gate_accuracy.py``."""
     gate = parser.getgroup("gate")
@@ -239,7 +247,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("sweep", "stride sweep (benchmarks/sweep.py)")
     group.addoption("--sweep-data", choices=("auto", "embedded", "real"), default="auto", help="questions to train on")
     group.addoption(
-        "--sweep-out", metavar="DIR", type=Path, help="folder for records and chart [reports/real or /embedded]"
+        "--sweep-out", metavar="DIR", type=_folder, help="folder for records and chart [reports/real or /embedded]"
     )
     group.addoption("--sweep-stride", metavar="N", type=int, action="append", help="a stride; repeat for several")
     group.addoption("--sweep-trials", metavar="N", type=int, default=TRIALS, help="models of each stride")
@@ -286,7 +294,8 @@ def sweep_store(config: pytest.Config) -> Store[TextCNNRecord]:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Draw the sweep's chart, or see to it that a whole run of the benchmarks timed every workload."""
     config = session.config
-    if hasattr(config, "workerinput") or config.option.collectonly:
+    option = config.option
+    if hasattr(config, "workerinput") or option.collectonly or option.setuponly or option.setupplan:
         return
     if _asked(config, "sweep.py"):
         _draw_chart(session, exitstatus)

@@ -735,6 +735,7 @@ def fetch_command(
 def main() -> None:
     """Run the command line; every expected error becomes one sentence on stderr, unless ``--debug`` is given."""
     spare_garbage()
+    os.environ.pop("MPLBACKEND", None)  # nothing is shown, and one that is not there would be an error
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by whoever called
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123  open to the end

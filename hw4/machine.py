@@ -10,8 +10,10 @@ from pathlib import Path
 
 from hw4.errors import Hw4Error
 
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""To be set before numpy or torch loads: two threads beside a busy neighbour wait for each other."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_PROC_BIND": "false"}
+"""To be set before numpy or torch loads: two threads beside a busy neighbour wait for each other.
+
+And processes that are bound to processors, as some clusters' settings ask for, would all be bound to the first."""
 KEEP_MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": "1000000000",
     "MALLOC_MMAP_THRESHOLD_": "1000000000",

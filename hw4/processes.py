@@ -65,8 +65,8 @@ def unguarded() -> str:
     script = "" if package else getattr(main, "__file__", None) or ""
     try:
         return script if script and "__main__" not in Path(script).read_text(errors="replace") else ""
-    except OSError:  # typed in, or inside of something
-        return ""
+    except OSError:  # read from a pipe, or inside of something
+        return script
 
 
 def one_thread_pool(processes: int) -> ProcessPoolExecutor:

@@ -312,6 +312,12 @@ def _syntax(source: Path) -> str:
     return ast.dump(tree)
 
 
+def note_code() -> None:
+    """Read what the code is before it computes, for its files may be edited meanwhile."""
+    code_digest()
+    _commit()
+
+
 @cache
 def _commit() -> tuple[str | None, bool | None]:
     """Commit of the source tree the package runs from and whether it has uncommitted changes; None outside of one."""

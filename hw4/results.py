@@ -44,9 +44,11 @@ def as_table(records: Iterable[ConvNetRecord | TextCNNRecord]) -> "pd.DataFrame"
 def _table(rows: list[dict[str, Any]]) -> "pd.DataFrame":
     import pandas as pd  # half a second, which only those who ask for tables pay
 
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(
+    table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(
         {"stride": "Int64", "permutation": "Int64", "held_out": "boolean"}
     )
+    empty = [name for name in table if table[name].dtype == object and table[name].isna().all()]
+    return table.astype(dict.fromkeys(empty, float))  # pandas would keep None, of which there is no mean
 
 
 def _rows(records: Iterable[ConvNetRecord | TextCNNRecord]) -> Iterator[dict[str, Any]]:

@@ -18,7 +18,7 @@ from hw4.errors import DataError, SpecError
 from hw4.files import RECORDS, WEIGHTS, alone, write_atomically
 from hw4.processes import one_thread, spread, unguarded
 from hw4.progress import progress_bar
-from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord, serves, was_made_by
+from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord, note_code, serves, was_made_by
 from hw4.specs import TRIALS, ConvNetSpec, Dataset, QuestionSet, TextCNNSpec, groups
 from hw4.studies import Spec, Study, cost, grid, sweep
 
@@ -79,6 +79,12 @@ def make(task: Task, data: Any = None) -> list[tuple[Record, bytes | None]]:
     from hw4.experiments import train_convnet
     from hw4.sweep import train_trials
 
+    note_code()
+    if unknown := [spec for spec in task.specs if isinstance(spec, ConvNetSpec) and not spec.variant]:
+        raise SpecError(
+            f"a process that trains does not know the variant with norm {unknown[0].norm!r} and downsample "
+            f"{unknown[0].downsample!r}: add it to VARIANTS in a module that is imported, or use processes=1"
+        )
     _one_thread()
     first, files = task.specs[0], dict[str, bytes]()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hw4.errors import SpecError, first_problem
 from hw4.geometry import TEXT_FILTERS, TEXT_LENGTH, pooling_windows
@@ -70,6 +70,17 @@ VARIANTS: dict[str, Variant] = {
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127  # what is computed with must fit what it is computed in
 
 
+def _in_float32(rate: float) -> float:
+    """A rate; raises ValueError where nothing is left of it in the precision that networks train in."""
+    if 0 < rate < 2.0**-126:
+        raise ValueError(f"{rate:g} is next to 0 in float32, in which networks train")
+    return rate
+
+
+Rate = Annotated[float, AfterValidator(_in_float32)]
+"""A learning rate above 0."""
+
+
 HOMEWORK_RATE = 0.04  # the homework's learning rate for the ConvNets
 
 Passes = tuple[Annotated[int, Field(ge=0)], ...]
@@ -99,10 +110,10 @@ class ConvNetSpec(BaseModel):
     data: Dataset
     norm: str | None = None
     downsample: Downsample = "pool"
-    learning_rate: float = Field(default=HOMEWORK_RATE, gt=0, le=LARGEST_FLOAT32)
+    learning_rate: Rate = Field(default=HOMEWORK_RATE, gt=0, le=LARGEST_FLOAT32)
     momentum: float = Field(default=0.0, ge=0, lt=1)
     warmup_passes: int = Field(default=0, ge=0)
-    head_rate: float | None = Field(default=None, gt=0, le=LARGEST_FLOAT32)
+    head_rate: Rate | None = Field(default=None, gt=0, le=LARGEST_FLOAT32)
     batch_size: int = Field(default=32, ge=1)
     passes: int = Field(default=10, ge=1)
     subset: float = Field(gt=0, le=1)
@@ -359,7 +370,7 @@ class TextCNNSpec(BaseModel):
     data: QuestionSet
     stride: int = Field(ge=1)
     trial: int = Field(default=0, ge=0)
-    learning_rate: float = Field(default=0.1, gt=0, le=LARGEST_FLOAT32)
+    learning_rate: Rate = Field(default=0.1, gt=0, le=LARGEST_FLOAT32)
     momentum: float = Field(default=0.8, ge=0, lt=1)
     batch_size: int = Field(default=32, ge=1)
     epochs: int = Field(default=50, ge=1)

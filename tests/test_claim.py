@@ -340,6 +340,10 @@ def test_the_claims_words_are_true_of_any_ladder(
         assert not re.search("it does by|needs smaller", first.answer[0])
 
 
+def test_a_ladder_on_which_nothing_learns_is_drawn() -> None:
+    claim.ladder_figure(made_up(limits(0, 0), seeds=1, views=1, passes=1, controls=False)).draw_without_rendering()
+
+
 def test_ragged_ladders_and_strangers_are_refused() -> None:
     rungs, views, _ = made_up(limits(0.16, 0.381), seeds=2)
     ragged = [run for run in rungs if run.spec.seed != (5 if run.spec.norm else 6)]

@@ -13,7 +13,7 @@ from hw4.data.images import Data, load_images
 from hw4.errors import RecordError, SpecError
 from hw4.processes import one_thread, spread
 from hw4.records import ConvNetRecord, TextCNNRecord
-from hw4.runs import Record, _tasks, make_all, run
+from hw4.runs import Record, Task, _tasks, make, make_all, run
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
 from hw4.studies import Spec, Study, cost, grid, sweep
 from tests.factory import make_or_fail
@@ -46,6 +46,22 @@ def test_questions_become_vectors_first_and_then_the_longest_begin(tmp_path: Pat
     costs = [sum(map(cost, task.specs)) for task in others]
     assert costs == sorted(costs, reverse=True)
     assert sum(map(cost, first.specs)) < costs[0]
+
+
+def test_what_the_code_is_is_read_before_it_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a run trains its files may be edited, or another commit checked out."""
+    order = list[str]()
+    monkeypatch.setattr("hw4.runs.note_code", lambda: order.append("noted"))
+    monkeypatch.setattr("hw4.experiments.train_convnet", lambda *_, **__: order.append("trained"))
+    with pytest.raises(AttributeError, match="key"):  # of a record that is none
+        make(Task((small_net(),), Path(), "cpu"))
+    assert order == ["noted", "trained"]
+
+
+def test_a_variant_that_a_process_does_not_know_is_named() -> None:
+    spec = small_net().model_copy(update={"norm": "instance"})
+    with pytest.raises(SpecError, match="does not know the variant with norm 'instance'"):
+        make(Task((spec,), Path(), "cpu"))
 
 
 def test_every_kind_is_made_once_and_found_later(tmp_path: Path) -> None:

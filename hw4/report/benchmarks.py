@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -58,8 +59,14 @@ class TimedWorkload(BaseModel):
 
 
 def newest_run(folder: Path) -> Path | None:
-    """The run saved last below a folder, or None."""
-    return max(folder.glob("*/[0-9]*_*.json"), key=lambda path: path.name, default=None)
+    """The run saved last below a folder, or None; every machine's are numbered for themselves."""
+    return max(folder.glob("*/[0-9]*_*.json"), key=lambda path: (_date(path), path.name), default=None)
+
+
+def _date(path: Path) -> str:
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        return str(json.loads(path.read_bytes())["datetime"])
+    return ""
 
 
 def read_run(path: Path) -> tuple[list[TimedWorkload], Environment, str]:

@@ -465,6 +465,8 @@ def ladder_figure(claim: Claim) -> Figure:
         (loss, "Final train loss of finite runs", "mean logistic loss (nats)"),
         (edge, "Learning rate x L at the end", "learning rate x effective smoothness"),
     ):
+        if not math.isfinite(ax.dataLim.minposx):  # where no run is, matplotlib has no such axis
+            ax.set_xlim(claim.rates[0] / 1.2, claim.rates[-1] * 1.2)
         ax.set(title=title, xlabel="learning rate", ylabel=unit, xscale="log")
         plain_log(ax.xaxis)
         ax.grid(alpha=0.3)

@@ -9,7 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import rc_context, rcParamsDefault
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
@@ -20,6 +20,8 @@ from hw4.specs import VARIANTS
 from hw4.stats import Interval
 
 DPI = 150
+PLAIN = rc_context({name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")})
+"""Decorates what draws: not by the settings of whoever runs it, such as white letters, or LaTeX that is not there."""
 LONG = 1e4  # a logarithmic axis that spans such a factor has no room for three labels a decade
 
 

@@ -13,7 +13,7 @@ from hw4.errors import AloneError, RecordError
 from hw4.files import write_atomically
 from hw4.records import RunNote, Store
 from hw4.report import audit, benchmarks, claim, exercises, gate, strides
-from hw4.report.drawing import png, svg
+from hw4.report.drawing import PLAIN, png, svg
 from hw4.report.entry import Entry
 
 FILE_NAME = re.compile(r"File: <code>([\w.+-]+\.png)</code>")  # how the page names a figure's file
@@ -47,6 +47,7 @@ class Report:
     absent: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
+    @PLAIN
     def write(self, folder: Path) -> Path:
         """Write a self-contained ``index.html`` and every figure as PNG into ``folder``; returns the page's path.
 
@@ -90,6 +91,7 @@ class Report:
         }
 
 
+@PLAIN
 def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True) -> Report:
     """Read every record below a folder that ``hw4`` wrote to, and bring them into figures, tables and words.
 
