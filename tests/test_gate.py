@@ -615,7 +615,15 @@ def test_a_whole_run_must_time_every_workload(timed: list[str], keyword: str, fa
     stash = pytest.Stash()
     stash[benchmark_rules._TIMED] = timed
     option = SimpleNamespace(
-        keyword=keyword, markexpr="", deselect=None, lf=False, ignore=None, ignore_glob=None, collectonly=False
+        keyword=keyword,
+        markexpr="",
+        deselect=None,
+        lf=False,
+        ignore=None,
+        ignore_glob=None,
+        collectonly=False,
+        setuponly=False,
+        setupplan=False,
     )
     plugins = SimpleNamespace(hasplugin=lambda _: True)
     config = SimpleNamespace(args=[str(ROOT / "benchmarks")], option=option, stash=stash, pluginmanager=plugins)
