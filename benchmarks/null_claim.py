@@ -117,5 +117,5 @@ def main() -> None:
 if __name__ == "__main__":
     import os
 
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+    os.environ.update(ONE_THREAD)
     main()

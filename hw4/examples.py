@@ -129,7 +129,8 @@ def of_loader(loader: Any, place: Place) -> Examples:
                 f"{first_line(error)}); let __getitem__ open what worker_init_fn opens"
             ) from error
         try:  # with copies of their containers: a collate_fn that takes something out must not take it from the data
-            return collate([each.copy() if type(each) in (dict, list) else each for each in found])
+            own = [each.copy() if type(each) in (dict, list) else each for each in found]
+            return collate(own if type(found) is list else found)
         except Exception as error:
             raise ObjectiveError(
                 f"{len(found)} examples cannot be put together in a batch ({type(error).__name__}: "

@@ -93,8 +93,8 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """While it is on, looks at every operation, whatever tensors were reached by.
 
     ``read`` are the names of those ``tensors`` whose memory operations read; ``eps`` is that of the lowest precision
-    which anything was computed in, and ``rounded`` are the precisions that numbers of float64 which derivatives go
-    through were rounded to.
+    which anything was computed in, ``trained_eps`` that of what derivatives go through, and ``rounded`` are the
+    precisions that numbers of float64 which derivatives go through were rounded to.
     """
 
     def __init__(self, names: Sequence[str] = (), tensors: Iterable[Tensor] = ()) -> None:
@@ -102,7 +102,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if "torch._dynamo" in sys.modules:
             _leave_uncompiled()
         self.read: dict[str, None] = {}
-        self.eps, self.rounded = 0.0, dict[torch.dtype, None]()
+        self.eps, self.trained_eps, self.rounded = 0.0, 0.0, dict[torch.dtype, None]()
         self._spans = [(found, name) for name, t in zip(names, tensors, strict=True) if (found := span(t))]
         self._starts, self._ends = (np.array([found[i] for found, _ in self._spans], dtype=np.int64) for i in (1, 2))
 
@@ -120,11 +120,13 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 for i in np.flatnonzero((self._starts < last) & (first < self._ends)):
                     (on, *_), name = self._spans[i]
                     self.read |= {name: None} if on == device else {}
-        double = any(each.dtype in (torch.float64, torch.complex128) for each in given if each.requires_grad)
+        trained = [each.dtype for each in given if each.requires_grad]
+        double = any(each in (torch.float64, torch.complex128) for each in trained)
         found = func(*args, **(kwargs or {}))
         for each in tree_leaves(found):
             if isinstance(each, Tensor) and (each.is_floating_point() or each.is_complex()):
                 self.eps = max(self.eps, torch.finfo(each.dtype).eps)
+                self.trained_eps = max(self.trained_eps, torch.finfo(each.dtype).eps if trained else 0.0)
                 if double and torch.finfo(each.dtype).eps > torch.finfo(torch.float64).eps:
                     self.rounded[each.dtype] = None
         return found

@@ -17,7 +17,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.utils import parametrize
 from torch.utils.data import DataLoader, Dataset
 
-from hw4.borrowed import Borrowed, Randomness, counts, lent, reachable
+from hw4.borrowed import BATCH_STATISTICS, Borrowed, Randomness, counts, lent, reachable
 from hw4.errors import ObjectiveError, first_line
 from hw4.examples import Batch, of_anything
 from hw4.memory import Watch, fingerprint, span
@@ -73,8 +73,10 @@ class Objective:
         self._beside = [each for each in found if isinstance(each, BESIDE)]
         self._borrow(dtype)
         _refuse_arrays([*found, *reachable([model])], self.names, self._borrowed.originals)
-        buffers = model.buffers() if norm_mode == "running" else ()
-        self._evaluated = [each for each in buffers if span(each)]
+        norms = [each for each in model.modules() if norm_mode == "running" and isinstance(each, BATCH_STATISTICS)]
+        self._evaluated = [
+            b for each in norms for b in (each.running_mean, each.running_var) if b is not None and span(b)
+        ]
         self._sums = self._originals_sums()
         data = [x.dataset, x.collate_fn] if isinstance(x, DataLoader) else [x]
         self._holders = [*self._borrowed.modules, loss, forward, *data]
@@ -377,7 +379,7 @@ class Objective:
             with reads, _in_a_sentence(len(indices)):
                 value, weight = self._batch_loss(batch)
             self._require_owned(value, indices)
-        self._coarsest = max(self._coarsest, reads.eps)
+        self._coarsest = max(self._coarsest, reads.trained_eps)
         changed = {name for name, (_, other) in self._borrowed.noted().items() if other}
         for name in reads.read:
             if name not in noted or name in changed:  # a constant may be read by any way
@@ -608,8 +610,9 @@ class Objective:
         if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
             return
         for batch, _ in self._examples.pieces():
-            found = [t for t in reachable([batch], code=False) if isinstance(t, Tensor)]
-            if any(t.is_floating_point() and not torch.isfinite(t).all() for t in found):
+            found = [t for t in reachable([batch], code=False) if isinstance(t, Tensor) and t.is_floating_point()]
+            plain = [t for t in found if t.layout == torch.strided and not t.is_nested and t.element_size() > 1]
+            if not all(bool(torch.isfinite(t).all()) for t in plain):
                 raise ObjectiveError(
                     "the examples hold values that are not finite, so no loss has a value; clean the data"
                 )
@@ -628,7 +631,8 @@ class Objective:
         """After a pass over all batches: no random number was drawn, and the first pass' losses are still the same."""
         self._require_fixed("all")
         if bad := sum(not bool(each.isfinite()) for each in losses):
-            self._require_finite_examples()
+            if self._first_pass is None and self._at_start:  # elsewhere it is the parameters that are not fit for it
+                self._require_finite_examples()
             self._require_diverged(total, f"{bad} of {len(losses)} batches")
         if self._first_pass is None and self._at_start:  # where the losses seen so far were computed
             self._first_pass = [float(each) for each in losses]
@@ -715,6 +719,7 @@ class Objective:
         double = copy.copy(self)
         double._examples = self._examples.in_precision(torch.float64)
         double._borrow(torch.float64)
+        double._coarsest = 0.0
         return double
 
     def require_double(self) -> None:
@@ -910,7 +915,9 @@ class Objective:
                     "the weight of the minibatch that was drawn is 0, so it has no mean; take a larger batch_size, or "
                     "another seed"
                 )
-            self._add_gradients(parts_of_total, value if weight is None else value / weight)
+            outside = 1 / weight if weight is not None and self._outside else 1.0  # see :meth:`_scaled`
+            mean = value if weight is None or self._outside else value / weight
+            self._add_gradients(parts_of_total, mean, outside)
         self._require_fixed("a minibatch's")
         self._require_no_memory([value.detach()], [batch.tolist()])
         if not value.isfinite():
@@ -1026,7 +1033,7 @@ def _in_a_sentence(count: int) -> Iterator[None]:
     """An error over a whole batch of so many examples, in a sentence."""
     try:
         yield
-    except ObjectiveError:
+    except (ObjectiveError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise ObjectiveError(

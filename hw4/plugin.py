@@ -717,7 +717,9 @@ class Judging:
     def _commit(self) -> str | None:
         """Today's commit, where all is committed."""
         try:  # a baseline that was renewed changes nothing that is measured
-            lines = git(self.config.rootpath, "status", "--porcelain", "--untracked-files=normal").decode().splitlines()
+            lines = os.fsdecode(
+                git(self.config.rootpath, "status", "--porcelain", "--untracked-files=all")
+            ).splitlines()
             changed = [line for line in lines if not line.rstrip('"').endswith((f"/{BASELINE}", f" {BASELINE}"))]
             return None if changed else git(self.config.rootpath, "rev-parse", "HEAD").decode().strip()
         except Hw4Error:

@@ -47,7 +47,8 @@ def _table(rows: list[dict[str, Any]]) -> "pd.DataFrame":
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(
         {"stride": "Int64", "permutation": "Int64", "held_out": "boolean"}
     )
-    empty = [name for name in table if table[name].dtype == object and table[name].isna().all()]
+    numbers = [name for name in table if name not in ("data", "key", "network", "vectors", "folder")]
+    empty = [name for name in numbers if table[name].dtype == object and table[name].isna().all()]
     return table.astype(dict.fromkeys(empty, float))  # pandas would keep None, of which there is no mean
 
 

@@ -2508,7 +2508,36 @@ def entropy_and_squares(model: Any, batch: Tensor) -> Tensor:
     return F.cross_entropy(found := model.body(X.double()[batch]), Y[batch]) + found.square().mean()
 
 
+def own_sum(outputs: Tensor, targets: Tensor) -> tuple[Tensor, int]:
+    """A sum with a gradient of its own, and its weight."""
+    return OwnSum.apply(outputs, targets), len(targets)
+
+
+class OwnSum(OwnSlope):
+    """The same as a sum over the batch."""
+
+    forward = staticmethod(lambda ctx, outputs, y: len(y) * OwnSlope.forward(ctx, outputs, y))
+
+    @staticmethod
+    def backward(ctx: Any, asked: Tensor) -> Any:
+        """The gradient of the sum, whatever is asked for."""
+        slope, _ = OwnSlope.backward(ctx, asked)
+        return len(slope) * slope, None
+
+
+def half_before(model: Any, x: Tensor) -> Tensor:
+    """A frozen part in half precision, and an exact mask through it: nothing that is trained is rounded."""
+    return model.body(x * (x < 9).half().to(x.dtype))
+
+
 CASES += [
+    Case("a sum with a gradient of its own, in chunks", given={"chunk_size": 13, "loss": own_sum}),
+    Case(
+        "a mask in half precision, in another order",
+        model=lambda: Own(half_before),
+        given={"noise_floor": "reordered"},
+        loss=lambda m, b: F.cross_entropy(m.body(X.double()[b]), Y[b]),
+    ),
     *(
         Case(f"{name}, in chunks of {size}", model=model, given={"chunk_size": size, **given}, loss=full)
         for size in (N, 13)
@@ -2962,6 +2991,17 @@ def test_a_collate_fn_takes_nothing_out_of_the_data() -> None:
 
     measure_smoothness(net(), DataLoader(data, batch_size=16, collate_fn=pop, num_workers=2), **settings())
     assert all(each.keys() == {"x", "label"} for each in data)
+
+
+def test_a_data_set_may_give_whole_batches_to_its_collate_fn() -> None:
+    class Whole(Items):
+        def __getitems__(self, indices: list[int]) -> dict[str, Tensor]:
+            return {"x": X[indices], "y": Y[indices]}
+
+    batches = DataLoader(Whole(lambda i: X[i]), batch_size=16, collate_fn=lambda found: found)
+    feed = {"forward": lambda model, batch: F.cross_entropy(model(batch["x"]), batch["y"])}
+    found = measure_smoothness(net(), batches, **feed, **settings()).smoothness
+    assert found == pytest.approx(right(net(), entropy), rel=1e-4)
 
 
 def named_case(name: str) -> Case:
