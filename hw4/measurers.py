@@ -708,13 +708,18 @@ def _kept(file: Path) -> bool:
 
 @functools.cache
 def _installed_copies(root: Path) -> frozenset[str]:
-    """Names of packages and modules that were installed from a tree, of whose files these are copies."""
+    """Names of packages and modules that were installed from a tree, of whose files these are copies.
+
+    Of what is installed in development mode these are compiled modules alone: the others find the tree's own files.
+    """
     found = set[str]()
     for each in importlib.metadata.distributions():
         with suppress(OSError, ValueError, KeyError):
-            origin = urlsplit(json.loads(each.read_text("direct_url.json") or "{}").get("url", ""))
+            about = json.loads(each.read_text("direct_url.json") or "{}")
+            origin, editable = urlsplit(about.get("url", "")), about.get("dir_info", {}).get("editable")
             if origin.scheme == "file" and Path(unquote(origin.path)).resolve().is_relative_to(root):
-                found |= {file.parts[0].partition(".")[0] for file in each.files or ()}
+                files = [file for file in each.files or () if not editable or file.suffix in (".so", ".pyd")]
+                found |= {file.parts[0].partition(".")[0] for file in files}
     return frozenset(found)
 
 

@@ -986,6 +986,11 @@ def test_an_installed_copy_is_known_by_where_it_came_from(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     assert "fastops" in _installed_copies.__wrapped__(tmp_path / "a repo")
     assert "fastops" not in _installed_copies.__wrapped__(tmp_path / "another")
+    (info / "RECORD").write_text("__editable___ops_finder.py,,\nfastops.abi3.so,,\n")
+    (info / "direct_url.json").write_text(
+        json.dumps({"url": f"file://{tmp_path}/a%20repo", "dir_info": {"editable": True}})
+    )
+    assert _installed_copies.__wrapped__(tmp_path / "a repo") == {"fastops"}, "its finder is no copy"
 
 
 def test_a_checkout_may_be_its_own_virtual_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
