@@ -221,19 +221,13 @@ class Objective:
             value, weight = self._batch_loss(batch)
         return value.detach(), weight
 
-    @contextlib.contextmanager
-    def _of_any_number(self, count: int) -> Iterator[None]:
+    def _of_any_number(self, count: int) -> contextlib.AbstractContextManager[None]:
         """An error over so many examples, which whole batches do not have, in a sentence."""
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, ObjectiveError):
-                raise
-            raise ObjectiveError(
-                f"the loss of {count} examples cannot be computed ({type(error).__name__}: {first_line(error)}), "
-                f"though that of a whole batch can; let the model and the loss take any number of examples, or let one "
-                f"batch hold all (chunk_size={self.n}) and give the step as update="
-            ) from error
+        return _in_a_sentence(
+            f"the loss of {count} examples",
+            f"though that of a whole batch can; let the model and the loss take any number of examples, or let one "
+            f"batch hold all (chunk_size={self.n}) and give the step as update=",
+        )
 
     def _scaled(self, value: Tensor, weight: float | None, count: int) -> tuple[Tensor, float]:
         """A batch's part in the mean over all examples: what is differentiated, and a factor of it.
@@ -376,7 +370,7 @@ class Objective:
         reads = Watch([*self.names, *noted], [*self._borrowed.originals, *noted.values()])
         batch = self._examples.take(indices)  # of which the model may have kept a view
         with self._untouched():
-            with reads, _in_a_sentence(len(indices)):
+            with reads, _in_a_sentence(f"the loss of a batch of {len(indices)}", MISFIT):
                 value, weight = self._batch_loss(batch)
             self._require_owned(value, indices)
         self._coarsest = max(self._coarsest, reads.trained_eps)
@@ -1029,17 +1023,15 @@ class Objective:
 
 
 @contextlib.contextmanager
-def _in_a_sentence(count: int) -> Iterator[None]:
-    """An error over a whole batch of so many examples, in a sentence."""
+def _in_a_sentence(what: str, way_out: str) -> Iterator[None]:
+    """An error while something is computed, in a sentence; not that memory is short, which smaller chunks mend."""
     try:
         yield
     except (ObjectiveError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
         raise ObjectiveError(
-            f"the loss of a batch of {count} cannot be computed ({type(error).__name__}: {first_line(error)}); check "
-            f"that the model takes these inputs, and the loss its outputs with these targets, in batches of any size "
-            f"(a model that keeps a state between them is reset in forward=)"
+            f"{what} cannot be computed ({type(error).__name__}: {first_line(error)}), {way_out}"
         ) from error
 
 
@@ -1166,6 +1158,10 @@ SMALLEST = 100_000  # numbers in the smallest parameters, of which gradients are
 NO_SLOPE = 1e-9  # gradients this small beside the loss are rounding
 SAME_SLOPE = 1e-6  # how far, relatively, ways to sum one gradient may differ in float64
 SAME_WEIGHT = 1e-6  # how far, relatively, rounding may move a batch's weight from one time to the next
+MISFIT = (
+    "so check that the model takes these inputs, and the loss its outputs with these targets, in batches of any size "
+    "(a model that keeps a state between them is reset in forward=)"
+)
 NOT_FED = (TypeError, AttributeError, KeyError, IndexError)
 """What a model or a loss raises that is given a tuple where it takes a tensor, say."""
 IDENTITY = (

@@ -46,6 +46,10 @@ def test_the_page_tells_the_newest_run(tmp_path: Path) -> None:
     saved(tmp_path, 9)
     newest = saved(tmp_path, 10)
     assert newest_run(tmp_path) == newest
+    elsewhere = tmp_path / "Another machine" / "0011_run.json"  # which has a number of its own
+    elsewhere.parent.mkdir()
+    elsewhere.write_text(newest.read_text().replace("2030-01-02", "2029-01-02"))
+    assert newest_run(tmp_path) == newest
     result = CliRunner().invoke(cli.app, ["report", "--out", str(tmp_path)], standalone_mode=False)
     assert result.exception is None
     page = (tmp_path / "index.html").read_text()

@@ -20,7 +20,7 @@ from hw4.specs import VARIANTS
 from hw4.stats import Interval
 
 DPI = 150
-PLAIN = rc_context({name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")})
+DEFAULT_STYLE = rc_context({name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")})
 """Decorates what draws: not by the settings of whoever runs it, such as white letters, or LaTeX that is not there."""
 LONG = 1e4  # a logarithmic axis that spans such a factor has no room for three labels a decade
 

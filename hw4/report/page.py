@@ -13,7 +13,7 @@ from hw4.errors import AloneError, RecordError
 from hw4.files import write_atomically
 from hw4.records import RunNote, Store
 from hw4.report import audit, benchmarks, claim, exercises, gate, strides
-from hw4.report.drawing import PLAIN, png, svg
+from hw4.report.drawing import DEFAULT_STYLE, png, svg
 from hw4.report.entry import Entry
 
 FILE_NAME = re.compile(r"File: <code>([\w.+-]+\.png)</code>")  # how the page names a figure's file
@@ -47,7 +47,7 @@ class Report:
     absent: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
-    @PLAIN
+    @DEFAULT_STYLE
     def write(self, folder: Path) -> Path:
         """Write a self-contained ``index.html`` and every figure as PNG into ``folder``; returns the page's path.
 
@@ -91,7 +91,7 @@ class Report:
         }
 
 
-@PLAIN
+@DEFAULT_STYLE
 def load_report(folder: Path | str, *, anyway: bool = False, whole: bool = True) -> Report:
     """Read every record below a folder that ``hw4`` wrote to, and bring them into figures, tables and words.
 
