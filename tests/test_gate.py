@@ -52,7 +52,7 @@ from hw4.gate import (
     refusal,
     table,
 )
-from hw4.plugin import BASELINE, read_baseline
+from hw4.plugin import BASELINE, Call, Judging, read_baseline
 from hw4.smoothness import full_gradient
 from hw4.training import evaluate, train_ensemble, train_pass
 
@@ -230,6 +230,29 @@ def test_too_few_visits_are_not_enough() -> None:
     assert judged(measured(Machine(0, luck=0.01), LEAST_VISITS - 1)).verdict == "UNMEASURABLE"
     assert judged(measured(Machine(0, luck=0.01), LEAST_VISITS)).verdict == "PASS"
     assert judged(Sample()).verdict == "UNMEASURABLE"
+
+
+@pytest.mark.parametrize(
+    ("looked", "then", "now", "verdict", "sentence"),
+    [
+        (0.05, 0.05, 0.05, "PASS", "its commit takes as long here: it is the machine or the hour"),
+        (0.05, 0.0, 0.05, "REGRESSION", "also beside the baseline's commit"),
+        (0.2, 0.2, 0.2, "UNMEASURABLE", "something that git does not keep"),
+        (0.2, 0.04, 0.2, "REGRESSION", "also beside the baseline's commit"),
+    ],
+)
+def test_what_looks_slower_is_judged_beside_the_baselines_commit(
+    looked: float, then: float, now: float, verdict: str, sentence: str
+) -> None:
+    """Of a baseline whose ratio is 1: how much slower today's code looked, and its commit and it measured anew."""
+    beside = [measured(Machine(seed, slower=slower, luck=0.01)) for seed, slower in enumerate((then, now))]
+    judging: Any = SimpleNamespace(against="", _beside_commit=lambda *_: beside)
+    judging._found = functools.partial(Judging._found, judging)
+    call = Call("t::step", 1, "", Path("gate-baseline.json"), "t::", "renew")
+    row = {"log": 0.0, "error": 0.004, "freedom": 20, "commit": "0" * 40}
+    found = Judging._look_again(judging, [], [measured(Machine(2, slower=looked, luck=0.01))], call, row)
+    assert found.verdict == verdict
+    assert sentence in found.advice
 
 
 def test_a_second_measurement_confirms_or_replaces_the_first() -> None:

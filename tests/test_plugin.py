@@ -218,24 +218,23 @@ def test_a_slowdown_and_a_fault_go_red_and_an_update_takes_them(project: Project
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
-    ("commit", "drift", "verdict", "sentence"),
+    ("commit", "verdict", "sentence"),
     [
-        ("its own", 0.06, "PASS", "but its commit takes as long here: it is the machine or the hour"),
-        ("its own", 0.2, "UNMEASURABLE", "something that git does not keep"),
-        (None, 0.06, "REGRESSION", "whether it is the machine cannot be told, for the baseline names no commit"),
-        ("0" * 40, 0.06, "REGRESSION", "fetch history if it is shallow"),
-        ("one that fails", 0.06, "REGRESSION", "RuntimeError: unfinished"),
+        ("its own", "UNMEASURABLE", "its commit takes as long here: something that git does not keep"),
+        (None, "REGRESSION", "whether it is the machine cannot be told, for the baseline names no commit"),
+        ("0" * 40, "REGRESSION", "fetch history if it is shallow"),
+        ("one that fails", "REGRESSION", "RuntimeError: unfinished"),
     ],
 )
 def test_times_of_another_machine_are_looked_at_beside_their_commit(
-    project: Project, commit: str | None, drift: float, verdict: str, sentence: str
+    project: Project, commit: str | None, verdict: str, sentence: str
 ) -> None:
-    """A baseline of smaller ratios is as of another machine, on which unchanged code is no slower than it was."""
+    """A baseline of much smaller ratios, far beyond what noise makes; what drifts little passes: see test_gate.py."""
     kept = (project.folder / BASELINE).read_bytes()
     document = json.loads(kept)
     (row,) = document["tests"]["test_gate.py::test_update"]["times"].values()
     assert row["commit"] == project.git("rev-parse", "HEAD~1").strip()
-    row["log"] -= drift
+    row["log"] -= 0.2
     if commit == "one that fails":
         project.edit("training.py", "def update(", "raise RuntimeError('unfinished')\n\n\ndef update(")
         project.commit("fails")
