@@ -24,8 +24,8 @@ from hw4.files import LADDER as LADDER_RECORDS
 from hw4.files import LANDSCAPES
 from hw4.machine import ONE_THREAD
 from hw4.records import ConvNetRecord, Store
-from hw4.specs import VARIANTS
 from hw4.studies import CLAIM_SEEDS, grid, ladder_specs
+from hw4.variants import VARIANTS
 
 REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
 LADDER = (0.04, 0.08, 0.16, 0.32, 0.64)

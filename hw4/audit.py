@@ -49,7 +49,6 @@ from hw4.specs import (
     WHOLE,
     ConvNetSpec,
     Dataset,
-    Downsample,
     NormMode,
     QuestionSet,
     TextCNNSpec,
@@ -61,6 +60,7 @@ from hw4.studies import grid
 from hw4.sweep import identity as question_identity
 from hw4.sweep import train_trials
 from hw4.training import draw_batches, evaluate, train_pass
+from hw4.variants import Downsample
 
 TIMED_ROUNDS = 5
 SUBSETS, SUBSET_SHARE = 20, 0.1

@@ -13,15 +13,14 @@ from scipy import stats
 
 from hw4.readings import Block
 from hw4.records import ConvNetRecord, PassRow
-from hw4.specs import EXERCISES, HOMEWORK_RATE, VARIANTS
+from hw4.specs import HOMEWORK_RATE
 from hw4.stats import CONFIDENCE, ROUNDING, Interval, geometric_interval, holm, mcnemar, mean_interval
-from hw4.studies import CONTROLS, LOOKED_AFTER, largest_working
+from hw4.studies import CONTROLS, LOOKED_AFTER, SETTLED_PASS, largest_working
+from hw4.variants import EXERCISES, VARIANTS
 
 PLAIN, NORMED = EXERCISES["smoothness"].variants
 ACCURATE, FITTED, NEAR_BEST = 0.80, 0.50, 0.01
 MATCHED_LOSSES = (0.4, 0.3)
-SETTLED_PASS = 3
-"""Smoothness is averaged from this pass on: the first leave the initialisation, where the order is another."""
 AGREES = 1.25  # a factor agrees with another when their ratio's whole interval lies within this and its inverse
 LEVEL = 1 - CONFIDENCE
 
@@ -216,7 +215,8 @@ class Claim(NamedTuple):
 
     def control(self, name: str, variant: str, rate: float) -> dict[int, ConvNetRecord]:
         """A control's runs of one network at one rate, by seed."""
-        settings = {"momentum": 0.0, "warmup_passes": 0, "head_rate": None, **CONTROLS[name].settings}
+        told = {field for control in CONTROLS.values() for field in control.settings}
+        settings = {field: getattr(self.ladder[0].spec, field) for field in told} | {**CONTROLS[name].settings}
         return {
             run.spec.seed: run
             for run in self.controls

@@ -18,8 +18,16 @@ from hw4 import specs as homework
 from hw4.errors import Hw4Error, RecordError, SpecError, first_line
 from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS, alone, write_atomically
 from hw4.processes import GOES_ON, one_thread, spare_garbage
-from hw4.specs import EXERCISES, HOMEWORK_RATE, SEEDS, STRIDES, TRIALS, VARIANTS, ConvNetSpec, Dataset, TextCNNSpec
+from hw4.specs import (
+    HOMEWORK_RATE,
+    STRIDES,
+    TRIALS,
+    ConvNetSpec,
+    Dataset,
+    TextCNNSpec,
+)
 from hw4.studies import BISECTIONS, CLAIM_SEEDS, FIRST_SEED, LADDER_PASSES, LADDER_RATES, LANDSCAPE_PASSES, VIEWS
+from hw4.variants import AUDIT_SEEDS, EXERCISES, NOTEBOOK_SEEDS, SEEDS, VARIANTS
 
 if TYPE_CHECKING:
     from hw4.cluster import Cluster
@@ -577,10 +585,10 @@ def _require_one_protocol(
 def audit_command(  # noqa: PLR0917  typer makes options of them
     data: Data = "auto",
     out: Out = None,
-    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = homework.AUDIT_SEEDS,
+    seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = AUDIT_SEEDS,
     notebook_seeds: Annotated[
         int, typer.Option(min=2, help="Repeats of what the notebook printed, on the homework's data.")
-    ] = homework.NOTEBOOK_SEEDS,
+    ] = NOTEBOOK_SEEDS,
     passes: Annotated[int, typer.Option(help="Passes through the training data.")] = 10,
     processes: Processes = None,
     scheduler: Scheduler = None,

@@ -1,5 +1,8 @@
 """Exercises 1 and 3 as functions: specs and data in, records out."""
 
+import contextlib
+import hashlib
+import inspect
 import math
 import time
 from collections.abc import Callable
@@ -17,8 +20,9 @@ from hw4.models import ConvNet
 from hw4.objective import Objective
 from hw4.records import ConvNetRecord, DataIdentity, Environment, PassRow, PassTime, environment
 from hw4.smoothness import SmoothnessUndefinedError, measure_directions
-from hw4.specs import HOMEWORK_RATE, VARIANTS, ConvNetSpec
+from hw4.specs import HOMEWORK_RATE, ConvNetSpec
 from hw4.training import Evaluation, evaluate, train_pass
+from hw4.variants import VARIANTS
 
 
 def seeded(seed: int, purpose: int) -> torch.Generator:
@@ -39,6 +43,23 @@ def build_convnet(spec: ConvNetSpec) -> ConvNet:
         torch.manual_seed(seeded(spec.seed, INITIAL_WEIGHTS).initial_seed())
         layer = VARIANTS[spec.variant].layer
         return ConvNet(norm=layer or ("batch" if spec.norm == "batch" else None), downsample=spec.downsample)
+
+
+def network_digest(spec: ConvNetSpec) -> str:
+    """Fingerprint of a spec's untrained network: its layers with their settings, initial weights for seed 0, and code.
+
+    The code is the source of those layers' classes that are neither torch's nor hw4's, where Python finds it.
+    """
+    model = build_convnet(spec.model_copy(update={"seed": 0}))
+    kinds = {kind for module in model.modules() for kind in type(module).__mro__}
+    digest = hashlib.sha256(repr(model).encode())
+    for kind in sorted(kinds, key=str):
+        if kind.__module__.partition(".")[0] not in {"builtins", "hw4", "torch"}:
+            with contextlib.suppress(OSError):  # typed at a prompt
+                digest.update(inspect.getsource(kind).encode())
+    for weights in model.state_dict().values():
+        digest.update(weights.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_fit(spec: ConvNetSpec, images: Data) -> None:
@@ -82,6 +103,7 @@ def train_convnet(
         rows=rows,
         times=times,
         diverged=first is None or last is None or last > first,
+        network=network_digest(spec),
     )
     if keep is not None and not record.diverged:
         keep(record, model)

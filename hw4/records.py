@@ -23,7 +23,8 @@ from hw4.specs import HELD_OUT_EVERY, ConvNetSpec, Dataset, QuestionSet, TextCNN
 PACKAGE = Path(__file__).parent
 TRAINERS = ("experiments", "sweep")
 """The modules that make a run's numbers; with all that they import they are the code that computes."""
-KEEPING = {"errors", "files", "records"}  # imported by the trainers, but they keep numbers and make none
+KEEPING = {"errors", "files", "records", "variants"}
+"""Imported by the trainers, but no code that computes: for a variant's network there is ``ConvNetRecord.network``."""
 
 
 class _Document(BaseModel):
@@ -131,7 +132,10 @@ RunOutcome = Literal["trained", "stuck", "diverged"]
 
 
 class ConvNetRecord(Record):
-    """One training run. ``rows`` holds pass 0 to the last made, as the spec asks, ``times`` one entry per pass."""
+    """One training run. ``rows`` holds pass 0 to the last made, as the spec asks, ``times`` one entry per pass.
+
+    ``network`` is :func:`hw4.experiments.network_digest`, empty in older records.
+    """
 
     spec: ConvNetSpec
     data: Annotated[DataIdentity, AfterValidator(_shared)]
@@ -139,6 +143,7 @@ class ConvNetRecord(Record):
     rows: Annotated[list[PassRow], Field(min_length=1)]
     times: list[PassTime]
     diverged: bool
+    network: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -210,7 +215,8 @@ class TextCNNRecord(Record):
 def made_by(record: ConvNetRecord | TextCNNRecord) -> dict[str, str]:
     """What tells this run's network from one of the same name that other data, code or circumstances made."""
     where = record.environment
-    return {
+    network = {"network": record.network} if isinstance(record, ConvNetRecord) and record.network else {}
+    return network | {
         "data": record.data.checksum,
         "code": where.code,
         "where": " ".join([*map("=".join, sorted(where.versions.items())), where.cpu, where.device, where.dtype]),

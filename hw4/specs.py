@@ -1,16 +1,15 @@
 """What to run: frozen descriptions of runs, without torch and without files. Defaults are the homework's numbers."""
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from hw4.errors import SpecError, first_problem
 from hw4.geometry import TEXT_FILTERS, TEXT_LENGTH, pooling_windows
+from hw4.variants import EXERCISES, VARIANTS, Downsample, Exercise, Variant, known
 
 Dataset = Literal["fashion-mnist", "digits"]
-Downsample = Literal["pool", "stride"]
 NormMode = Literal["batch", "running", "as is"]
 QuestionSet = Literal["trec", "grammar"]
 DataChoice = Literal["auto", "embedded", "real"]
@@ -21,50 +20,6 @@ DEFAULT_SUBSET: dict[Dataset, float] = {"fashion-mnist": 0.1, "digits": 1.0}
 
 WHOLE: dict[Dataset, int] = {"fashion-mnist": 60_000, "digits": 1_347}
 """Training images of each whole set: nothing but the published files is ever read."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Variant:
-    """An architecture that can be trained: what it is called, what it is made of, how its lines are drawn.
-
-    ``norm`` names the layer after each halving in a run's spec; ``layer`` makes that layer for a number of channels
-    where it is not one that :class:`hw4.ConvNet` knows by its name.
-    """
-
-    label: str
-    color: str
-    marker: str
-    linestyle: str
-    norm: str | None = None
-    downsample: Downsample = "pool"
-    layer: Callable[[int], Any] | None = None
-
-
-def _group_norm(channels: int) -> Any:
-    """Normalise each image over groups of channels (Wu and He, 2018): nothing of the batch takes part."""
-    from torch import nn  # specs are read by processes that never compute
-
-    return nn.GroupNorm(4, channels)
-
-
-VARIANTS: dict[str, Variant] = {
-    # Okabe and Ito's colours stay apart for colour-blind readers; markers and dashes for readers of grey prints.
-    "pool": Variant(label="ConvNet", color="#0072B2", marker="o", linestyle="-"),
-    "pool-batchnorm": Variant(label="ConvNet + BatchNorm", norm="batch", color="#D55E00", marker="s", linestyle="--"),
-    "stride": Variant(label="Strided ConvNet", downsample="stride", color="#009E73", marker="^", linestyle="-."),
-    "stride-batchnorm": Variant(
-        label="Strided ConvNet + BatchNorm",
-        norm="batch",
-        downsample="stride",
-        color="#CC79A7",
-        marker="v",
-        linestyle=":",
-    ),
-    "pool-groupnorm": Variant(
-        label="ConvNet + GroupNorm", norm="group", layer=_group_norm, color="#E69F00", marker="D", linestyle=":"
-    ),
-}
-"""Every architecture by its short name, which stands in keys and file names. A new one is one entry here."""
 
 
 LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127  # what is computed with must fit what it is computed in
@@ -234,66 +189,6 @@ def _named(spec: BaseModel) -> list[str]:
     return parts
 
 
-def _known(names: Sequence[str], table: Collection[str]) -> Sequence[str]:
-    """These names, each of the table; raises SpecError for one that is not, and for a word in the place of a list."""
-    for name in [names] if isinstance(names, str) else names:
-        if isinstance(names, str) or name not in table:
-            raise SpecError(f"expected a list of names, each one of {', '.join(map(repr, table))}, got {names!r}")
-    return names
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exercise:
-    """Two variants compared: the page's heading and question, and what its table shows and its figure draws.
-
-    ``measures`` are names in :data:`hw4.report.exercises.MEASURES`; with "smoothness" among them it is measured.
-    The second variant is also trained for ``longer`` times the passes where given, to compare both at equal time.
-    """
-
-    title: str
-    question: str
-    variants: tuple[str, str]
-    measures: tuple[str, ...]
-    longer: int | None = None
-
-    def __post_init__(self) -> None:
-        """Raises SpecError for what could not be shown after the training."""
-        _known(self.measures, (*CURVES, *SECONDS))
-        if not set(self.measures) & set(CURVES):
-            raise SpecError(f"an exercise draws at least one of {', '.join(map(repr, CURVES))}, got {self.measures!r}")
-
-
-CURVES = (*(f"{part} {what}" for part in ("train", "test") for what in ("loss", "accuracy")), "smoothness")
-SECONDS = ("seconds per pass", "processor seconds per pass")
-"""What exercises may show: over passes and in their table, or there alone."""
-
-
-EXERCISES: dict[str, Exercise] = {
-    "smoothness": Exercise(
-        title="Exercise 1: what BatchNorm does to smoothness",
-        question="What does BatchNorm do to the smoothness of the loss, and how may that allow larger learning rates?",
-        variants=("pool", "pool-batchnorm"),
-        measures=("train loss", "test loss", "test accuracy", "smoothness"),
-    ),
-    "pooling": Exercise(
-        title="Exercise 3: max-pooling or stride?",
-        question="Max-pooling or strided convolutions: what does either cost in accuracy and in seconds per pass?",
-        variants=("pool", "stride"),
-        measures=(
-            "train loss",
-            "train accuracy",
-            "test loss",
-            "test accuracy",
-            "seconds per pass",
-            "processor seconds per pass",
-        ),
-        # A stride of two leaves a quarter of the multiplications: four times the passes fill the pooled network's time.
-        longer=4,
-    ),
-}
-"""What ``hw4 run --exercise`` takes beside the text CNNs. A new comparison is one entry here."""
-
-
 def exercise_specs(
     exercises: Sequence[str], *, seeds: int, data: Dataset, first_seed: int = 0, **settings: Any
 ) -> tuple[ConvNetSpec, ...]:
@@ -301,7 +196,7 @@ def exercise_specs(
 
     Seed t has the same initial weights and the same minibatches for every architecture, so they compare pairwise.
     """
-    names = [name for exercise in _known(exercises, EXERCISES) for name in EXERCISES[exercise].variants]
+    names = [name for exercise in known(exercises, EXERCISES) for name in EXERCISES[exercise].variants]
     numbers = numbered(seeds, first_seed)
     return variant_specs(tuple(dict.fromkeys(names)), seeds=numbers, data=data, **settings)
 
@@ -317,7 +212,7 @@ def variant_specs(
     names: Sequence[str], *, seeds: Sequence[int], data: Dataset, **settings: Any
 ) -> tuple[ConvNetSpec, ...]:
     """List the runs of some variants, seed by seed, paired as those of :func:`exercise_specs`."""
-    for name in _known(names, VARIANTS):
+    for name in known(names, VARIANTS):
         same = [each for each in VARIANTS if _told_by(VARIANTS[each]) == _told_by(VARIANTS[name])]
         if len(same) > 1:
             raise SpecError(f"the variants {' and '.join(same)} have one norm and downsample, which tell runs apart")
@@ -335,17 +230,13 @@ def _told_by(variant: Variant) -> tuple[str | None, Downsample]:
 
 def longer_specs(exercises: Sequence[str], specs: Sequence[ConvNetSpec]) -> tuple[ConvNetSpec, ...]:
     """List the longer runs that some exercises want beside these, without readings."""
-    asked = [EXERCISES[name] for name in exercises]
+    asked: list[Exercise] = [EXERCISES[name] for name in exercises]
     factors = {each.variants[1]: each.longer for each in asked if each.longer is not None}
     return tuple(
         spec.model_copy(update={"passes": factors[spec.variant] * spec.passes, "directions": 0})
         for spec in specs
         if spec.variant in factors
     )
-
-
-SEEDS, AUDIT_SEEDS, NOTEBOOK_SEEDS = 5, 3, 10
-"""How often: runs of each ConvNet, audited runs, repeats of the notebook's runs."""
 
 
 HOMEWORK_VECTORS = "en_core_web_sm 3.6.0"

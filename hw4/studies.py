@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 from hw4.errors import SpecError
 from hw4.geometry import TEXT_LENGTH, pooling_windows, text_function
 from hw4.specs import (
-    EXERCISES,
     HOMEWORK_RATE,
     TRIALS,
     ConvNetSpec,
@@ -23,6 +22,7 @@ from hw4.specs import (
     exercise_specs,
     variant_specs,
 )
+from hw4.variants import EXERCISES
 
 if TYPE_CHECKING:  # records bring pydantic's models of everything, which a command's --help need not wait for
     from hw4.records import ConvNetRecord, TextCNNRecord
@@ -202,6 +202,9 @@ def _ended(specs: Sequence[TextCNNSpec], made: Made) -> "list[TextCNNRecord] | N
 LADDER_RATES = (0.04, 0.08, 0.16, 0.226, 0.32, 0.381, 0.453, 0.64)
 """Learning rates from the homework's 0.04 on, each at most twice the one before, closer where training ends."""
 LADDER_PASSES, LANDSCAPE_PASSES = 4, 10
+SETTLED_PASS = 3
+"""Smoothness is averaged from this pass on: the first leave the initialisation, where the order is another."""
+
 CLAIM_SEEDS, FIRST_SEED, VIEWS, BISECTIONS = 12, 5, 3, 0
 """Seeds of everything that the claim decides, and the first of them (those before it were the pilot that its criteria
 come from); runs of each network that are looked around in; narrowings of each seed's limit."""

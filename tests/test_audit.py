@@ -22,8 +22,9 @@ from hw4.machine import ONE_THREAD
 from hw4.models import ConvNet
 from hw4.records import AuditRecord, ConvNetRecord, Layers, PassTime, TimedIteration, read_record
 from hw4.report import audit
-from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, Downsample, sweep_specs
+from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, sweep_specs
 from hw4.training import train_pass
+from hw4.variants import Downsample
 
 REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
 

@@ -38,7 +38,9 @@ from hw4.report.page import Report
 from hw4.specs import ConvNetSpec
 from hw4.stats import Interval
 from hw4.studies import (
+    CONTROLS,
     LADDER_RATES,
+    Control,
     Spec,
     control_specs,
     ladder,
@@ -282,6 +284,17 @@ def test_controls_pair_the_runs_they_name() -> None:
     said = " ".join(claim.answers(found, tests))
     assert "The start decides: after 2 passes at 0.04 fewer runs are lost at the high rate" in said
     assert "With head and last affine kept at 0.04, the first of these loses more runs" in said
+
+
+def test_a_control_is_told_from_another_by_all_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = Control(label="large batches", rates=(0.64,), settings={"batch_size": 64})
+    monkeypatch.setitem(CONTROLS, "large", few)
+    monkeypatch.setitem(CONTROLS, "fewer", replace(few, settings={"batch_size": 64, "subset": 0.5}))
+    found = made_up(limits(0.16, 0.381))
+    subsets = {
+        name: {run.spec.subset for run in found.control(name, "pool", 0.64).values()} for name in ("large", "fewer")
+    }
+    assert subsets == {"large": {1.0}, "fewer": {0.5}}
 
 
 def test_a_family_counts_the_tests_that_could_not_be_made() -> None:

@@ -18,8 +18,9 @@ from hw4.report import audit, exercises
 from hw4.report import strides as strides_report
 from hw4.report.entry import Entry
 from hw4.report.words import settled_span
-from hw4.specs import VARIANTS, ConvNetSpec, TextCNNSpec, sweep_specs
+from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
 from hw4.stats import compare_crossed
+from hw4.variants import VARIANTS
 from tests.factory import DATA as IMAGES
 from tests.factory import make_reading, make_record, make_row
 from tests.test_strides import DATA, HERE, make

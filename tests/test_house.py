@@ -1,6 +1,7 @@
 """The house itself: imports point one way, and importing costs nothing."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ LAYERS = (
     "machine",
     "progress",
     "geometry",
+    "variants",
     "specs",
     "readings",
     "memory",
@@ -45,7 +47,7 @@ LAYERS = (
     "report",
     "cli",
 )
-"""A module may import from those before it. Two pairs are strangers all the same, below."""
+"""A module may import from those before it, strangers aside."""
 STRANGERS = {
     "models": {"data"},
     "training": {"data"},
@@ -78,6 +80,21 @@ def test_imports_point_one_way(layer: str) -> None:
     allowed = {*LAYERS[: LAYERS.index(layer)], layer} - STRANGERS.get(layer, set())
     for path in folder.glob("*.py") if folder.is_dir() else [PACKAGE / f"{layer}.py"]:
         assert imported_modules(path) <= allowed, f"{path.name} imports against the order of {LAYERS}"
+
+
+ROOMS = {"words": set(), "drawing": set(), "entry": set(), "page": {"drawing", "entry"}}
+SECOND_FILES = {"claim": "landscapes", "audit": "notebook"}
+"""Of a study in two files."""
+
+
+def test_no_study_borrows_from_a_sibling_and_the_page_knows_none() -> None:
+    for path in (PACKAGE / "report").glob("*.py"):
+        named = re.findall(
+            r"^from hw4\.report\.(\w+) import|^from hw4\.report import (\w+)", path.read_text(), flags=re.M
+        )
+        taken = {"".join(names) for names in named} - {"STUDIES"}
+        shared = {"words", "drawing", "entry", SECOND_FILES.get(path.stem, "entry")}
+        assert path.stem == "__init__" or taken <= ROOMS.get(path.stem, shared), f"{path.name} takes {taken}"
 
 
 def test_every_module_has_its_layer() -> None:

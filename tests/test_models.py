@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from benchmarks.plain import PlainConvNet
-from hw4 import specs
+from hw4 import variants
 from hw4.geometry import TEXT_LENGTH, conv_output_length, input_coverage, stride_for, text_function
 from hw4.models import ConvNet, TextCNN, TextCNNEnsemble
 
 Norm = Literal["batch"] | Callable[[int], nn.Module] | None
-VARIANTS = {name: (each.layer or each.norm, each.downsample) for name, each in specs.VARIANTS.items()}
+VARIANTS = {name: (each.layer or each.norm, each.downsample) for name, each in variants.VARIANTS.items()}
 
 every_variant = pytest.mark.parametrize(("norm", "downsample"), VARIANTS.values(), ids=list(VARIANTS))
 

@@ -5,16 +5,20 @@
 
 import functools
 import json
+import os
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import hw4
 from benchmarks.validate_gate import markdown
 from benchmarks.validate_gate import summarise as summarise_gate
 from hw4.report.entry import markdown_table
 from hw4.report.page import load_report
-from hw4.specs import EXERCISES, VARIANTS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -118,21 +122,39 @@ def test_the_page_for_other_models_runs(
     assert re.fullmatch(r"sharpness [\d.]+, kinks 0.0%, .* steps [\d.]+\n", capsys.readouterr().out)
 
 
-@pytest.mark.parametrize("name", ["run-and-read", "add-a-model"])
-def test_the_pages_own_code_runs(
-    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_pages_own_code_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr("hw4.specs.EXERCISES", dict(EXERCISES))
-    monkeypatch.setattr("hw4.specs.VARIANTS", dict(VARIANTS))
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / f"{name}.md").read_text(), flags=re.S)
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "run-and-read.md").read_text(), flags=re.S)
     exec(example, {})  # the page's own code
-    said = capsys.readouterr().out
-    expected = {
-        "run-and-read": "Exercise 1: what BatchNorm does to smoothness - ",
-        "add-a-model": "digits_convnet-pool-instancenorm_seed0",
-    }
-    assert expected[name] in said
+    assert "Exercise 1: what BatchNorm does to smoothness - " in capsys.readouterr().out
+
+
+def test_a_new_arm_is_one_entry_whose_runs_are_stale_when_its_layer_changes_and_not_its_looks(tmp_path: Path) -> None:
+    """As docs/add-a-model.md says it: its entries at the end of a package's variants, then the command."""
+    package = shutil.copytree(Path(hw4.__file__).parent, tmp_path / "hw4", ignore=shutil.ignore_patterns("__pycache__"))
+    variants, page = package / "variants.py", (ROOT / "docs" / "add-a-model.md").read_text()
+    own, out = variants.read_text(), tmp_path / "out"
+    (entries,) = re.findall(r"```python\n(.*?)```", page, flags=re.S)
+    asked = ["--exercise", "instances", "--data", "embedded", "--seeds", "2", "--passes", "2", "--subset", "0.1"]
+    asked += ["--directions", "1", "--no-noise-floor"]
+    command = [sys.executable, "-m", "hw4", "run", *asked, "--processes", "1", "--out", str(out)]
+
+    def run(written: str) -> str:
+        variants.write_text(own + written)
+        where = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        return subprocess.check_output(
+            command, cwd=tmp_path, env=where, text=True, stderr=subprocess.STDOUT, timeout=100
+        )
+
+    assert "Training 4 ConvNets" in run(entries)
+    text = (out / "index.html").read_text()
+    assert len(list((out / "records").glob("digits_convnet-pool-instancenorm_passes2_*.json"))) == 2
+    needed = ["InstanceNorm or BatchNorm?", "Does normalising each image by itself", "ConvNet + InstanceNorm"]
+    needed += ["smoothness after pass 2", "ratio", "instances.png", "#56b4e9"]
+    assert [words for words in needed if words not in text] == []
+    assert "Found on disk: 4 of 4" in run(entries.replace("#56B4E9", "#000000").replace("ConvNet + Inst", "Inst"))
+    assert "#56b4e9" not in (out / "index.html").read_text()
+    assert "Found on disk: 2 of 4" in run(entries.replace("affine=True", "affine=True, eps=1e-3"))
 
 
 def test_the_gates_page_shows_the_example_that_is_tested() -> None:

@@ -300,7 +300,8 @@ def test_editing_what_can_change_a_number_makes_runs_stale(copied: Path, name: s
 
 
 @pytest.mark.parametrize(
-    "name", ["cli.py", "runs.py", "processes.py", "studies.py", "records.py", "stats.py", "report/page.py"]
+    "name",
+    ["cli.py", "runs.py", "processes.py", "studies.py", "records.py", "stats.py", "variants.py", "report/page.py"],
 )
 def test_editing_what_schedules_keeps_or_shows_makes_nothing_stale(copied: Path, name: str) -> None:
     path = copied / name

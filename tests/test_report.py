@@ -11,10 +11,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from scipy import stats
-from torch import nn
 
 from hw4.errors import RecordError
-from hw4.experiments import build_convnet
 from hw4.files import RECORDS
 from hw4.gate import Finding, as_json
 from hw4.readings import SmoothnessReading
@@ -25,10 +23,9 @@ from hw4.report.entry import Entry
 from hw4.report.exercises import Section, answer, figure, label, panels, sections, settled_smoothness, table
 from hw4.report.page import Report, load_report
 from hw4.report.words import show, tested
-from hw4.runs import make_all
-from hw4.specs import EXERCISES, VARIANTS, ConvNetSpec, Exercise, Variant, exercise_specs, longer_specs
+from hw4.specs import ConvNetSpec, exercise_specs, longer_specs
 from hw4.stats import Interval, mean_interval
-from hw4.studies import grid
+from hw4.variants import EXERCISES
 from tests.factory import DATA, make_reading, make_record, make_row
 
 PASSES = 4
@@ -648,41 +645,3 @@ def test_a_file_no_gate_left_is_named(contents: bytes, tmp_path: Path) -> None:
 def test_an_empty_folder_holds_no_report(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"there are no records in .*nothing; make them with 'hw4 run --out"):
         load_report(tmp_path / "nothing")
-
-
-def test_a_new_arm_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An architecture and a comparison, each one entry: both train, and the page has figure, table and words."""
-    monkeypatch.setitem(
-        VARIANTS,
-        "pool-instancenorm",
-        Variant(
-            label="ConvNet + InstanceNorm",
-            norm="instance",
-            layer=lambda channels: nn.InstanceNorm2d(channels, affine=True),
-            color="#E69F00",
-            marker="D",
-            linestyle=":",
-        ),
-    )
-    asked = Exercise(
-        title="InstanceNorm or not?",
-        question="What do instances do?",
-        variants=("pool", "pool-instancenorm"),
-        measures=("test accuracy", "smoothness", "processor seconds per pass"),
-    )
-    monkeypatch.setitem(EXERCISES, "instances", asked)
-    specs = exercise_specs(["instances"], seeds=2, data="digits", subset=0.1, passes=2)
-    assert specs[1].key == "digits_convnet-pool-instancenorm_passes2_subset0.1_seed0"
-    made = make_all([(tmp_path / RECORDS, grid(specs))])
-    assert any("InstanceNorm" in type(module).__name__ for module in build_convnet(specs[1]).modules())
-    text = load_report(tmp_path).write(tmp_path).read_text()
-    assert (tmp_path / "instances_passes2_subset0.1.png").exists() or (tmp_path / "instances.png").exists()
-    for needed in (
-        "InstanceNorm or not?",
-        "What do instances do?",
-        "ConvNet + InstanceNorm",
-        "smoothness after pass 2",
-        "ratio",
-    ):
-        assert needed in text
-    assert len(made) == 4

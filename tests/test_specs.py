@@ -12,16 +12,8 @@ from hypothesis import strategies as st
 from hw4.errors import SpecError
 from hw4.report.exercises import MEASURES
 from hw4.specs import (
-    AUDIT_SEEDS,
-    CURVES,
-    EXERCISES,
     LARGEST_FLOAT32,
-    NOTEBOOK_SEEDS,
-    SECONDS,
-    SEEDS,
-    VARIANTS,
     ConvNetSpec,
-    Exercise,
     TextCNNSpec,
     exercise_specs,
     groups,
@@ -40,6 +32,7 @@ from hw4.studies import (
     ladder_specs,
     landscape_specs,
 )
+from hw4.variants import AUDIT_SEEDS, CURVES, EXERCISES, NOTEBOOK_SEEDS, SECONDS, SEEDS, VARIANTS, Exercise
 
 
 def test_keys_are_stable() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from hw4.errors import SpecError
 from hw4.records import ConvNetRecord, RunOutcome, TextCNNRecord
-from hw4.specs import HOMEWORK_RATE, SEEDS, ConvNetSpec, TextCNNSpec, sweep_specs
+from hw4.specs import HOMEWORK_RATE, ConvNetSpec, TextCNNSpec, sweep_specs
 from hw4.studies import (
     CONTROLS,
     FIRST_SEED,
@@ -28,6 +28,7 @@ from hw4.studies import (
     require_same_code,
     sweep,
 )
+from hw4.variants import SEEDS
 from tests.factory import make_record, make_row
 from tests.test_strides import make
 

@@ -9,15 +9,16 @@ from typing import Any, get_args
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hw4.claim import SETTLED_PASS
 from hw4.files import AUDIT
 from hw4.records import AuditedRun, AuditRecord, Layers, read_record
 from hw4.report import notebook
 from hw4.report.drawing import DPI, error_bar, over_passes, plain_log, style
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words
 from hw4.report.words import passes, plural, show
-from hw4.specs import AUDIT_SEEDS, NOTEBOOK_SEEDS, TRIALS
+from hw4.specs import TRIALS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
+from hw4.studies import SETTLED_PASS
+from hw4.variants import AUDIT_SEEDS, NOTEBOOK_SEEDS
 
 WAYS = {
     "right": "right",

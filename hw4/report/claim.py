@@ -23,8 +23,8 @@ from hw4.report.landscapes import VARIANTS, WITH, of
 from hw4.report.landscapes import entries as landscapes_entries
 from hw4.report.words import passes, plural, show, span
 from hw4.specs import HOMEWORK_RATE, MEASURED
-from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import geometric_interval
+from hw4.variants import VARIANTS as ALL_VARIANTS
 
 CRITERIA = {
     "finite": "train loss is finite",

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullFormatter
 
-from hw4.specs import VARIANTS
 from hw4.stats import Interval
+from hw4.variants import VARIANTS
 
 DPI = 150
 DEFAULT_STYLE = rc_context({name: value for name, value in rcParamsDefault.items() if not name.startswith("backend")})

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from hw4.claim import SETTLED_PASS
 from hw4.errors import AloneError
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
@@ -32,8 +31,10 @@ from hw4.report.words import (
     span,
     tested,
 )
-from hw4.specs import DEFAULT_SUBSET, EXERCISES, SEEDS, ConvNetSpec
+from hw4.specs import DEFAULT_SUBSET, ConvNetSpec
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
+from hw4.studies import SETTLED_PASS
+from hw4.variants import EXERCISES, SEEDS
 
 OfRun = Callable[[ConvNetRecord], float | None]  # a number of a run, or None where the run has no usable one
 Curve = Callable[[PassRow], float | None]  # the same after each pass

@@ -13,8 +13,8 @@ from hw4.records import ConvNetRecord
 from hw4.report.drawing import DPI, error_bar, legend_below, log_y, over_passes, style
 from hw4.report.entry import Entry
 from hw4.report.words import basis, compared, settled_span, show
-from hw4.specs import VARIANTS as ALL_VARIANTS
 from hw4.stats import Interval, geometric_interval
+from hw4.variants import VARIANTS as ALL_VARIANTS
 
 VARIANTS = {name: ALL_VARIANTS[name].label for name in (PLAIN, NORMED)}
 """The two networks, without and with BatchNorm, by their labels."""

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,28 +12,11 @@ import jinja2
 from hw4.errors import AloneError, RecordError
 from hw4.files import write_atomically
 from hw4.records import RunNote, Store
-from hw4.report import audit, benchmarks, claim, exercises, gate, strides
+from hw4.report import STUDIES
 from hw4.report.drawing import DEFAULT_STYLE, png, svg
 from hw4.report.entry import Entry
 
 FILE_NAME = re.compile(r"File: <code>([\w.+-]+\.png)</code>")  # how the page names a figure's file
-
-
-Study = Callable[[Path, bool], list[Entry]]
-"""Loads a study's records from a folder and makes its parts of the report of them, none where there are none.
-
-An incomplete or mixed sweep passes when it is drawn anyway. Raises RecordError for what cannot be reported.
-"""
-
-STUDIES: tuple[tuple[str, Study], ...] = (
-    ("Exercises 1 and 3", exercises.load),
-    ("Exercise 2", strides.load),
-    ("The claim", claim.load),
-    ("The audit", audit.load),
-    ("The benchmarks", benchmarks.load),
-    ("The gate", gate.load),
-)
-"""In the order of the page, exercises by their numbers, with what the page says where one cannot be reported."""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from scipy import stats
 
-from hw4.claim import SETTLED_PASS
 from hw4.stats import CONFIDENCE, ROUNDING, Interval
+from hw4.studies import SETTLED_PASS
 
 
 def plural(n: int, noun: str) -> str:
