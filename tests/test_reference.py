@@ -15,20 +15,29 @@ from hw4.data.images import Data
 from hw4.data.vectors import load_questions
 from hw4.experiments import images_environment, train_convnet
 from hw4.files import RECORDS
-from hw4.records import ConvNetRecord, Environment, Store, TextCNNRecord, read_record
+from hw4.records import AuditRecord, ConvNetRecord, Environment, Store, TextCNNRecord, read_record
 from hw4.sweep import identity, questions_environment, train_trials
 
 REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
-READERS: dict[str, Callable[[Path], ConvNetRecord | TextCNNRecord]] = {
+READERS: dict[str, Callable[[Path], ConvNetRecord | TextCNNRecord | AuditRecord]] = {
     "*_convnet-*.json": lambda path: read_record(path, ConvNetRecord),
     "*_textcnn-*.json": lambda path: read_record(path, TextCNNRecord),
+    "audit.json": lambda path: read_record(path, AuditRecord),
 }
+TIMED: dict[str, Any] = {
+    "times": True,
+    "environment": True,
+    "evaluation": True,
+    "passes": True,
+    "notebook": {"seconds"},
+    "network": True,
+}
+"""What records hold beside numbers that follow from their specs; ``network`` is of the code, and new."""
 
 
-def numbers(record: ConvNetRecord | TextCNNRecord) -> dict[str, Any]:
-    """All of a record but its times, versions, commit, and the norms by layer, which records of version 1 lack."""
-    blocks = {"rows": {"__all__": {"readings": {"__all__": {"blocks"}}}}} if isinstance(record, ConvNetRecord) else {}
-    return record.model_dump(exclude={"times": True, "environment": True, **blocks})
+def numbers(record: ConvNetRecord | TextCNNRecord | AuditRecord) -> dict[str, Any]:
+    """All of a record but its times, versions and commit."""
+    return record.model_dump(exclude=TIMED)
 
 
 def require_same_machine(then: Environment, now: Environment) -> None:
