@@ -322,6 +322,17 @@ def test_what_would_have_been_seen_is_said_of_the_undecided() -> None:
     assert np.mean(np.abs(t) > 2.201) == pytest.approx(0.8, abs=0.04)  # the approximation's and the simulation's error
 
 
+def test_steps_that_raise_the_loss_at_every_rate_are_counted() -> None:
+    found = made_up(limits(0.16, 0.381))
+    lost = LargestStep(direction="minibatch", stable=0, raised=0.01, curvature=1.0)
+    run = next(run for run in found.landscapes if run.spec.norm)
+    rows = [row.model_copy(update={"steps": [row.steps[0], lost]}) if row.steps else row for row in run.rows]
+    assert sum(bool(row.steps) for row in run.rows) == 2
+    damaged = [run.model_copy(update={"rows": rows}) if each is run else each for each in found.landscapes]
+    said = " ".join(claim.step_answers(found := found._replace(landscapes=damaged), decide(found)))
+    assert "at every rate tried: 0 without BatchNorm and 2 with BatchNorm" in said
+
+
 def test_a_null_is_not_decided() -> None:
     """Two arms of one network, whose limits scatter: at most the level's share of families decides anything."""
     generator = np.random.default_rng(1)

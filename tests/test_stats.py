@@ -220,3 +220,4 @@ def test_mcnemars_p_value_is_counted() -> None:
 def test_scatter_is_told_from_rounding_at_every_scale(scale: float) -> None:
     assert Interval(scale, 0.999 * scale, 1.001 * scale, 3).compared_with(0.5 * scale) == "above"
     assert Interval(scale, scale * (1 - 1e-16), scale, 3).compared_with(0.5 * scale) == "not decided"
+    assert Interval(0, 0, 0, 3).compared_with(-scale) == "not decided"
