@@ -318,12 +318,11 @@ class Judging:
             return
         failed = bool(session.testsfailed - self.unmeasurable or unrun)
         verdict = gating.overall([*self.judged.values()])
-        if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and self.judged and not self.update:
+        unjudged = self.unmeasurable if self.update else self.judged and verdict == "UNMEASURABLE"
+        if unjudged and not failed and exitstatus in (0, 1):
             session.exitstatus = EXIT_UNMEASURABLE
         elif exitstatus == 0 and verdict in FAILING and not self.update:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self.update and exitstatus in (0, 1):
-            session.exitstatus = EXIT_UNMEASURABLE if self.unmeasurable and not failed else exitstatus
         try:
             self._write_all(session)
         except OSError as error:  # a full disk; what was found is printed all the same
@@ -332,11 +331,15 @@ class Judging:
     def _write_all(self, session: pytest.Session) -> None:
         if self.update and not self._failed and session.exitstatus in (0, 1):  # another plugin's limits may have failed
             self._write_baselines()
-        if self._document:
+        if document := self._document:
             facts: dict[str, Any] = {"against": self.against or None, "compared": self._compared()}
             facts |= {"update": self.update, "exit_code": int(session.exitstatus)}
-            self._document.parent.mkdir(parents=True, exist_ok=True)
-            _write(self._document, gating.as_json([*self.judged.values()], facts))
+            contents = gating.as_json([*self.judged.values()], facts)
+            document.parent.mkdir(parents=True, exist_ok=True)
+            if document.exists() and not document.is_file():  # a pipe, a terminal
+                document.write_bytes(contents)
+            else:
+                write_atomically(document.resolve(), contents)
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
             junit = Path(os.path.expandvars(self.config.option.xmlpath)).expanduser()
             with suppress(ET.ParseError):  # of a pipe's end, say
@@ -879,15 +882,6 @@ def _short(test: str) -> str:
     return f"{file.rpartition('/')[2]}::{name}"
 
 
-def _write(path: Path, contents: bytes) -> None:
-    """Write a file whole; what is no file of its own (a pipe, a terminal) is written to."""
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            file.write(contents)
-    else:
-        write_atomically(path.resolve(), contents)
-
-
 def _check_repeats(now: Runs, again: Runs) -> None:
     """Raises UnmeasurableError where the same code gave other bits the second time."""
     for seed in again:
@@ -1004,10 +998,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(serving, "gate-serving")
         return
     against = config.option.gate_against
-    if against is not None and not against.strip():
-        raise pytest.UsageError("--gate-against needs a revision, and was given nothing; is a variable empty?")
-    if config.option.gate_json is not None and not config.option.gate_json.strip():
-        raise pytest.UsageError("--gate-json needs a file, and was given nothing; is a variable empty?")
+    for option, given, what in (("against", against, "a revision"), ("json", config.option.gate_json, "a file")):
+        if given is not None and not given.strip():
+            raise pytest.UsageError(f"--gate-{option} needs {what}, and was given nothing; is a variable empty?")
     if against and config.option.gate_update:
         raise pytest.UsageError("--gate-update takes what is measured now, so it does not go with --gate-against")
     if not 0 < config.option.gate_seconds < math.inf:
