@@ -719,11 +719,9 @@ class Judging:
 
     def _commit(self) -> str | None:
         """Today's commit, where all is committed."""
-        try:  # a baseline that was renewed changes nothing that is measured
-            lines = os.fsdecode(
-                git(self.config.rootpath, "status", "--porcelain", "--untracked-files=all")
-            ).splitlines()
-            changed = [line for line in lines if not line.rstrip('"').endswith((f"/{BASELINE}", f" {BASELINE}"))]
+        others = f":(top,exclude,glob)**/{BASELINE}"  # one that was renewed changes nothing that is measured
+        try:
+            changed = git(self.config.rootpath, "status", "--porcelain", "--untracked-files=all", "--", others)
             return None if changed else git(self.config.rootpath, "rev-parse", "HEAD").decode().strip()
         except Hw4Error:
             return None
