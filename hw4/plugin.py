@@ -926,21 +926,20 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _is_entry(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a baseline is whole and its numbers finite; raises KeyError or TypeError where it is not."""
-    rows = [(*(row[name] for name in ("log", "error", "freedom")), row) for row in entry.get("times", {}).values()]
-    for *_, row in rows:
+    times, outcomes = entry.get("times", {}).values(), [entry["outcomes"]] if "outcomes" in entry else []
+    whole = [entry["test"].index("::") >= 0]
+    for row in times:
+        whole += [math.isfinite(row["log"]), 0 < row["error"] < math.inf, row["freedom"] >= 1]
+        whole += [row[name] is not None for name in ("ruler", "clock")]
         longer = row.get("longer", AS_THEY_ARE)
-        if longer.keys() != AS_THEY_ARE.keys() or not all(isinstance(n, int) and n > 0 for n in longer.values()):
-            return False
-    whole = [row[name] for *_, row in rows for name in ("ruler", "clock", "python", "libraries")]
-    if "outcomes" in entry:
-        whole += [Outcome(**run) for run in entry["outcomes"]["runs"].values()]
-        whole += [entry["outcomes"][name] for name in ("cpu", "python", "libraries")]
-    whole += [entry["test"].index("::")]
-    where = [each for each in (*entry.get("times", {}).values(), entry.get("outcomes")) if each is not None]
-    whole += [isinstance(each["libraries"], dict) or None for each in where]
-    whole += [each.get("commit") is None or re.fullmatch("[0-9a-f]{40,64}", each["commit"]) for each in where]
-    numbers = all(math.isfinite(log) and 0 < error < math.inf and freedom >= 1 for log, error, freedom, _ in rows)
-    return numbers and None not in whole
+        whole += [longer.keys() == AS_THEY_ARE.keys(), all(isinstance(n, int) and n > 0 for n in longer.values())]
+    for trained in outcomes:
+        whole += [trained["cpu"] is not None, *(bool(Outcome(**run)) for run in trained["runs"].values())]
+    for each in (*times, *outcomes):
+        commit = each.get("commit")
+        whole += [each["python"] is not None, isinstance(each["libraries"], dict)]
+        whole += [commit is None or re.fullmatch("[0-9a-f]{40,64}", commit) is not None]
+    return all(whole)
 
 
 def _mark_errors(path: Path, *, update: bool) -> None:
