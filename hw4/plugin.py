@@ -40,11 +40,9 @@ from hw4.measurers import Clock, Serving, Team, Tree, environment, has_plugin, i
 
 BASELINE = "gate-baseline.json"
 SCHEMA_VERSION = 2
-FAILED = "the test failed ({}), so that not all of its gates may have been judged: mend that first"
 EXIT_UNMEASURABLE = 16
 """pytest's exit status when nothing is worse but something could not be judged; 0 to 6 are pytest's own."""
 HERE = "measured here and now"
-UNRUN = "was not run, for pytest ended before it"
 AS_THEY_ARE = {"reference": 1, "step": 1}  # how often calls are repeated that are as long, or were kept so
 PATIENCE = 10  # a step that became slower may take so many times as long to measure as one is given
 BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2  # a baseline is measured by so many teams of processes, and so often by each
@@ -169,9 +167,9 @@ class Judging:
         chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
         self._only_looks = any(getattr(option, name, False) for name in ("collectonly", "setuponly", "setupplan"))
         self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
-        self._items, self._baselines, self._looked = dict[str, Path](), list[Path](), set[Path]()
+        self._items, self._baselines, self._looked = dict[str, pytest.Item](), list[Path](), set[Path]()
         self._reported, self._broken, self._answered = set[str](), set[str](), set[str]()
-        self._before, self._collected = dict[str, str](), list[pytest.Item]()
+        self._before = dict[str, str]()
         self._nothing, self._failed = False, 0
         self._written, self._unwritten, self._left_out = False, "", list[str]()
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
@@ -194,10 +192,8 @@ class Judging:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Find the gated tests; raises UsageError when what will be written at the end cannot be."""
-        gated = list(filter(is_gated, session.items))
-        self._tests = {item.nodeid: item.path for item in gated}
-        self._items = {item.nodeid: item.path for item in session.items}
-        self._collected = session.items
+        self._items = {item.nodeid: item for item in session.items}
+        self._tests = {item.nodeid: item.path for item in filter(is_gated, session.items)}
         if not self._tests or self._only_looks or self._spread:
             return
         if self.against:
@@ -283,7 +279,8 @@ class Judging:
             path, test = file.parent / BASELINE, _short(report.nodeid)
             with suppress(UnmeasurableError):
                 times = [entry for entry in read_baseline(path).values() if entry["test"] == test and "times" in entry]
-                why = FAILED.format(measurers.last_line(report.longreprtext))
+                why = f"the test failed ({measurers.last_line(report.longreprtext)}), so that not all of its gates "
+                why += "may have been judged: mend that first"
                 finding = gating.refusal("timing" if times else "accuracy", test.partition("::")[2], why)
                 self.judged[f"{path}::{test} failed"] = replace(finding, path=str(path), key=test)
 
@@ -308,8 +305,8 @@ class Judging:
         finally:
             self._stack.close()
         for test in () if self._only_looks else set(self._tests) & unrun:
-            finding, file = gating.refusal("timing", test.partition("::")[2], UNRUN), self._tests[test]
-            self.judged[f"{test} unrun"] = replace(finding, path=str(file.parent / BASELINE), key=test)
+            finding = gating.refusal("timing", test.partition("::")[2], "was not run, for pytest ended before it")
+            self.judged[f"{test} unrun"] = replace(finding, path=str(self._tests[test].parent / BASELINE), key=test)
         asked = (self.against or self.update) and not misused
         self._nothing = bool(asked and not (self.judged or self._spread or self._only_looks))
         if self._nothing and exitstatus == 0:
@@ -406,15 +403,13 @@ class Judging:
     def _here(self) -> dict[str, Path]:
         """The tests that were asked for, with their files; those of pytest-xdist's workers are known by reports."""
         reported = {test: self.config.rootpath / test.partition("::")[0] for test in self._reported}
-        return {**reported, **self._items}
+        return reported | {test: item.path for test, item in self._items.items()}
 
     def _add_missing(self) -> None:
         """A gated test that is no longer there, or is skipped, was not passed."""
         if self.against:
             where = {True: "is skipped or not gated here", False: "is not here any more"}
-            now = {
-                item.nodeid: measurers.source_digest(item) for item in self._collected if item.nodeid in self._before
-            }
+            now = {test: measurers.source_digest(self._items[test]) for test in self._before.keys() & self._items}
             gone = {test for test, then in self._before.items() if now.get(test) != then}  # else it is skipped at both
             gone = gone | {*self._kept_then()} if self._whole else gone & self._items.keys()
             for test in sorted(gone - self._answered - self._broken):
