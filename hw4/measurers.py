@@ -227,7 +227,7 @@ class Measurer:
         os.close(watched)
         self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
         trees = [str(tree.root), str(tree.base)]
-        self._missing: set[str] | None = None
+        self.missing = set[str]()  # tests that its tree has not, once it has collected
         self.gated = dict[str, str]()
         self._over = set[tuple[str, str]]()  # gates that were not asked for
         settings = {"options": carried, "others": others, "trees": trees, "against": tree.paired}
@@ -312,14 +312,14 @@ class Measurer:
         Raises UnmeasurableError when the test does not get there.
         """
         while True:
-            if self._missing is not None and test in self._missing:
+            if test in self.missing:
                 return None
             heard = self._hear(ANSWER_SECONDS)
             if "collected" in heard:
-                self._missing = {each for each in self._tests if each not in heard["collected"]}
+                self.missing = set(self._tests) - set(heard["collected"])
                 self.gated = dict(heard.get("sources", {}))  # of an hw4 before there was that, it is empty
                 broken = [why for file, why in heard["broken"].items() if test.startswith(file)]
-                if test in self._missing and broken:
+                if test in self.missing and broken:
                     raise UnmeasurableError(self._where() + broken[0] + self._lack(broken[0]))
             elif "at" in heard:
                 if (heard["at"], heard["gate"]) == (test, gate):
@@ -335,10 +335,6 @@ class Measurer:
                     return None
                 why = heard["why"] + self._lack(heard["why"])
                 raise UnmeasurableError(f"{self._where()}the test ends before its gate: {why}")
-
-    def lacks(self, test: str) -> bool:
-        """Whether its tree has no such test; known once it has been asked to reach one."""
-        return test in (self._missing or ())
 
     def _lack(self, error: str) -> str:
         """What may be missing in a revision's tree, where something is."""
@@ -474,7 +470,7 @@ class Team:
 
     def lacks(self, test: str) -> bool:
         """Whether this tree has no such test at all."""
-        return all(member.lacks(test) for member in self.members)
+        return all(test in member.missing for member in self.members)
 
     def visit(self, slices: list[Slice]) -> tuple[list[float], float]:
         """Time slices in the process whose turn it is: seconds, and the share of waiting in today's."""
