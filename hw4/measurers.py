@@ -21,7 +21,6 @@ import math
 import os
 import platform
 import re
-import selectors
 import signal
 import site
 import socket
@@ -35,6 +34,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -485,23 +485,20 @@ class Team:
 
     def train(self, chunks: Sequence[Sequence[int]], *, fault: bool, seconds: float) -> dict[str, Outcome]:
         """Outcomes by seed, each chunk of seeds trained by whichever process is free."""
-        free, todo, found = list(self.members), list(chunks), dict[str, Outcome]()
-        with selectors.DefaultSelector() as busy:
-            while todo or busy.get_map():
-                while todo and free:
-                    member = free.pop()
-                    member.send({"seeds": list(todo.pop(0)), "fault": fault})
-                    busy.register(member, selectors.EVENT_READ)
-                ready = busy.select(seconds)
-                if not ready:
-                    raise UnmeasurableError(f"no training ended within {seconds:.0f} seconds")
-                for key, _ in ready:
-                    member = key.fileobj  # type: ignore[assignment]
-                    busy.unregister(member)
-                    free.append(member)
-                    answer = member.answer(seconds)
-                    found |= {seed: Outcome(**run) for seed, run in answer["outcomes"].items()}
-                    self.on_a_gpu |= answer.get("gpu", False)
+        free, busy, todo, found = list(self.members), list[Any](), list(chunks), dict[str, Outcome]()
+        while todo or busy:
+            while todo and free:
+                busy.append(free.pop())
+                busy[-1].send({"seeds": list(todo.pop(0)), "fault": fault})
+            ready: list[Any] = wait(busy, seconds)
+            if not ready:
+                raise UnmeasurableError(f"no training ended within {seconds:.0f} seconds")
+            for member in ready:
+                busy.remove(member)
+                free.append(member)
+                answer = member.answer(seconds)
+                found |= {seed: Outcome(**run) for seed, run in answer["outcomes"].items()}
+                self.on_a_gpu |= answer.get("gpu", False)
         return found
 
 
