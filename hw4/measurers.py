@@ -583,7 +583,7 @@ class Serving:
 
     def _foreign(self) -> str:
         """The first module that is not loaded from this tree though it belongs to it, in words, or nothing."""
-        files = _python_files(self._base)
+        files = _files(self._base)
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if name in self._looked or not file or name.partition(".")[0] in sys.stdlib_module_names:
@@ -719,20 +719,15 @@ def _installed_copies(root: Path) -> frozenset[str]:
 def _has_source(base: Path, name: str) -> bool:
     """Whether a tree holds what an extension module is compiled from: of its own, not of a library's of that name."""
     top, stem = name.partition(".")[0], name.rpartition(".")[2]
-    if top != stem and not any(top in file.split("/") for file in _python_files(base)):
+    if top != stem and not any(top in file.split("/") for file in _files(base)):
         return False
     suffixes = (".pyx", ".c", ".cc", ".cpp", ".cu", ".rs", ".f90")
     return any(path.rpartition("/")[2] == stem + suffix for path in _files(base, suffixes) for suffix in suffixes)
 
 
-def _python_files(folder: Path) -> frozenset[str]:
-    """Python files below a folder, relative to it."""
-    return _files(folder, (".py",))
-
-
 @functools.cache
-def _files(folder: Path, suffixes: tuple[str, ...]) -> frozenset[str]:
-    """Files below a folder, relative to it; not those of environments and hidden folders inside of it."""
+def _files(folder: Path, suffixes: tuple[str, ...] = (".py",)) -> frozenset[str]:
+    """Files below a folder, by default Python's, relative to it; not those of environments and hidden folders."""
     found = set()
     for place, folders, files in os.walk(folder):
         here = Path(place)
@@ -925,7 +920,11 @@ def _parts_of_value(value: object) -> list[object]:
     holds = _is_source(type(value)) or isinstance(value, types.SimpleNamespace | argparse.Namespace)
     if (holds or hasattr(value, "_parameters")) and hasattr(value, "__dict__"):  # or a torch module
         return [type(value), *sorted(vars(value).items())]
-    parts: list[object] = [type(value), *_of_a_library(value)]
+    parts: list[object] = [type(value)]
+    if callable(value):  # a library's compiled function or method: its name, and whose it is
+        owner = getattr(value, "__self__", None)
+        parts.append(getattr(value, "__qualname__", None) or getattr(value, "__name__", None))
+        parts += [] if owner is None or isinstance(owner, types.ModuleType) else [owner]
     with suppress(Exception):
         parts.append(value.__wrapped__)  # type: ignore[attr-defined]  # cached or compiled
     with suppress(Exception):  # of a range, a set, a loader of data; but what is in a mapping comes and goes
@@ -933,25 +932,12 @@ def _parts_of_value(value: object) -> list[object]:
     return parts
 
 
-def _of_a_library(value: object) -> list[object]:
-    """What tells a library's compiled function or method from others: its name, and whose it is."""
-    if not callable(value):
-        return []
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    owner = getattr(value, "__self__", None)
-    return [name, *([] if owner is None or isinstance(owner, types.ModuleType) else [owner])]
-
-
 def _named(value: object) -> str:
     """The name of what is known by its name: a file, a member of an enumeration, torch's dtypes and devices."""
     if isinstance(value, os.PathLike):
         return Path(os.fsdecode(value)).name
-    kind = type(value)
-    known = isinstance(value, enum.Enum) or (kind.__module__, kind.__name__) in (
-        ("torch", "dtype"),
-        ("torch", "device"),
-    )
-    return str(value) if known else ""
+    kind = f"{type(value).__module__}.{type(value).__name__}"
+    return str(value) if isinstance(value, enum.Enum) or kind in ("torch.dtype", "torch.device") else ""
 
 
 def _slots(value: object) -> list[tuple[str, object]]:
@@ -976,9 +962,10 @@ def _parts_of_code(value: types.FunctionType | type) -> list[object]:
     parts: list[object] = [value.__defaults__, value.__kwdefaults__]
     codes = [value.__code__]
     for code in codes:
-        loaded = _loaded(code)
+        steps = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"]
+        loaded = _loaded(steps)
         found = [value.__globals__.get(name) if name in loaded else None for name in code.co_names]
-        found += _imported(code, value.__globals__)
+        found += _imported(steps, value.__globals__)
         for module in found:  # of modules that are not installed, what the code names; they may name modules again
             if isinstance(module, types.ModuleType) and not _is_installed(_file(module)):
                 of = [taken for name, taken in loaded.items() if value.__globals__.get(name) is module]
@@ -998,9 +985,9 @@ def _parts_of_code(value: types.FunctionType | type) -> list[object]:
     return parts
 
 
-def _loaded(code: types.CodeType) -> dict[str, set[str]]:
+def _loaded(steps: list[dis.Instruction]) -> dict[str, set[str]]:
     """The globals that a code loads, each with the attributes that it takes of it at once; "" where it does not."""
-    steps, found = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"], dict[str, set[str]]()
+    found = dict[str, set[str]]()
     for step, after in itertools.pairwise(steps):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
             taken = after.argval if after.opname in ("LOAD_ATTR", "LOAD_METHOD") else ""
@@ -1008,9 +995,9 @@ def _loaded(code: types.CodeType) -> dict[str, set[str]]:
     return found
 
 
-def _imported(code: types.CodeType, names: dict[str, Any]) -> list[object]:
+def _imported(steps: list[dis.Instruction], names: dict[str, Any]) -> list[object]:
     """Modules that a function imports when it is called."""
-    steps, found = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"], list[object]()
+    found = list[object]()
     for level, wanted, step in zip(steps, steps[1:], steps[2:], strict=False):
         if step.opname == "IMPORT_NAME":
             with suppress(Exception):  # of a library that is not there, in a branch that is not taken
