@@ -53,7 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep saved runs in one place, whatever the current folder, and make a comparison with none an ordinary run."""
     option = config.option
     if _asked(config, "sweep.py") and not hasattr(config, "workerinput"):
-        _refuse_no_sweep(config)
+        try:  # a sweep that cannot be, or whose trials no chart could hold beside those of its folder
+            require_equal_trials(wanted_specs(config), sweep_store(config).load_all("*_textcnn-*.json"))
+        except Hw4Error as error:
+            raise pytest.UsageError(str(error)) from error
     if not config.pluginmanager.hasplugin("benchmark"):
         return
     if option.benchmark_storage.endswith("./.benchmarks"):
@@ -75,14 +78,6 @@ def pytest_configure(config: pytest.Config) -> None:
             option.benchmark_compare = None
     if not option.benchmark_save and _can_write(SAVED):
         option.benchmark_autosave = option.benchmark_autosave or time.strftime("%Y%m%d_%H%M%S", time.gmtime())
-
-
-def _refuse_no_sweep(config: pytest.Config) -> None:
-    """Raise UsageError for a sweep that cannot be, or whose trials no chart could hold beside those of its folder."""
-    try:
-        require_equal_trials(wanted_specs(config), sweep_store(config).load_all("*_textcnn-*.json"))
-    except Hw4Error as error:
-        raise pytest.UsageError(str(error)) from error
 
 
 def _can_write(folder: Path) -> bool:
