@@ -129,13 +129,12 @@ def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
 def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
     """Refuse to compare times of different machines; the ratios to plain code compare all the same."""
     saved = compared_benchmark["machine_info"]
-    different = [name for name in machine_info if saved.get(name) != machine_info[name]]
-    if different:
-        name = different[0]
-        raise pytest.UsageError(
-            f"the saved run was made with {name} {saved.get(name)!r}, this one has {machine_info[name]!r}, and their "
-            f"times do not compare; leave out --benchmark-compare, or name another run: --benchmark-compare=NUMBER"
-        )
+    for name, here in machine_info.items():
+        if saved.get(name) != here:
+            raise pytest.UsageError(
+                f"the saved run was made with {name} {saved.get(name)!r}, this one has {here!r}, and their times do "
+                f"not compare; leave out --benchmark-compare, or name another run: --benchmark-compare=NUMBER"
+            )
 
 
 def _folder(text: str) -> Path:
