@@ -177,7 +177,6 @@ def sweep_data(config: pytest.Config) -> QuestionSet:
 
 @cache
 def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:
-    """Every trial asked for."""
     return sweep_specs(
         sweep_data(config),
         strides=config.getoption("--sweep-stride") or STRIDES,
@@ -189,7 +188,6 @@ def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:
 
 
 def sweep_store(config: pytest.Config) -> Store[TextCNNRecord]:
-    """Where the records lie."""
     kind = "real" if sweep_data(config) == "trec" else "embedded"
     folder = config.getoption("--sweep-out") or config.rootpath / "reports" / kind
     return Store(folder / RECORDS, TextCNNRecord)
@@ -239,7 +237,6 @@ def _draw_chart(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of ratios."""
     if _RATIOS:
         terminalreporter.section("plain against fast: median ratio of paired rounds in processor time [95% bootstrap]")
         width = max(map(len, _RATIOS))

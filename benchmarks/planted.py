@@ -108,7 +108,6 @@ def nudged_weights(patch: pytest.MonkeyPatch, seed: int) -> None:
 
 
 def _after(patch: pytest.MonkeyPatch, kind: type, name: str, then: Callable[[Any], object]) -> None:
-    """Do something after every call of a method."""
     method = getattr(kind, name)
 
     def wrapped(self: Any, *arguments: Any, **keywords: Any) -> Any:

@@ -108,14 +108,12 @@ def judge(test: str, *options: str, **variables: str) -> dict[str, Any]:
 
 
 def append(name: str, line: dict[str, Any]) -> None:
-    """Add an outcome to a file."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / name).open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def read_lines(name: str) -> list[dict[str, Any]]:
-    """Outcomes kept so far."""
     path = FOLDER / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -234,7 +232,6 @@ def _power(lines: Sequence[dict[str, Any]], name: str = "") -> dict[str, Share]:
 
 
 def _passes(before: Groups, now: Groups, rules: Rules) -> bool:
-    """Whether every group of outcomes passes."""
     settings: dict[str, Any] = {"rules": rules, "same_machine": rules.exact, "tests": len(before), "take": ""}
     return all(judge_outcomes(group, runs, now[group], **settings).verdict == "PASS" for group, runs in before.items())
 
@@ -312,7 +309,6 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Parse and go."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (("timing", "hw4's own timing gate"), ("example", "the example project's gate")):

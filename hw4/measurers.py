@@ -282,7 +282,6 @@ class Measurer:
         return answer
 
     def _end(self) -> str:
-        """How it ended, in words."""
         try:
             code = self._process.wait(1)
         except subprocess.TimeoutExpired:
@@ -693,7 +692,6 @@ def _on_a_gpu() -> str:
 
 
 def _kept(file: Path) -> bool:
-    """Whether git keeps a file."""
     with suppress(Hw4Error):
         return bool(git(file.resolve().parent, "ls-files", "--", f":(literal){file.resolve().name}"))
     return False
