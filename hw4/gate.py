@@ -247,8 +247,8 @@ class Sample:
     def add(self, more: "Sample", *, confirmed: bool) -> None:
         """Add the visits of a second measurement, if it is sound; one that does not confirm the first replaces it."""
         more.require_sound()
-        for name in ("ratios", "same", "planted", "waiting"):
-            setattr(self, name, [*(getattr(self, name) if confirmed else []), *getattr(more, name)])
+        for name, values in vars(more).items():
+            setattr(self, name, [*(getattr(self, name) if confirmed else []), *values])
 
     @property
     def now(self) -> Estimate:

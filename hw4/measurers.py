@@ -228,7 +228,7 @@ class Measurer:
         self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
         trees = [str(tree.root), str(tree.base)]
         self.missing = set[str]()  # tests that its tree has not, once it has collected
-        self.gated = dict[str, str]()
+        self.gated = dict[str, str]()  # those that it has in the files of those asked for, and what tells their source
         self._over = set[tuple[str, str]]()  # gates that were not asked for
         settings = {"options": carried, "others": others, "trees": trees, "against": tree.paired}
         self.send({"tests": self._tests, "files": [str(tree.place(file)) for file in tests.values()], **settings})
@@ -461,15 +461,6 @@ class Team:
                 f"the processes that measure load {first['libraries']}, and this one {ours}: use a virtual environment"
             )
         return first
-
-    @property
-    def gated(self) -> dict[str, str]:
-        """The gated tests that this tree has in the files of those that are asked for, with what tells their source."""
-        return {test: source for member in self.members for test, source in member.gated.items()}
-
-    def lacks(self, test: str) -> bool:
-        """Whether this tree has no such test at all."""
-        return all(test in member.missing for member in self.members)
 
     def visit(self, slices: list[Slice]) -> tuple[list[float], float]:
         """Time slices in the process whose turn it is: seconds, and the share of waiting in today's."""

@@ -493,7 +493,8 @@ class Judging:
         advice = f"no baseline yet; to make one, run `{call.command}`"
         if self.against:
             advice = f"{self.against} has no such test, so there is nothing to compare"
-            if not self._teams[0].lacks(call.test):  # it went through the test, and is past its other gates
+            lacking = [call.test in member.missing for member in self._teams[0].members]
+            if not all(lacking):  # it went through the test, and is past its other gates
                 self._end_teams()
         return Finding(part=part, what=call.name, verdict="NEW", advice=advice)
 
@@ -539,7 +540,8 @@ class Judging:
         self._left = []
         while self._teams:
             team = self._teams.pop()
-            self._before |= team.gated if team.tree.name else {}
+            for member in team.members if team.tree.name else ():
+                self._before |= member.gated
             team.close()
 
     # --- times
@@ -562,8 +564,7 @@ class Judging:
         if then is None:
             teams[-1].leave()
             return self._new("timing", call)
-        call.require_same_kind(then, times=True)
-        call.require_same_ruler(then, now)
+        call.require_same(then, now)
         samples = self._visits(teams, call, row)
         for team in teams:
             team.leave()
@@ -649,8 +650,7 @@ class Judging:
             new = [stack.enter_context(closing(self._start(tree, [call.test]))) for tree in trees]
             reached = [_reach(team, call) for team in new]
             for then in reached[:-1]:
-                call.require_same_kind(then, times=True)
-                call.require_same_ruler(then, reached[-1])
+                call.require_same(then, reached[-1])
             return self._visits(new, call, row)
 
     def _beside_commit(self, call: "Call", row: Mapping[str, Any]) -> list[Sample] | str:
@@ -729,17 +729,16 @@ class Judging:
         entries = {} if self.against else read_baseline(call.path)
         known = entries.get(call.key, {}).get("outcomes", {})
         before = {seed: Outcome(**run) for seed, run in known.get("runs", {}).items()}
-        known_seeds = {} if self.against or self.update else before
-        if problem := gating.unlike(known_seeds or seeds, seeds):
-            others = set(known_seeds) ^ set(seeds) if known_seeds else ()
-            raise UnmeasurableError(f"{problem}; {call.way_out}" if others else problem)
+        expected = seeds if self.update else [*before] or seeds
+        if problem := gating.unlike(expected, seeds):
+            raise UnmeasurableError(f"{problem}; {call.way_out}" if {*expected} != {*seeds} else problem)
         if not (before or self.against or self.update):
             return self._new("accuracy", call)
         same_machine = False
         if self.against:
             if (then := self._team(call, 0).reach(call.test, call.given)) is None:
                 return self._new("accuracy", call)
-            call.require_same_kind(then, times=False)
+            call.require_same(then, {})
             before = self._team(call, 0).train(chunks, fault=False, seconds=seconds)
             self._team(call, 0).leave()
         team = self._team(call, -1)
@@ -810,15 +809,12 @@ class Call:
         """What to do where the baseline does not compare."""
         return f"{self.take}, or compare with another commit by --gate-against REV"
 
-    def require_same_kind(self, then: Mapping[str, Any], *, times: bool) -> None:
-        """Raises UnmeasurableError where a gate of that name was of times and is of outcomes, or the other way."""
-        if ("ruler" in then) != times:
+    def require_same(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Raises UnmeasurableError where a gate was of another kind, or its ratio to another reference or clock's."""
+        if ("ruler" in then) != ("ruler" in now):
             raise UnmeasurableError("a gate of this name was of another kind (times or outcomes): give it another name")
-
-    def require_same_ruler(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Raises UnmeasurableError where two ratios are to different references, or by different clocks."""
         for name, what in (("ruler", "the frozen reference"), ("clock", "the clock")):
-            if now[name] != then[name]:
+            if now.get(name) != then.get(name):
                 raise UnmeasurableError(
                     f"{what} is another now ({now[name]}) than then ({then[name]}), so that ratios do not compare; if "
                     f"it was meant to change, {self.take}"
