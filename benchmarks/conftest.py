@@ -1,22 +1,18 @@
-"""Timing today's code beside frozen code; what makes such timings mean nothing is refused. And the sweep's options."""
+"""What makes timings beside frozen code mean nothing is refused; their table is printed. And the sweep's options."""
 
 import argparse
 import os
 import platform
 import tempfile
 import time
-from collections.abc import Callable
-from functools import cache, partial
-from itertools import count
+from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from pytest_benchmark.fixture import BenchmarkFixture
 
-from benchmarks.workloads import WORKLOADS, Workload
+from benchmarks.workloads import WORKLOADS
 from hw4.data.choose import choose_data
 from hw4.errors import Hw4Error
 from hw4.files import RECORDS
@@ -31,95 +27,13 @@ SAVED = Path(__file__).parents[1] / "reports" / "benchmarks"
 TIMER = time.process_time
 
 
-class Compare(Protocol):
-    """Time a workload's target as the benchmark, with its reference before or after every round, in turn."""
-
-    def __call__(self, workload: Workload, *, rounds: int) -> None: ...
-
-
 _RATIOS: dict[str, str] = {}
-_TIMED = pytest.StashKey[list[str]]()
+TIMED = pytest.StashKey[list[str]]()
 
 
 def report_ratio(name: str, ratio: str, plain: float, fast: float) -> None:
     """Put a ratio into the table printed at the end, with the seconds it came from."""
     _RATIOS[name] = f"{ratio}   plain {plain:7.3f} s   fast {fast:7.3f} s"
-
-
-@pytest.fixture(scope="session")
-def peak() -> float:
-    """Multiply-adds per processor second of this machine's fastest matrix product, one thread: 1024 x 1024 float32.
-
-    torch carries two libraries for it, and which is the faster depends on the processor: here MKL, which does not use
-    all of another maker's vector units, and oneDNN, which convolutions use.
-    """
-    n = 1024
-    a, b = torch.randn(n, n), torch.randn(n, n)
-    packed = a.to_mkldnn(), b.to_mkldnn()
-    products = [partial(torch.mm, a, b), partial(torch.nn.functional.linear, *packed)]
-    for product in products:
-        product()
-    return n**3 / min(_seconds(product) for product in products for _ in range(15))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    start = TIMER()
-    work()
-    return TIMER() - start
-
-
-@pytest.fixture
-def compare(benchmark: BenchmarkFixture, request: pytest.FixtureRequest, peak: float) -> Compare:
-    """Time two ways of doing the same in processor seconds of one thread.
-
-    A neighbour that slows one round down slows its own reference down as well, so ratios hold where times do not. The
-    reference runs once a round, in turn before and after, so that a machine that slows down favours neither; rounds
-    share no reference, so that the interval, which takes their ratios to be independent, may do so.
-    ``extra_info`` gets the median ratio of paired rounds with a 95% bootstrap interval, what was computed, and how
-    fast: per second, and as a share of the peak of this machine's own matrix product.
-    """
-
-    def run(workload: Workload, *, rounds: int) -> None:
-        references: list[float] = []
-        turns = count()
-
-        def reference() -> None:
-            if next(turns) % 4 in (0, 3):  # before one round, after the next
-                references.append(_seconds(workload.reference))
-
-        benchmark.group = workload.group
-        benchmark.pedantic(  # type: ignore[no-untyped-call]
-            workload.target,
-            rounds=rounds,
-            warmup_rounds=1,
-            setup=reference,
-            teardown=reference,
-        )
-        if benchmark.stats is None or benchmark._timer is not TIMER:
-            pytest.fail("nothing was timed, or not in processor time, so there is no benchmark")
-        fast = np.array(benchmark.stats.stats.data)
-        plain = np.array(references[1 : rounds + 1])  # the first is the warm-up's
-        resampled = np.random.default_rng(0).choice(plain / fast, (2000, rounds))
-        low, high = np.percentile(np.median(resampled, axis=1), (2.5, 97.5))
-        ratio, seconds = float(np.median(plain / fast)), float(np.median(fast))
-        benchmark.extra_info.update(
-            {
-                "ratio": ratio,
-                "low": float(low),
-                "high": float(high),
-                "plain_seconds": float(np.median(plain)),
-                "parameters": workload.parameters,
-                "multiply_adds": workload.multiply_adds,
-                f"{workload.unit}_per_second": workload.examples / seconds,
-                "peak_fraction": workload.multiply_adds / seconds / peak,
-            }
-        )
-        report_ratio(
-            request.node.name, f"{ratio:5.2f} x faster [{low:.2f}, {high:.2f}]", float(np.median(plain)), seconds
-        )
-        request.config.stash.setdefault(_TIMED, []).append(request.node.callspec.id)
-
-    return run
 
 
 def _asked(config: pytest.Config, *names: str) -> bool:
@@ -139,7 +53,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep saved runs in one place, whatever the current folder, and make a comparison with none an ordinary run."""
     option = config.option
     if _asked(config, "sweep.py") and not hasattr(config, "workerinput"):
-        _refuse_no_sweep(config)
+        try:  # a sweep that cannot be, or whose trials no chart could hold beside those of its folder
+            require_equal_trials(wanted_specs(config), sweep_store(config).load_all("*_textcnn-*.json"))
+        except Hw4Error as error:
+            raise pytest.UsageError(str(error)) from error
     if not config.pluginmanager.hasplugin("benchmark"):
         return
     if option.benchmark_storage.endswith("./.benchmarks"):
@@ -160,15 +77,7 @@ def pytest_configure(config: pytest.Config) -> None:
             print(f"No saved run to compare with in {SAVED} yet; this is an ordinary run.")
             option.benchmark_compare = None
     if not option.benchmark_save and _can_write(SAVED):
-        option.benchmark_autosave = option.benchmark_autosave or _autosave_name()
-
-
-def _refuse_no_sweep(config: pytest.Config) -> None:
-    """Raise UsageError for a sweep that cannot be, or whose trials no chart could hold beside those of its folder."""
-    try:
-        require_equal_trials(wanted_specs(config), sweep_store(config).load_all("*_textcnn-*.json"))
-    except Hw4Error as error:
-        raise pytest.UsageError(str(error)) from error
+        option.benchmark_autosave = option.benchmark_autosave or time.strftime("%Y%m%d_%H%M%S", time.gmtime())
 
 
 def _can_write(folder: Path) -> bool:
@@ -197,10 +106,6 @@ def _refuse_what_times_nothing(config: pytest.Config) -> None:
             raise pytest.UsageError(f"benchmarks cannot run so: {reason}")
 
 
-def _autosave_name() -> str:
-    return time.strftime("%Y%m%d_%H%M%S", time.gmtime())
-
-
 @pytest.hookimpl(optionalhook=True)
 def pytest_benchmark_generate_machine_info() -> dict[str, Any]:
     """What must be equal for two runs' times to be compared."""
@@ -224,13 +129,12 @@ def pytest_benchmark_update_json(output_json: dict[str, Any]) -> None:
 def pytest_benchmark_compare_machine_info(machine_info: dict[str, Any], compared_benchmark: dict[str, Any]) -> None:
     """Refuse to compare times of different machines; the ratios to plain code compare all the same."""
     saved = compared_benchmark["machine_info"]
-    different = [name for name in machine_info if saved.get(name) != machine_info[name]]
-    if different:
-        name = different[0]
-        raise pytest.UsageError(
-            f"the saved run was made with {name} {saved.get(name)!r}, this one has {machine_info[name]!r}, and their "
-            f"times do not compare; leave out --benchmark-compare, or name another run: --benchmark-compare=NUMBER"
-        )
+    for name, here in machine_info.items():
+        if saved.get(name) != here:
+            raise pytest.UsageError(
+                f"the saved run was made with {name} {saved.get(name)!r}, this one has {here!r}, and their times do "
+                f"not compare; leave out --benchmark-compare, or name another run: --benchmark-compare=NUMBER"
+            )
 
 
 def _folder(text: str) -> Path:
@@ -273,7 +177,6 @@ def sweep_data(config: pytest.Config) -> QuestionSet:
 
 @cache
 def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:
-    """Every trial asked for."""
     return sweep_specs(
         sweep_data(config),
         strides=config.getoption("--sweep-stride") or STRIDES,
@@ -285,7 +188,6 @@ def wanted_specs(config: pytest.Config) -> tuple[TextCNNSpec, ...]:
 
 
 def sweep_store(config: pytest.Config) -> Store[TextCNNRecord]:
-    """Where the records lie."""
     kind = "real" if sweep_data(config) == "trec" else "embedded"
     folder = config.getoption("--sweep-out") or config.rootpath / "reports" / kind
     return Store(folder / RECORDS, TextCNNRecord)
@@ -300,7 +202,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     if _asked(config, "sweep.py"):
         _draw_chart(session, exitstatus)
     elif _timing(config) and exitstatus in (0, pytest.ExitCode.NO_TESTS_COLLECTED) and _everything_asked(config):
-        timed: list[str] = config.stash.get(_TIMED, [])
+        timed: list[str] = config.stash.get(TIMED, [])
         absent = sorted(set(WORKLOADS) - set(timed))
         if absent:
             print(f"\nNot timed: {', '.join(absent)}. A benchmark that is skipped or gone is no benchmark passed.")
@@ -335,7 +237,6 @@ def _draw_chart(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the table of ratios."""
     if _RATIOS:
         terminalreporter.section("plain against fast: median ratio of paired rounds in processor time [95% bootstrap]")
         width = max(map(len, _RATIOS))

@@ -48,13 +48,11 @@ def seconds(command: list[str], folder: Path) -> float:
 
 
 def fast(number: int, folder: Path) -> float:
-    """One run of hw4 into a new folder."""
     out = str(folder / f"out{number}")
     return seconds(["hw4", "run", "--data", "real", *LIKE_THE_PLAIN_SCRIPT, "--out", out], folder / str(number))
 
 
 def main() -> None:
-    """Time both and say how they compare."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         before = fast(0, folder)

@@ -12,6 +12,7 @@ networks is called which. Then nothing tells the two apart, and how often a fami
 """
 
 import argparse
+import os
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -36,18 +37,19 @@ SUBSET = 0.25
 """Share of the digits: what is asked is whether the tests err, not what these images show."""
 
 
-def named(run: ConvNetRecord, *, seed: int, second: bool = False, factor: float = 1) -> ConvNetRecord:
-    """A run under another name: of another seed, as the second network's, at another learning rate."""
-    changes = {"seed": seed, "learning_rate": run.spec.learning_rate * factor}
-    spec = run.spec.model_copy(update={**changes, **({"norm": VARIANTS[NORMED].norm} if second else {})})
+def renamed(run: ConvNetRecord, **changes: object) -> ConvNetRecord:
+    """A run under another name: of another seed, as the other network's, at another learning rate."""
+    spec = run.spec.model_copy(update=changes)
     return run.model_copy(update={"spec": spec, "key": spec.key})
 
 
 def arms(runs: Sequence[ConvNetRecord], first: int, *, factor: float = 1) -> Claim:
     """Twelve seeds from a number on, and the next twelve as the second network, on the rates that both have."""
-    told = [named(run, seed=run.spec.seed) for run in runs if first <= run.spec.seed < first + CLAIM_SEEDS]
-    others = [run for run in runs if first + CLAIM_SEEDS <= run.spec.seed < first + 2 * CLAIM_SEEDS]
-    told += [named(run, seed=run.spec.seed - CLAIM_SEEDS, second=True, factor=factor) for run in others]
+    told = [run for run in runs if first <= run.spec.seed < first + CLAIM_SEEDS]
+    for run in runs:
+        if first + CLAIM_SEEDS <= run.spec.seed < first + 2 * CLAIM_SEEDS:
+            seed, rate = run.spec.seed - CLAIM_SEEDS, run.spec.learning_rate * factor
+            told.append(renamed(run, seed=seed, learning_rate=rate, norm=VARIANTS[NORMED].norm))
     rates = {rate for rate in LADDER if factor == 1 or rate > LADDER[0]}
     kept = [run for run in told if run.spec.learning_rate in rates]
     return Claim(sorted(kept, key=lambda run: run.spec.learning_rate), [], [])
@@ -59,16 +61,10 @@ def comparisons(found: Claim) -> list[Decision]:
     return [t for t in tests if t.family in {LARGER, RATES} or (t.family == EDGE and "BatchNorm" not in t.name)]
 
 
-def under_the_other_name(run: ConvNetRecord) -> ConvNetRecord:
-    """A run of one network as if it were the other's."""
-    norm = VARIANTS[NORMED].norm if run.spec.norm is None else None
-    spec = run.spec.model_copy(update={"norm": norm})
-    return run.model_copy(update={"spec": spec, "key": spec.key})
-
-
 def tossed(runs: Sequence[ConvNetRecord], swapped: set[int]) -> list[ConvNetRecord]:
     """Runs by learning rate, those of some seeds under the other network's name."""
-    told = [under_the_other_name(run) if run.spec.seed in swapped else run for run in runs]
+    other = {None: VARIANTS[NORMED].norm, VARIANTS[NORMED].norm: None}
+    told = [renamed(run, norm=other[run.spec.norm]) if run.spec.seed in swapped else run for run in runs]
     return sorted(told, key=lambda run: run.spec.learning_rate)
 
 
@@ -95,6 +91,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--swaps", type=int, help="of the reference's runs, instead of training")
     asked = parser.parse_args()
+    os.environ.update(ONE_THREAD)
     if asked.swaps:
         swap(asked.swaps)
         return
@@ -115,7 +112,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    import os
-
-    os.environ.update(ONE_THREAD)
     main()

@@ -42,8 +42,6 @@ def judge_hw4(
     options = ["--gate-update"] * update + [f"--gate-against={against}"] * bool(against) + [f"--gate-data={data}"]
     document, xml = _run_pytest([*chosen, *options])
     judged: dict[str, Any] = {**json.loads(document), "environment": where}
-    code = EXIT_CODES[judged["verdict"]]  # a command's own, not pytest's, but for a test that failed
-    judged["exit_code"] = 1 if judged.get("exit_code") == 1 and not update else code
     findings = [Finding(**finding) for finding in judged["findings"]]
     say(table(findings))
     if update:  # what changes is taken, unless it could not be measured
@@ -51,6 +49,8 @@ def judge_hw4(
         written = "Baseline: benchmarks/gate-baseline.json; commit it."
         say("No baseline was written." if judged["exit_code"] else written)
         return judged
+    if judged["exit_code"] != 1:  # a command's own, not pytest's, but for a test that failed
+        judged["exit_code"] = EXIT_CODES[judged["verdict"]]
     write_atomically(out / "gate.json", json.dumps(judged, indent=1).encode() + b"\n")
     write_atomically(out / "gate.xml", xml)
     say(f"Verdict: {judged['verdict']}, compared with {judged['compared']}.")
@@ -61,14 +61,10 @@ def judge_hw4(
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
     """Inside, SIGTERM unwinds this process, which ends pytest and takes folders away, instead of ending it alone."""
-
-    def leave(number: int, _frame: object) -> None:
-        sys.exit(128 + number)
-
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, leave)
+    before = signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     finally:

@@ -86,14 +86,7 @@ def smaller_learning_rate(patch: pytest.MonkeyPatch) -> None:
 
 def batchnorm_in_eval_mode(patch: pytest.MonkeyPatch) -> None:
     """BatchNorm stays in evaluation mode while training, normalising by statistics that never move."""
-    train = ConvNet.train
-
-    def frozen(self: ConvNet, mode: bool = True) -> ConvNet:
-        train(self, mode)
-        self.norms.eval()
-        return self
-
-    patch.setattr(ConvNet, "train", frozen)
+    _after(patch, ConvNet, "train", lambda model: model.norms.eval())
 
 
 def nudged_weights(patch: pytest.MonkeyPatch, seed: int) -> None:
@@ -114,13 +107,13 @@ def nudged_weights(patch: pytest.MonkeyPatch, seed: int) -> None:
     patch.setattr(TextCNNEnsemble, "from_models", nudged(TextCNNEnsemble.from_models))
 
 
-def _after(patch: pytest.MonkeyPatch, kind: type, name: str, then: Callable[[Any], None]) -> None:
-    """Do something after every call of a method."""
+def _after(patch: pytest.MonkeyPatch, kind: type, name: str, then: Callable[[Any], object]) -> None:
     method = getattr(kind, name)
 
-    def wrapped(self: Any, *arguments: Any, **keywords: Any) -> None:
-        method(self, *arguments, **keywords)
+    def wrapped(self: Any, *arguments: Any, **keywords: Any) -> Any:
+        result = method(self, *arguments, **keywords)
         then(self)
+        return result
 
     patch.setattr(kind, name, wrapped)
 

@@ -29,11 +29,13 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from pydantic import TypeAdapter
 from scipy import stats
 
 from hw4.gate import MARGIN, Outcome, Rules, judge_outcomes
 from hw4.machine import ONE_THREAD
 from hw4.plugin import BASELINE
+from hw4.report.entry import markdown_table
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "reports" / "reference" / "gate"
@@ -49,6 +51,8 @@ IDENTITY = ("-c", "user.name=hw4", "-c", "user.email=hw4@localhost")
 UNPLANTED = "PLANTED: dict[str, float] = {}"
 EXACT, BY_TESTS = Rules(diverged=2, sees=0.1, exact=True), Rules(diverged=2, sees=0.1)
 Share = dict[str, float]
+Groups = dict[str, dict[str, Outcome]]
+"""Outcomes by group and seed."""
 NEIGHBOUR = """
 import os, numpy as np
 a = np.random.default_rng(0).random((800, 800))
@@ -59,11 +63,8 @@ while os.getppid() == parent:
 
 
 @contextlib.contextmanager
-def neighbour(present: bool) -> Iterator[None]:
+def neighbour() -> Iterator[None]:
     """A process of one thread that multiplies matrices (15 MB of traffic, some 10 ms each) until it is not needed."""
-    if not present:
-        yield
-        return
     with subprocess.Popen([sys.executable, "-c", NEIGHBOUR], env={**os.environ, **ONE_THREAD}) as process:
         try:
             yield
@@ -107,14 +108,12 @@ def judge(test: str, *options: str, **variables: str) -> dict[str, Any]:
 
 
 def append(name: str, line: dict[str, Any]) -> None:
-    """Add an outcome to a file."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / name).open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def read_lines(name: str) -> list[dict[str, Any]]:
-    """Outcomes kept so far."""
     path = FOLDER / name
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -132,22 +131,17 @@ def run_times(test: str, what: str, condition: str, runs: int, *, planted: bool,
     made = int(baseline.stat().st_mtime)
     kept = json.loads(baseline.read_bytes())["tests"]
     names = sorted(key.partition("::")[2] for key, entry in kept.items() if "times" in entry)
-    with neighbour(condition == "neighbour"):
+    with neighbour() if condition == "neighbour" else contextlib.nullcontext():
         for run in range(runs):
             turn = len(read_lines("timing.jsonl"))
             slower = {name: LEVELS[(index + turn) % 4] for index, name in enumerate(names)} if planted else {}
             start = time.perf_counter()
             plant(slower)
             said = judge(test)
-            found = {
-                finding["what"]: [
-                    finding["verdict"],
-                    *(round(finding["numbers"][key], 4) for key in ("change", "error")),
-                ]
-                if finding["numbers"].get("change")
-                else [finding["verdict"], finding["advice"]]
-                for finding in said["findings"]
-            }
+            found = {}
+            for each in said["findings"]:
+                numbers = [round(each["numbers"][key], 4) for key in ("change", "error") if key in each["numbers"]]
+                found[each["what"]] = [each["verdict"], *(numbers or [each["advice"]])]
             seconds = round(time.perf_counter() - start, 1)
             line = {"what": what, "condition": condition, "baseline": made, "slower": slower, "seconds": seconds}
             append("timing.jsonl", {**line, "verdict": said["verdict"], "findings": found})
@@ -176,11 +170,9 @@ def run_accuracy(replicates: int, faults: int) -> None:
     """Train unchanged, perturbed and faulty code, and append how that ended."""
     from benchmarks.planted import FAULTS
 
-    kept = read_lines("accuracy.jsonl")
-    before = sum(outcome["name"] == "rounding" for outcome in kept)
-    planned: list[tuple[str, dict[str, str]]] = [("unchanged", {})] * (
-        not any(outcome["name"] == "unchanged" for outcome in kept)
-    )
+    kept = [line["name"] for line in read_lines("accuracy.jsonl")]
+    before = kept.count("rounding")
+    planned: list[tuple[str, dict[str, str]]] = [("unchanged", {})] * ("unchanged" not in kept)
     planned += [("rounding", {"HW4_PERTURB": str(seed)}) for seed in range(before, before + replicates)]
     planned += [(fault, {"HW4_PLANT_FAULT": fault}) for _ in range(faults) for fault in FAULTS]
     for name, variables in planned:
@@ -188,12 +180,11 @@ def run_accuracy(replicates: int, faults: int) -> None:
         print(name, flush=True)
 
 
-def share(verdicts: Sequence[str], *wanted: str) -> Share:
-    """The share of some verdicts with its exact 95% interval (Clopper and Pearson, 1934)."""
-    hits, n = sum(verdict in wanted for verdict in verdicts), len(verdicts)
-    low = float(stats.beta.ppf(0.025, hits, n - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf(0.975, hits + 1, n - hits)) if hits < n else 1.0
-    return {"hits": hits, "n": n, "low": round(low, 4), "high": round(high, 4)}
+def share(seen: Sequence[bool]) -> Share:
+    """How many of so many were seen, with the exact 95% interval of that share (Clopper and Pearson, 1934)."""
+    hits, n = sum(seen), len(seen)
+    low, high = stats.binomtest(hits, n).proportion_ci(method="exact") if n else (0.0, 1.0)
+    return {"hits": hits, "n": n, "low": round(float(low), 4), "high": round(float(high), 4)}
 
 
 def summarise() -> dict[str, Any]:
@@ -202,60 +193,50 @@ def summarise() -> dict[str, Any]:
     lines = read_lines("timing.jsonl")
     for what, condition in dict.fromkeys((line["what"], line["condition"]) for line in lines):
         mine = [line for line in lines if (line["what"], line["condition"]) == (what, condition)]
-        unchanged = [line["verdict"] for line in mine if not line["slower"]]
+        verdicts = [row[0] for line in mine for row in line["findings"].values()]
         found["timing"][f"{what}, {condition}"] = {
             "baselines": len({line["baseline"] for line in mine}),
-            "false alarms, runs": share(unchanged, "REGRESSION"),
-            "unmeasurable, tests": share(
-                [row[0] for line in mine for row in line["findings"].values()], "UNMEASURABLE"
-            ),
-            "power": {f"{level:.0%}": share(_at(mine, level), "REGRESSION") for level in LEVELS},
+            "false alarms, runs": share([line["verdict"] == "REGRESSION" for line in mine if not line["slower"]]),
+            "unmeasurable, tests": share([verdict == "UNMEASURABLE" for verdict in verdicts]),
+            "power": _power(mine),
             "seconds": [round(float(each), 1) for each in np.percentile([line["seconds"] for line in mine], (50, 95))],
         }
     for name in dict.fromkeys(name for line in lines for name in line["findings"]):
-        judged = [line["findings"][name][0] for line in lines if name in line["findings"] and not line["slower"]]
-        powers = {f"{level:.0%}": share(_at(lines, level, name), "REGRESSION") for level in LEVELS}
-        found["benchmarks"][name] = {"false alarms": share(judged, "REGRESSION"), "power": powers}
-    trained = read_lines("accuracy.jsonl")
-    stored: dict[str, Any] = next((line["runs"] for line in trained if line["name"] == "unchanged"), {})
-    for name in dict.fromkeys(line["name"] for line in trained):
-        mine = [line["runs"] for line in trained if line["name"] == name]
+        unchanged = [line["findings"][name][0] for line in lines if name in line["findings"] and not line["slower"]]
+        alarms = share([verdict == "REGRESSION" for verdict in unchanged])
+        found["benchmarks"][name] = {"false alarms": alarms, "power": _power(lines, name)}
+    read = TypeAdapter(Groups).validate_python
+    trained = [(line["name"], read(line["runs"])) for line in read_lines("accuracy.jsonl")]
+    stored: Groups = next((groups for name, groups in trained if name == "unchanged"), {})
+    for name in dict.fromkeys(name for name, _ in trained):
         found["accuracy"][name] = {
-            tier: share(["PASS" if _passes(stored, runs, rules) else "not" for runs in mine], "not")
+            tier: share([not _passes(stored, groups, rules) for each, groups in trained if each == name])
             for tier, rules in (("bits", EXACT), ("tests", BY_TESTS))
         }
-    found["put together"] = _put_together(stored, [line["runs"] for line in trained if line["name"] == "rounding"])
+    found["put together"] = _put_together(stored, [groups for name, groups in trained if name == "rounding"])
     return found
 
 
-def _at(lines: Sequence[dict[str, Any]], level: float, name: str = "") -> list[str]:
-    """Verdicts on benchmarks that were slowed down by a share."""
-    return [
-        line["findings"][each][0]
+def _power(lines: Sequence[dict[str, Any]], name: str = "") -> dict[str, Share]:
+    """Of slowdowns of one benchmark, or of all, the share that was seen, by their size."""
+    slowed = [
+        (size, line["findings"][each][0])
         for line in lines
-        for each, slower in line["slower"].items()
-        if slower == level and name in ("", each)
+        for each, size in line["slower"].items()
+        if name in ("", each)
     ]
+    return {
+        f"{level:.0%}": share([verdict == "REGRESSION" for size, verdict in slowed if size == level])
+        for level in LEVELS
+    }
 
 
-def _passes(before: dict[str, Any], now: dict[str, Any], rules: Rules) -> bool:
-    """Whether every group of outcomes passes."""
-    return all(
-        judge_outcomes(
-            group,
-            {seed: Outcome(**run) for seed, run in runs.items()},
-            {seed: Outcome(**run) for seed, run in now[group].items()},
-            rules=rules,
-            same_machine=rules.exact,
-            tests=len(before),
-            take="",
-        ).verdict
-        == "PASS"
-        for group, runs in before.items()
-    )
+def _passes(before: Groups, now: Groups, rules: Rules) -> bool:
+    settings: dict[str, Any] = {"rules": rules, "same_machine": rules.exact, "tests": len(before), "take": ""}
+    return all(judge_outcomes(group, runs, now[group], **settings).verdict == "PASS" for group, runs in before.items())
 
 
-def _put_together(stored: dict[str, Any], replicates: list[dict[str, Any]]) -> dict[str, int]:
+def _put_together(stored: Groups, replicates: list[Groups]) -> dict[str, int]:
     """How many of many measurements do not pass, each put together from a random replicate of every single run.
 
     Whole measurements take a minute each, too long for hundreds of them; but runs are perturbed and trained each by
@@ -276,10 +257,8 @@ def draw(found: dict[str, Any]) -> Figure:
         shares = [row["false alarms"], *row["power"].values()]
         drawn = [(100 * x, each) for x, each in zip((0, *LEVELS), shares, strict=True) if each["n"]]
         values = [each["hits"] / each["n"] for _, each in drawn]
-        errors = [
-            [value - each["low"] for value, (_, each) in zip(values, drawn, strict=True)],
-            [each["high"] - value for value, (_, each) in zip(values, drawn, strict=True)],
-        ]
+        ends = np.array([(each["low"], each["high"]) for _, each in drawn]).T
+        errors = np.abs(ends - values)
         xs = [x + 0.12 * (offset - 4) for x, _ in drawn]
         axes.errorbar(xs, values, yerr=errors, marker="o", markersize=4, capsize=2, linewidth=1, label=name)
     axes.axvline(100 * (MARGIN - 1), color="#444444", linestyle=":", label=f"margin by default, {MARGIN - 1:.1%}")
@@ -326,15 +305,10 @@ def markdown(found: dict[str, Any]) -> str:
         (("test", "false alarms", *seen), benchmarks),
         (("training", "not PASS, same machine", "not PASS, by paired tests"), trained),
     )
-    return "\n\n".join(
-        "\n".join("| " + " | ".join(cells) + " |" for cells in (header, ("---",) * len(header), *body))
-        for header, body in tables
-        if body
-    )
+    return "\n\n".join(markdown_table(header, body) for header, body in tables if body)
 
 
 def main() -> None:
-    """Parse and go."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (("timing", "hw4's own timing gate"), ("example", "the example project's gate")):

@@ -215,7 +215,6 @@ def _plain_text(stride: int, trials: int, x: Tensor, y: Tensor) -> Callable[[], 
 
 
 def _frozen_text(stride: int, trials: int, x: Tensor, y: Tensor) -> Callable[[], object]:
-    """The frozen ensemble."""
     ensemble = FrozenEnsemble(stride, trials)
     return lambda: ensemble.epoch(
         x, y, learning_rate=LEARNING_RATE, batch_size=BATCH, generators=[_generator() for _ in range(trials)]

@@ -158,8 +158,7 @@ def _processes(threads: int) -> ProcessPoolExecutor:
     Its own does other things beside, which draw random numbers and take processor time: what is computed there could
     be told from neither.
     """
-    for name, value in {**KEEP_MEMORY, **ONE_THREAD}.items():
-        os.environ.setdefault(name, value)
+    os.environ.update(KEEP_MEMORY | ONE_THREAD | os.environ)
     os.environ["OMP_PROC_BIND"] = ONE_THREAD["OMP_PROC_BIND"]  # which a cluster may have set
     multiprocessing.current_process().daemon = False  # as which Dask's nanny starts it, and which may have none
     return one_thread_pool(threads)

@@ -247,8 +247,8 @@ class Sample:
     def add(self, more: "Sample", *, confirmed: bool) -> None:
         """Add the visits of a second measurement, if it is sound; one that does not confirm the first replaces it."""
         more.require_sound()
-        for name in ("ratios", "same", "planted", "waiting"):
-            setattr(self, name, [*(getattr(self, name) if confirmed else []), *getattr(more, name)])
+        for name, values in vars(more).items():
+            setattr(self, name, [*(getattr(self, name) if confirmed else []), *values])
 
     @property
     def now(self) -> Estimate:
@@ -263,7 +263,7 @@ class Sample:
             return f"only {len(self.ratios)} of at least {LEAST_VISITS} visits were made"
         if not all(map(math.isfinite, (*self.ratios, *self.same, *self.planted))):
             return "a call took no time that the clock could see"
-        if (waiting := float(np.median(self.waiting)) if self.waiting else 0.0) > MOSTLY_WAITING:
+        if (waiting := float(np.median(self.waiting))) > MOSTLY_WAITING:
             return f"{waiting:.0%} of a call is waiting, which processor time does not see (clock='wall' does)"
         same, planted = estimate(self.same), estimate(self.planted)
         if same.slower() or same.faster():
@@ -299,7 +299,7 @@ def judge_times(
         advice = f"slower{', ' * bool(seen)}{seen}: find out why, or {take}"
     elif change.faster(margin):
         advice = f"faster: {take}, so that it is not lost again"
-    waiting = float(np.median(sample.waiting)) if sample.waiting else 0.0
+    waiting = float(np.median(sample.waiting))
     if waiting > 0.2:
         advice += f"{'; ' * bool(advice)}{waiting:.0%} of a call is waiting, which processor time does not see: "
         advice += "clock='wall' sees it"
@@ -412,9 +412,8 @@ class Shift:
         return self.margin + float(stdtrit(len(self.differences) - 1, 1 - level)) * self.error
 
 
-def _shifts(before: Runs, now: Runs, rules: Rules) -> dict[str, Shift]:
+def _shifts(both: Sequence[tuple[Outcome, Outcome]], rules: Rules) -> dict[str, Shift]:
     """The measures that were given, over the seeds that converged before and now. Losses are compared as logs."""
-    both = [(before[seed], now[seed]) for seed in before if not (before[seed].diverged or now[seed].diverged)]
     accuracy = [(a.accuracy, b.accuracy) for a, b in both]
     loss = [(a.loss, b.loss) for a, b in both]
     found = {}
@@ -447,18 +446,18 @@ def judge_outcomes(
     """
     if problem := unlike(before, now):
         return refusal("accuracy", name, problem)
-    shifts, level = _shifts(before, now, rules), LEVEL / tests
+    both = [(before[seed], now[seed]) for seed in before if not (before[seed].diverged or now[seed].diverged)]
+    shifts, level = _shifts(both, rules), LEVEL / tests
     more = sum(run.diverged for run in now.values()) - sum(run.diverged for run in before.values())
     same = all(before[seed].digest == now[seed].digest for seed in before)
-    both = [seed for seed in before if not (before[seed].diverged or now[seed].diverged)]
-    bad = [f"{more} more diverged"] * (more > _chance(before, now, both, rules))
+    kept = both and all(then.digest == run.digest for then, run in both)
+    bad = [f"{more} more diverged"] * (more > (0 if kept else rules.diverged))  # beside equal bits it is no chance
     good = [f"{-more} fewer runs diverge"] * (-more > rules.diverged)
     needed = max(LEAST_SEEDS, len(both))  # one that is left out may be the one that got worse
     few = next((name for name, shift in shifts.items() if len(shift.differences) < needed), "")
-    if few or not shifts:
-        if not bad and not good:
-            return refusal("accuracy", name, _too_few(few, shifts, now))
-        shifts = {}
+    if (few or not shifts) and not (bad or good):
+        return refusal("accuracy", name, _too_few(few, shifts, now))
+    shifts = {} if few else shifts
     if shifts and not same and len({*before.values()}) == len({*now.values()}) == 1:
         if not (rules.exact and same_machine):
             return refusal("accuracy", name, f"all {len(now)} seeds gave one result: let training use its seed")
@@ -481,12 +480,6 @@ def judge_outcomes(
         advice = f"{more} more diverged, which diverged_margin={rules.diverged} lets pass"
     finding = Finding(part="accuracy", what=name, before=words(before), now=words(now), verdict=verdict, advice=advice)
     return _with_numbers(finding, shifts, more=more, same=same)
-
-
-def _chance(before: Runs, now: Runs, both: Collection[str], rules: Rules) -> int:
-    """How many more diverged runs may be chance: none where all that converged before and now kept their bits."""
-    kept = both and all(before[seed].digest == now[seed].digest for seed in both)
-    return 0 if kept else rules.diverged
 
 
 def _told_apart(shifts: Mapping[str, Shift], level: float) -> tuple[list[str], list[str]]:

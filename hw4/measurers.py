@@ -21,7 +21,6 @@ import math
 import os
 import platform
 import re
-import selectors
 import signal
 import site
 import socket
@@ -35,6 +34,7 @@ import types
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
@@ -227,8 +227,8 @@ class Measurer:
         os.close(watched)
         self._socket, self._lines = ours, ours.makefile("rw", encoding="utf-8")
         trees = [str(tree.root), str(tree.base)]
-        self._missing: set[str] | None = None
-        self.gated = dict[str, str]()
+        self.missing = set[str]()  # tests that its tree has not, once it has collected
+        self.gated = dict[str, str]()  # those that it has in the files of those asked for, and what tells their source
         self._over = set[tuple[str, str]]()  # gates that were not asked for
         settings = {"options": carried, "others": others, "trees": trees, "against": tree.paired}
         self.send({"tests": self._tests, "files": [str(tree.place(file)) for file in tests.values()], **settings})
@@ -282,7 +282,6 @@ class Measurer:
         return answer
 
     def _end(self) -> str:
-        """How it ended, in words."""
         try:
             code = self._process.wait(1)
         except subprocess.TimeoutExpired:
@@ -312,14 +311,14 @@ class Measurer:
         Raises UnmeasurableError when the test does not get there.
         """
         while True:
-            if self._missing is not None and test in self._missing:
+            if test in self.missing:
                 return None
             heard = self._hear(ANSWER_SECONDS)
             if "collected" in heard:
-                self._missing = {each for each in self._tests if each not in heard["collected"]}
+                self.missing = set(self._tests) - set(heard["collected"])
                 self.gated = dict(heard.get("sources", {}))  # of an hw4 before there was that, it is empty
                 broken = [why for file, why in heard["broken"].items() if test.startswith(file)]
-                if test in self._missing and broken:
+                if test in self.missing and broken:
                     raise UnmeasurableError(self._where() + broken[0] + self._lack(broken[0]))
             elif "at" in heard:
                 if (heard["at"], heard["gate"]) == (test, gate):
@@ -335,10 +334,6 @@ class Measurer:
                     return None
                 why = heard["why"] + self._lack(heard["why"])
                 raise UnmeasurableError(f"{self._where()}the test ends before its gate: {why}")
-
-    def lacks(self, test: str) -> bool:
-        """Whether its tree has no such test; known once it has been asked to reach one."""
-        return test in (self._missing or ())
 
     def _lack(self, error: str) -> str:
         """What may be missing in a revision's tree, where something is."""
@@ -467,15 +462,6 @@ class Team:
             )
         return first
 
-    @property
-    def gated(self) -> dict[str, str]:
-        """The gated tests that this tree has in the files of those that are asked for, with what tells their source."""
-        return {test: source for member in self.members for test, source in member.gated.items()}
-
-    def lacks(self, test: str) -> bool:
-        """Whether this tree has no such test at all."""
-        return all(member.lacks(test) for member in self.members)
-
     def visit(self, slices: list[Slice]) -> tuple[list[float], float]:
         """Time slices in the process whose turn it is: seconds, and the share of waiting in today's."""
         self._turn += 1
@@ -489,23 +475,20 @@ class Team:
 
     def train(self, chunks: Sequence[Sequence[int]], *, fault: bool, seconds: float) -> dict[str, Outcome]:
         """Outcomes by seed, each chunk of seeds trained by whichever process is free."""
-        free, todo, found = list(self.members), list(chunks), dict[str, Outcome]()
-        with selectors.DefaultSelector() as busy:
-            while todo or busy.get_map():
-                while todo and free:
-                    member = free.pop()
-                    member.send({"seeds": list(todo.pop(0)), "fault": fault})
-                    busy.register(member, selectors.EVENT_READ)
-                ready = busy.select(seconds)
-                if not ready:
-                    raise UnmeasurableError(f"no training ended within {seconds:.0f} seconds")
-                for key, _ in ready:
-                    member = key.fileobj  # type: ignore[assignment]
-                    busy.unregister(member)
-                    free.append(member)
-                    answer = member.answer(seconds)
-                    found |= {seed: Outcome(**run) for seed, run in answer["outcomes"].items()}
-                    self.on_a_gpu |= answer.get("gpu", False)
+        free, busy, todo, found = list(self.members), list[Any](), list(chunks), dict[str, Outcome]()
+        while todo or busy:
+            while todo and free:
+                busy.append(free.pop())
+                busy[-1].send({"seeds": list(todo.pop(0)), "fault": fault})
+            ready: list[Any] = wait(busy, seconds)
+            if not ready:
+                raise UnmeasurableError(f"no training ended within {seconds:.0f} seconds")
+            for member in ready:
+                busy.remove(member)
+                free.append(member)
+                answer = member.answer(seconds)
+                found |= {seed: Outcome(**run) for seed, run in answer["outcomes"].items()}
+                self.on_a_gpu |= answer.get("gpu", False)
         return found
 
 
@@ -590,7 +573,7 @@ class Serving:
 
     def _foreign(self) -> str:
         """The first module that is not loaded from this tree though it belongs to it, in words, or nothing."""
-        files = _python_files(self._base)
+        files = _files(self._base)
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
             if name in self._looked or not file or name.partition(".")[0] in sys.stdlib_module_names:
@@ -700,7 +683,6 @@ def _on_a_gpu() -> str:
 
 
 def _kept(file: Path) -> bool:
-    """Whether git keeps a file."""
     with suppress(Hw4Error):
         return bool(git(file.resolve().parent, "ls-files", "--", f":(literal){file.resolve().name}"))
     return False
@@ -726,20 +708,15 @@ def _installed_copies(root: Path) -> frozenset[str]:
 def _has_source(base: Path, name: str) -> bool:
     """Whether a tree holds what an extension module is compiled from: of its own, not of a library's of that name."""
     top, stem = name.partition(".")[0], name.rpartition(".")[2]
-    if top != stem and not any(top in file.split("/") for file in _python_files(base)):
+    if top != stem and not any(top in file.split("/") for file in _files(base)):
         return False
     suffixes = (".pyx", ".c", ".cc", ".cpp", ".cu", ".rs", ".f90")
     return any(path.rpartition("/")[2] == stem + suffix for path in _files(base, suffixes) for suffix in suffixes)
 
 
-def _python_files(folder: Path) -> frozenset[str]:
-    """Python files below a folder, relative to it."""
-    return _files(folder, (".py",))
-
-
 @functools.cache
-def _files(folder: Path, suffixes: tuple[str, ...]) -> frozenset[str]:
-    """Files below a folder, relative to it; not those of environments and hidden folders inside of it."""
+def _files(folder: Path, suffixes: tuple[str, ...] = (".py",)) -> frozenset[str]:
+    """Files below a folder, by default Python's, relative to it; not those of environments and hidden folders."""
     found = set()
     for place, folders, files in os.walk(folder):
         here = Path(place)
@@ -932,7 +909,11 @@ def _parts_of_value(value: object) -> list[object]:
     holds = _is_source(type(value)) or isinstance(value, types.SimpleNamespace | argparse.Namespace)
     if (holds or hasattr(value, "_parameters")) and hasattr(value, "__dict__"):  # or a torch module
         return [type(value), *sorted(vars(value).items())]
-    parts: list[object] = [type(value), *_of_a_library(value)]
+    parts: list[object] = [type(value)]
+    if callable(value):  # a library's compiled function or method: its name, and whose it is
+        owner = getattr(value, "__self__", None)
+        parts.append(getattr(value, "__qualname__", None) or getattr(value, "__name__", None))
+        parts += [] if owner is None or isinstance(owner, types.ModuleType) else [owner]
     with suppress(Exception):
         parts.append(value.__wrapped__)  # type: ignore[attr-defined]  # cached or compiled
     with suppress(Exception):  # of a range, a set, a loader of data; but what is in a mapping comes and goes
@@ -940,25 +921,12 @@ def _parts_of_value(value: object) -> list[object]:
     return parts
 
 
-def _of_a_library(value: object) -> list[object]:
-    """What tells a library's compiled function or method from others: its name, and whose it is."""
-    if not callable(value):
-        return []
-    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
-    owner = getattr(value, "__self__", None)
-    return [name, *([] if owner is None or isinstance(owner, types.ModuleType) else [owner])]
-
-
 def _named(value: object) -> str:
     """The name of what is known by its name: a file, a member of an enumeration, torch's dtypes and devices."""
     if isinstance(value, os.PathLike):
         return Path(os.fsdecode(value)).name
-    kind = type(value)
-    known = isinstance(value, enum.Enum) or (kind.__module__, kind.__name__) in (
-        ("torch", "dtype"),
-        ("torch", "device"),
-    )
-    return str(value) if known else ""
+    kind = f"{type(value).__module__}.{type(value).__name__}"
+    return str(value) if isinstance(value, enum.Enum) or kind in ("torch.dtype", "torch.device") else ""
 
 
 def _slots(value: object) -> list[tuple[str, object]]:
@@ -983,9 +951,10 @@ def _parts_of_code(value: types.FunctionType | type) -> list[object]:
     parts: list[object] = [value.__defaults__, value.__kwdefaults__]
     codes = [value.__code__]
     for code in codes:
-        loaded = _loaded(code)
+        steps = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"]
+        loaded = _loaded(steps)
         found = [value.__globals__.get(name) if name in loaded else None for name in code.co_names]
-        found += _imported(code, value.__globals__)
+        found += _imported(steps, value.__globals__)
         for module in found:  # of modules that are not installed, what the code names; they may name modules again
             if isinstance(module, types.ModuleType) and not _is_installed(_file(module)):
                 of = [taken for name, taken in loaded.items() if value.__globals__.get(name) is module]
@@ -1005,9 +974,9 @@ def _parts_of_code(value: types.FunctionType | type) -> list[object]:
     return parts
 
 
-def _loaded(code: types.CodeType) -> dict[str, set[str]]:
+def _loaded(steps: list[dis.Instruction]) -> dict[str, set[str]]:
     """The globals that a code loads, each with the attributes that it takes of it at once; "" where it does not."""
-    steps, found = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"], dict[str, set[str]]()
+    found = dict[str, set[str]]()
     for step, after in itertools.pairwise(steps):
         if step.opname in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"):
             taken = after.argval if after.opname in ("LOAD_ATTR", "LOAD_METHOD") else ""
@@ -1015,9 +984,9 @@ def _loaded(code: types.CodeType) -> dict[str, set[str]]:
     return found
 
 
-def _imported(code: types.CodeType, names: dict[str, Any]) -> list[object]:
+def _imported(steps: list[dis.Instruction], names: dict[str, Any]) -> list[object]:
     """Modules that a function imports when it is called."""
-    steps, found = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"], list[object]()
+    found = list[object]()
     for level, wanted, step in zip(steps, steps[1:], steps[2:], strict=False):
         if step.opname == "IMPORT_NAME":
             with suppress(Exception):  # of a library that is not there, in a branch that is not taken

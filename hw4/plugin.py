@@ -40,11 +40,9 @@ from hw4.measurers import Clock, Serving, Team, Tree, environment, has_plugin, i
 
 BASELINE = "gate-baseline.json"
 SCHEMA_VERSION = 2
-FAILED = "the test failed ({}), so that not all of its gates may have been judged: mend that first"
 EXIT_UNMEASURABLE = 16
 """pytest's exit status when nothing is worse but something could not be judged; 0 to 6 are pytest's own."""
 HERE = "measured here and now"
-UNRUN = "was not run, for pytest ended before it"
 AS_THEY_ARE = {"reference": 1, "step": 1}  # how often calls are repeated that are as long, or were kept so
 PATIENCE = 10  # a step that became slower may take so many times as long to measure as one is given
 BASELINE_TEAMS, BASELINE_SAMPLES = 2, 2  # a baseline is measured by so many teams of processes, and so often by each
@@ -169,9 +167,9 @@ class Judging:
         chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
         self._only_looks = any(getattr(option, name, False) for name in ("collectonly", "setuponly", "setupplan"))
         self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
-        self._items, self._baselines, self._looked = dict[str, Path](), list[Path](), set[Path]()
+        self._items, self._baselines, self._looked = dict[str, pytest.Item](), list[Path](), set[Path]()
         self._reported, self._broken, self._answered = set[str](), set[str](), set[str]()
-        self._before, self._collected = dict[str, str](), list[pytest.Item]()
+        self._before = dict[str, str]()
         self._nothing, self._failed = False, 0
         self._written, self._unwritten, self._left_out = False, "", list[str]()
         self._spread = hasattr(config, "workerinput")  # a worker of pytest-xdist
@@ -194,10 +192,8 @@ class Judging:
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Find the gated tests; raises UsageError when what will be written at the end cannot be."""
-        gated = list(filter(is_gated, session.items))
-        self._tests = {item.nodeid: item.path for item in gated}
-        self._items = {item.nodeid: item.path for item in session.items}
-        self._collected = session.items
+        self._items = {item.nodeid: item for item in session.items}
+        self._tests = {item.nodeid: item.path for item in filter(is_gated, session.items)}
         if not self._tests or self._only_looks or self._spread:
             return
         if self.against:
@@ -283,7 +279,8 @@ class Judging:
             path, test = file.parent / BASELINE, _short(report.nodeid)
             with suppress(UnmeasurableError):
                 times = [entry for entry in read_baseline(path).values() if entry["test"] == test and "times" in entry]
-                why = FAILED.format(measurers.last_line(report.longreprtext))
+                why = f"the test failed ({measurers.last_line(report.longreprtext)}), so that not all of its gates "
+                why += "may have been judged: mend that first"
                 finding = gating.refusal("timing" if times else "accuracy", test.partition("::")[2], why)
                 self.judged[f"{path}::{test} failed"] = replace(finding, path=str(path), key=test)
 
@@ -308,8 +305,8 @@ class Judging:
         finally:
             self._stack.close()
         for test in () if self._only_looks else set(self._tests) & unrun:
-            finding, file = gating.refusal("timing", test.partition("::")[2], UNRUN), self._tests[test]
-            self.judged[f"{test} unrun"] = replace(finding, path=str(file.parent / BASELINE), key=test)
+            finding = gating.refusal("timing", test.partition("::")[2], "was not run, for pytest ended before it")
+            self.judged[f"{test} unrun"] = replace(finding, path=str(self._tests[test].parent / BASELINE), key=test)
         asked = (self.against or self.update) and not misused
         self._nothing = bool(asked and not (self.judged or self._spread or self._only_looks))
         if self._nothing and exitstatus == 0:
@@ -318,12 +315,11 @@ class Judging:
             return
         failed = bool(session.testsfailed - self.unmeasurable or unrun)
         verdict = gating.overall([*self.judged.values()])
-        if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and self.judged and not self.update:
+        unjudged = self.unmeasurable if self.update else self.judged and verdict == "UNMEASURABLE"
+        if unjudged and not failed and exitstatus in (0, 1):
             session.exitstatus = EXIT_UNMEASURABLE
         elif exitstatus == 0 and verdict in FAILING and not self.update:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        if self.update and exitstatus in (0, 1):
-            session.exitstatus = EXIT_UNMEASURABLE if self.unmeasurable and not failed else exitstatus
         try:
             self._write_all(session)
         except OSError as error:  # a full disk; what was found is printed all the same
@@ -332,11 +328,15 @@ class Judging:
     def _write_all(self, session: pytest.Session) -> None:
         if self.update and not self._failed and session.exitstatus in (0, 1):  # another plugin's limits may have failed
             self._write_baselines()
-        if self._document:
+        if document := self._document:
             facts: dict[str, Any] = {"against": self.against or None, "compared": self._compared()}
             facts |= {"update": self.update, "exit_code": int(session.exitstatus)}
-            self._document.parent.mkdir(parents=True, exist_ok=True)
-            _write(self._document, gating.as_json([*self.judged.values()], facts))
+            contents = gating.as_json([*self.judged.values()], facts)
+            document.parent.mkdir(parents=True, exist_ok=True)
+            if document.exists() and not document.is_file():  # a pipe, a terminal
+                document.write_bytes(contents)
+            else:
+                write_atomically(document.resolve(), contents)
         if self.unmeasurable and getattr(self.config.option, "xmlpath", None):
             junit = Path(os.path.expandvars(self.config.option.xmlpath)).expanduser()
             with suppress(ET.ParseError):  # of a pipe's end, say
@@ -403,15 +403,13 @@ class Judging:
     def _here(self) -> dict[str, Path]:
         """The tests that were asked for, with their files; those of pytest-xdist's workers are known by reports."""
         reported = {test: self.config.rootpath / test.partition("::")[0] for test in self._reported}
-        return {**reported, **self._items}
+        return reported | {test: item.path for test, item in self._items.items()}
 
     def _add_missing(self) -> None:
         """A gated test that is no longer there, or is skipped, was not passed."""
         if self.against:
             where = {True: "is skipped or not gated here", False: "is not here any more"}
-            now = {
-                item.nodeid: measurers.source_digest(item) for item in self._collected if item.nodeid in self._before
-            }
+            now = {test: measurers.source_digest(self._items[test]) for test in self._before.keys() & self._items}
             gone = {test for test, then in self._before.items() if now.get(test) != then}  # else it is skipped at both
             gone = gone | {*self._kept_then()} if self._whole else gone & self._items.keys()
             for test in sorted(gone - self._answered - self._broken):
@@ -495,7 +493,8 @@ class Judging:
         advice = f"no baseline yet; to make one, run `{call.command}`"
         if self.against:
             advice = f"{self.against} has no such test, so there is nothing to compare"
-            if not self._teams[0].lacks(call.test):  # it went through the test, and is past its other gates
+            lacking = [call.test in member.missing for member in self._teams[0].members]
+            if not all(lacking):  # it went through the test, and is past its other gates
                 self._end_teams()
         return Finding(part=part, what=call.name, verdict="NEW", advice=advice)
 
@@ -541,7 +540,8 @@ class Judging:
         self._left = []
         while self._teams:
             team = self._teams.pop()
-            self._before |= team.gated if team.tree.name else {}
+            for member in team.members if team.tree.name else ():
+                self._before |= member.gated
             team.close()
 
     # --- times
@@ -564,8 +564,7 @@ class Judging:
         if then is None:
             teams[-1].leave()
             return self._new("timing", call)
-        call.require_same_kind(then, times=True)
-        call.require_same_ruler(then, now)
+        call.require_same(then, now)
         samples = self._visits(teams, call, row)
         for team in teams:
             team.leave()
@@ -651,8 +650,7 @@ class Judging:
             new = [stack.enter_context(closing(self._start(tree, [call.test]))) for tree in trees]
             reached = [_reach(team, call) for team in new]
             for then in reached[:-1]:
-                call.require_same_kind(then, times=True)
-                call.require_same_ruler(then, reached[-1])
+                call.require_same(then, reached[-1])
             return self._visits(new, call, row)
 
     def _beside_commit(self, call: "Call", row: Mapping[str, Any]) -> list[Sample] | str:
@@ -716,11 +714,9 @@ class Judging:
 
     def _commit(self) -> str | None:
         """Today's commit, where all is committed."""
-        try:  # a baseline that was renewed changes nothing that is measured
-            lines = os.fsdecode(
-                git(self.config.rootpath, "status", "--porcelain", "--untracked-files=all")
-            ).splitlines()
-            changed = [line for line in lines if not line.rstrip('"').endswith((f"/{BASELINE}", f" {BASELINE}"))]
+        others = f":(top,exclude,glob)**/{BASELINE}"  # one that was renewed changes nothing that is measured
+        try:
+            changed = git(self.config.rootpath, "status", "--porcelain", "--untracked-files=all", "--", others)
             return None if changed else git(self.config.rootpath, "rev-parse", "HEAD").decode().strip()
         except Hw4Error:
             return None
@@ -733,17 +729,16 @@ class Judging:
         entries = {} if self.against else read_baseline(call.path)
         known = entries.get(call.key, {}).get("outcomes", {})
         before = {seed: Outcome(**run) for seed, run in known.get("runs", {}).items()}
-        known_seeds = {} if self.against or self.update else before
-        if problem := gating.unlike(known_seeds or seeds, seeds):
-            others = set(known_seeds) ^ set(seeds) if known_seeds else ()
-            raise UnmeasurableError(f"{problem}; {call.way_out}" if others else problem)
+        expected = seeds if self.update else [*before] or seeds
+        if problem := gating.unlike(expected, seeds):
+            raise UnmeasurableError(f"{problem}; {call.way_out}" if {*expected} != {*seeds} else problem)
         if not (before or self.against or self.update):
             return self._new("accuracy", call)
         same_machine = False
         if self.against:
             if (then := self._team(call, 0).reach(call.test, call.given)) is None:
                 return self._new("accuracy", call)
-            call.require_same_kind(then, times=False)
+            call.require_same(then, {})
             before = self._team(call, 0).train(chunks, fault=False, seconds=seconds)
             self._team(call, 0).leave()
         team = self._team(call, -1)
@@ -814,15 +809,12 @@ class Call:
         """What to do where the baseline does not compare."""
         return f"{self.take}, or compare with another commit by --gate-against REV"
 
-    def require_same_kind(self, then: Mapping[str, Any], *, times: bool) -> None:
-        """Raises UnmeasurableError where a gate of that name was of times and is of outcomes, or the other way."""
-        if ("ruler" in then) != times:
+    def require_same(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """Raises UnmeasurableError where a gate was of another kind, or its ratio to another reference or clock's."""
+        if ("ruler" in then) != ("ruler" in now):
             raise UnmeasurableError("a gate of this name was of another kind (times or outcomes): give it another name")
-
-    def require_same_ruler(self, then: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Raises UnmeasurableError where two ratios are to different references, or by different clocks."""
         for name, what in (("ruler", "the frozen reference"), ("clock", "the clock")):
-            if now[name] != then[name]:
+            if now.get(name) != then.get(name):
                 raise UnmeasurableError(
                     f"{what} is another now ({now[name]}) than then ({then[name]}), so that ratios do not compare; if "
                     f"it was meant to change, {self.take}"
@@ -879,15 +871,6 @@ def _short(test: str) -> str:
     return f"{file.rpartition('/')[2]}::{name}"
 
 
-def _write(path: Path, contents: bytes) -> None:
-    """Write a file whole; what is no file of its own (a pipe, a terminal) is written to."""
-    if path.exists() and not path.is_file():
-        with path.open("wb") as file:
-            file.write(contents)
-    else:
-        write_atomically(path.resolve(), contents)
-
-
 def _check_repeats(now: Runs, again: Runs) -> None:
     """Raises UnmeasurableError where the same code gave other bits the second time."""
     for seed in again:
@@ -934,21 +917,20 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _is_entry(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a baseline is whole and its numbers finite; raises KeyError or TypeError where it is not."""
-    rows = [(*(row[name] for name in ("log", "error", "freedom")), row) for row in entry.get("times", {}).values()]
-    for *_, row in rows:
+    times, outcomes = entry.get("times", {}).values(), [entry["outcomes"]] if "outcomes" in entry else []
+    whole = [entry["test"].index("::") >= 0]
+    for row in times:
+        whole += [math.isfinite(row["log"]), 0 < row["error"] < math.inf, row["freedom"] >= 1]
+        whole += [row[name] is not None for name in ("ruler", "clock")]
         longer = row.get("longer", AS_THEY_ARE)
-        if longer.keys() != AS_THEY_ARE.keys() or not all(isinstance(n, int) and n > 0 for n in longer.values()):
-            return False
-    whole = [row[name] for *_, row in rows for name in ("ruler", "clock", "python", "libraries")]
-    if "outcomes" in entry:
-        whole += [Outcome(**run) for run in entry["outcomes"]["runs"].values()]
-        whole += [entry["outcomes"][name] for name in ("cpu", "python", "libraries")]
-    whole += [entry["test"].index("::")]
-    where = [each for each in (*entry.get("times", {}).values(), entry.get("outcomes")) if each is not None]
-    whole += [isinstance(each["libraries"], dict) or None for each in where]
-    whole += [each.get("commit") is None or re.fullmatch("[0-9a-f]{40,64}", each["commit"]) for each in where]
-    numbers = all(math.isfinite(log) and 0 < error < math.inf and freedom >= 1 for log, error, freedom, _ in rows)
-    return numbers and None not in whole
+        whole += [longer.keys() == AS_THEY_ARE.keys(), all(isinstance(n, int) and n > 0 for n in longer.values())]
+    for trained in outcomes:
+        whole += [trained["cpu"] is not None, *(bool(Outcome(**run)) for run in trained["runs"].values())]
+    for each in (*times, *outcomes):
+        commit = each.get("commit")
+        whole += [each["python"] is not None, isinstance(each["libraries"], dict)]
+        whole += [commit is None or re.fullmatch("[0-9a-f]{40,64}", commit) is not None]
+    return all(whole)
 
 
 def _mark_errors(path: Path, *, update: bool) -> None:
@@ -1004,10 +986,9 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(serving, "gate-serving")
         return
     against = config.option.gate_against
-    if against is not None and not against.strip():
-        raise pytest.UsageError("--gate-against needs a revision, and was given nothing; is a variable empty?")
-    if config.option.gate_json is not None and not config.option.gate_json.strip():
-        raise pytest.UsageError("--gate-json needs a file, and was given nothing; is a variable empty?")
+    for option, given, what in (("against", against, "a revision"), ("json", config.option.gate_json, "a file")):
+        if given is not None and not given.strip():
+            raise pytest.UsageError(f"--gate-{option} needs {what}, and was given nothing; is a variable empty?")
     if against and config.option.gate_update:
         raise pytest.UsageError("--gate-update takes what is measured now, so it does not go with --gate-against")
     if not 0 < config.option.gate_seconds < math.inf:

@@ -39,9 +39,7 @@ def one_thread(processes: int | None) -> int:
     workers = processes if processes is not None else ours
     if workers < 1:
         raise SpecError(f"processes must be at least 1, got {workers}")
-    os.environ.update(ONE_THREAD)
-    for variable, value in KEEP_MEMORY.items():
-        os.environ.setdefault(variable, value)
+    os.environ.update(KEEP_MEMORY | os.environ | ONE_THREAD)
     return workers
 
 

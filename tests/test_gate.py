@@ -636,7 +636,7 @@ def test_what_times_nothing_ends_pytest_itself(tmp_path: Path) -> None:
 )
 def test_a_whole_run_must_time_every_workload(timed: list[str], keyword: str, fails: bool) -> None:
     stash = pytest.Stash()
-    stash[benchmark_rules._TIMED] = timed
+    stash[benchmark_rules.TIMED] = timed
     option = SimpleNamespace(
         keyword=keyword,
         markexpr="",
