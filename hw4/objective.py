@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class Objective:
         with self._computing():
             self._counts = counts(self._holders)
         self._require_no_identities(found)
-        self._check_mean()
+        self._seen = self._check_mean()
         if dtype == torch.float64:
             self.require_double()
 
@@ -106,9 +106,8 @@ class Objective:
         self._at_start, self._twice = True, False
         self._low = any(p.element_size() < SINGLE_BYTES for p in self.parameters)
         self._weights: list[float | None] | None = None
-        self._seen: dict[int, float] = {}
+        self._seen = {}
         self._first_pass: list[float] | None = None
-        self._aside = False
 
     # Evaluating --------------------------------------------------------------------------------------------------
 
@@ -271,22 +270,22 @@ class Objective:
 
     # Checking ----------------------------------------------------------------------------------------------------
 
-    def _check_mean(self) -> None:
+    def _check_mean(self, *, aside: bool = False) -> dict[int, float]:
         """Raise ObjectiveError unless some batches' losses are of the model's parameters and the means of their parts'.
 
-        Looked at are the first and the last batch, and two drawn from all over the data: what is no mean shows where
-        examples differ, which neighbours may not. The first two are looked at again in the first pass, which looks at
-        those that stand out, too. What rounding leaves of a loss at its minimum need be no mean: then the loss a small
-        step away is.
+        Looked at are the first and the last batch, whose parts in the mean are returned, and two drawn from all over
+        the data: what is no mean shows where examples differ, which neighbours may not. The first two are looked at
+        again in the first pass, which looks at those that stand out, too. What rounding leaves of a loss at its minimum
+        need be no mean: then the loss a small step ``aside`` is.
         """
-        plan, known = self._examples.plan, {}
+        plan, known, seen = self._examples.plan, {}, dict[int, float]()
         size = min(self.n, max(FEW, *map(len, plan)))
         try:
             with self._computing():
                 for place in sorted({0, len(plan) - 1}):
                     value, weight = self._unaliased_loss(plan[place])
-                    self._seen[place] = self._share(value, weight, len(plan[place]))
-                    if not math.isfinite(self._seen[place]):
+                    seen[place] = self._share(value, weight, len(plan[place]))
+                    if not math.isfinite(seen[place]):
                         self._require_finite_examples()  # else a diverged model; whoever measures it says so
                     known[place] = value.detach(), weight
                     del value  # its activations go before the parts' come
@@ -299,22 +298,19 @@ class Objective:
                         self._check_parts(sample, exact)
         except ObjectiveError:
             self._require_fixed("some")  # the cause, where that is it
-            if self._aside or not self._is_mean_aside():
+            if aside or not self._is_mean_aside(seen.get(0, math.nan)):
                 raise
         self._require_fixed("some")
+        return seen
 
-    def _is_mean_aside(self) -> bool:
-        """Whether the loss is a mean a small step away, beside whose value there it is a residue here."""
-        seen = self._seen
-        self._aside, self._seen = True, {}
+    def _is_mean_aside(self, here: float) -> bool:
+        """Whether the loss is a mean a small step away, beside whose value there it is a residue ``here``."""
         try:
             self._step_aside()
-            self._check_mean()
-            return abs(seen[0]) < RESIDUE * abs(self._seen[0])
+            return abs(here) < RESIDUE * abs(self._check_mean(aside=True)[0])
         except Exception:  # of a model that looks at its weights, say
             return False
         finally:
-            self._aside, self._seen = False, seen
             self.move_to()
 
     @torch.no_grad()
@@ -630,7 +626,7 @@ class Objective:
             self._require_diverged(total, f"{bad} of {len(losses)} batches")
         if self._first_pass is None and self._at_start:  # where the losses seen so far were computed
             self._first_pass = [float(each) for each in losses]
-            self._require_unchanged({place: self._first_pass[place] for place in self._seen})
+            self._require_same((self._first_pass[place], now) for place, now in self._seen.items())
             self._check_outliers()
 
     def _check_outliers(self) -> None:
@@ -648,7 +644,7 @@ class Objective:
                         self._check_parts(plan[place], exact=False)
         except ObjectiveError:
             self._require_fixed("some")
-            if not self._is_mean_aside():
+            if not self._is_mean_aside(self._seen[0]):
                 raise
 
     def _require_diverged(self, gradient: Tensor, where: str) -> None:
@@ -665,15 +661,11 @@ class Objective:
         It is looked for in all batches, from the last to the first: what comes every so many calls comes elsewhere.
         """
         with self._computing():
-            changed = self._borrowed.changed_buffers()
-            if not changed and counts(self._holders) == self._counts:
+            if not self._borrowed.changed_buffers() and counts(self._holders) == self._counts:
                 return
             again = [float(self._detached_loss(indices)[0]) for indices in reversed(batches)]
         self._require_fixed("all")
-        close = 0.0 if changed else self._tolerance(8)
-        for then, now in zip(map(float, reversed(losses)), again, strict=True):
-            if abs(then - now) > close * abs(then) or math.isnan(then) != math.isnan(now):
-                raise ObjectiveError(_changing(then, now, changed, self.norm_mode))
+        self._require_same(zip(map(float, reversed(losses)), again, strict=True))
 
     def _require_nothing_kept(self, loss: Tensor) -> None:
         """Raise ObjectiveError when the first batch's loss here is another without what was noted where they began."""
@@ -693,17 +685,16 @@ class Objective:
         self.move_to()
         with self._computing():
             found = self._batch_loss(self._examples.take(self._examples.plan[0]))
-            self._seen = {0: self._share(*found, len(self._examples.plan[0]))}
+            now = self._share(*found, len(self._examples.plan[0]))
         self._require_fixed("all")
-        self._require_unchanged({0: self._first_pass[0]})
+        self._require_same([(self._first_pass[0], now)])
 
-    def _require_unchanged(self, parts: Mapping[int, float]) -> None:
-        """Raise ObjectiveError unless batches' parts in the mean are those that the losses seen so far have."""
+    def _require_same(self, pairs: Iterable[tuple[float, float]]) -> None:
+        """Raise ObjectiveError unless batches' losses, or their parts in the mean, are now what they were then."""
         changed = self._borrowed.changed_buffers()
         close = 0.0 if changed else self._tolerance(8)
-        for place, then in parts.items():
-            now = self._seen[place]
-            if math.isfinite(then) and not abs(now - then) <= close * abs(then):
+        for then, now in pairs:
+            if abs(then - now) > close * abs(then) or math.isnan(then) != math.isnan(now):
                 raise ObjectiveError(_changing(then, now, changed, self.norm_mode))
 
     # Derivatives -------------------------------------------------------------------------------------------------
