@@ -114,30 +114,21 @@ class Objective:
     @contextlib.contextmanager
     def _computing(self, borrowed: Borrowed | None = None) -> Iterator[None]:
         """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
-        cached = torch.is_autocast_cache_enabled()
-        optimizers = [each for each in self._beside if isinstance(each, torch.optim.Optimizer)]
-        known = [{id(key) for key in each.state} for each in optimizers]
-        gradients, stops = [(p, p.grad) for p in self._borrowed.originals], []
-        try:
-            for each in optimizers:
-                stops.append(each.register_step_pre_hook(_refuse_step))
-            for p, _ in gradients:  # which forward= may set to zero
+        with contextlib.ExitStack() as afterwards:
+            afterwards.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+            for each in self._beside:
+                if isinstance(each, torch.optim.Optimizer):  # which makes entries of whatever is looked up
+                    afterwards.callback(each.state.update, dict(each.state))
+                    afterwards.callback(each.state.clear)
+                    afterwards.callback(each.register_step_pre_hook(_refuse_step).remove)
+            for p in self._borrowed.originals:  # whose gradients forward= may set to zero
+                afterwards.callback(setattr, p, "grad", p.grad)
                 p.grad = None
             with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
                 torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
                 torch.clear_autocast_cache()
                 with (borrowed or self._borrowed).inside(), self._without_cudnn():
                     yield
-        finally:
-            torch.set_autocast_cache_enabled(cached)
-            for stop in stops:
-                stop.remove()
-            for p, gradient in gradients:
-                if p.grad is not gradient:
-                    p.grad = gradient
-            for each, keys in zip(optimizers, known, strict=True):  # which makes entries of whatever is looked up
-                for key in [key for key in each.state if id(key) not in keys]:
-                    del each.state[key]
 
     def _without_cudnn(self) -> contextlib.AbstractContextManager[Any]:
         """On a GPU torch's own recurrent layers, for cuDNN's have no gradient in evaluation mode, and no second one."""
@@ -442,19 +433,15 @@ class Objective:
 
     @contextlib.contextmanager
     def _kept_values(self) -> Iterator[None]:
-        """The user's parameters have their values and gradients again afterwards, if something changed them."""
-        gradients = [p.grad for p in self._borrowed.originals]
-        for p in self._borrowed.originals:
-            p.grad = None
+        """The user's parameters have their values again afterwards, if something changed them."""
         try:
             with lent(self._borrowed.originals, self._borrowed.modules):
                 yield
         finally:
             with torch.inference_mode(False), torch.no_grad():
-                for own, ours, gradient in zip(self._borrowed.originals, self.parameters, gradients, strict=True):
+                for own, ours in zip(self._borrowed.originals, self.parameters, strict=True):
                     if fingerprint(own) != fingerprint(ours):
                         own.data.copy_(ours)
-                    own.grad = gradient
 
     def _in_parts(
         self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None, watch: Watch | None = None
