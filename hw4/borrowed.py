@@ -57,12 +57,12 @@ class Borrowed:
     ) -> None:
         self.modules = _all_modules(model, beside)
         _refuse(model, self.modules, norm_mode)
-        self._original = [(module, module.__dict__) for module in self.modules]
+        self._original = [vars(module) for module in self.modules]
         replaced = _replaced(self.modules, dtype, theirs=theirs)
         memo = self._memo(beside, held, replaced)
-        self._inner = {
-            id(module): {name: copied(value, memo) for name, value in vars(module).items()} for module in self.modules
-        }
+        self._inner = [
+            (module, {name: copied(value, memo) for name, value in vars(module).items()}) for module in self.modules
+        ]
         for tensor, own in replaced.items():
             if own is not tensor:
                 own.__dict__.update({name: copied(value, memo) for name, value in vars(tensor).items()})
@@ -84,19 +84,19 @@ class Borrowed:
             if norm_mode != "as is":
                 _set_mode(model, training=norm_mode == "batch")
             merged = [name for (_, name), each in self._mergeable().items() if each not in kept]
-            self._start, self._frozen_at_start = self._buffers(), self._frozen()
-            self._first = {id(each): {**vars(each), "_buffers": dict(each._buffers)} for each in self.modules}
+            self._start = self._constants()
+            self._first = [{**vars(each), "_buffers": dict(each._buffers)} for each in self.modules]
             holders = [*self.modules, *held, *(vars(own) for own in self.leaves)]
             self._plain = self._numbers({id(own) for own in replaced.values()})
             self._stores = [(each, _content(each)) for each in reachable(holders) if _may_keep(each)]
         self._require_kept(before, merged)
 
-    def _numbers(self, ours: Collection[int]) -> list[tuple[Any, Any]]:
-        """Tensors and arrays among modules' attributes that may be a cache of weights, with copies of them."""
+    def _numbers(self, ours: Collection[int]) -> dict[int, tuple[Any, Any]]:
+        """Tensors and arrays among modules' attributes that may be a cache of weights, with copies, by their ids."""
         own = reachable([vars(each) for each in self.modules], {id(each) for each in self.modules}, code=False)
         plain = [each for each in own if isinstance(each, np.ndarray) or (isinstance(each, Tensor) and each.is_leaf)]
         few = [each for each in plain if id(each) not in ours and _size(each) <= LARGEST_CACHE]
-        return [(each, copy.deepcopy(each)) for each in few]
+        return {id(each): (each, copy.deepcopy(each)) for each in few}
 
     def _mergeable(self) -> dict[tuple[int, str], int]:
         """Fingerprints of what a train() of the user's may merge weights into: tensors that are not trained."""
@@ -153,7 +153,7 @@ class Borrowed:
             return
         self._busy = True
         try:
-            with standing_in([(module, self._inner[id(module)]) for module in self.modules], self._contents):
+            with standing_in(self._inner, self._contents):
                 yield
                 self._contents = [(each, _content(each)) for each, _ in self._contents]
         finally:
@@ -164,12 +164,11 @@ class Borrowed:
         """Whether modules, or what they refer to, hold something else than at first: our own, as it is asked inside."""
         return (
             bool(self.changed_buffers())
-            or any(not _alike(now, then) for now, then in self._plain)
+            or any(not _alike(now, then) for now, then in self._plain.values())
             or any(_differ(_held(each), content) for each, content in self._stores)
             or any(
                 _differ({**vars(each), "_buffers": first["_buffers"]}, first)
-                for each in self.modules
-                for first in [self._first[id(each)]]
+                for each, first in zip(self.modules, self._first, strict=True)
             )
         )
 
@@ -177,12 +176,13 @@ class Borrowed:
     def as_at_first(self) -> Iterator[None]:
         """Inside, modules hold what they began with, and so does what they refer to."""
         first = []
-        for module in self.modules:  # a BatchNorm's buffers as they are, which change nothing
-            then, start = self._first[id(module)], self._start
-            copies = {name: start[id(module), name].clone() for name in then["_buffers"] if (id(module), name) in start}
+        for place, (module, then) in enumerate(zip(self.modules, self._first, strict=True)):
+            at_start = {name: self._start.get((place, name)) for name in then["_buffers"]}
+            copies = {name: each.clone() for name, each in at_start.items() if isinstance(each, Tensor)}
             first.append((module, {**then, "_buffers": {**then["_buffers"], **copies}}))
         filled = [(each, content) for each, content in self._stores if _differ(_held(each), content)]
-        with standing_in(first, filled, [(each, then) for each, then in self._plain if not _alike(each, then)]):
+        numbers = [(each, then) for each, then in self._plain.values() if not _alike(each, then)]
+        with standing_in(first, filled, numbers):
             yield
 
     @contextlib.contextmanager
@@ -205,10 +205,8 @@ class Borrowed:
 
     def changed_buffers(self) -> list[str]:
         """Names of buffers and frozen parameters that computing has changed; no running statistics of a BatchNorm."""
-        changed = [key for key, value in self._buffers().items() if not _equal(value, self._start.get(key))]
-        changed += [key for key, value in self._frozen().items() if value != self._frozen_at_start.get(key)]
-        kinds = {id(module): type(module).__name__ for module in self.modules}
-        return [f"{kinds[module]}.{name}" for module, name in changed]
+        changed = [key for key, now in self._constants().items() if not _alike(now, self._start.get(key))]
+        return [f"{type(self.modules[place]).__name__}.{name}" for place, name in changed]
 
     def require_separate_buffers(self) -> None:
         """Raise ObjectiveError when a buffer has changed that shares memory with another, which ours do not."""
@@ -222,40 +220,38 @@ class Borrowed:
     def noted(self) -> dict[str, tuple[Tensor, bool]]:
         """The user's own buffers and tensors among attributes, by name, and whether ours have changed since."""
         found = {}
-        for place, (module, attributes) in enumerate(self._original):
+        places = zip(self._inner, self._original, self._first, strict=True)
+        for place, ((module, now), attributes, first) in enumerate(places):
             buffers = {} if isinstance(module, BATCH_STATISTICS) else attributes["_buffers"]
-            now, first = self._inner[id(module)], self._first[id(module)]
             for name, own in (*buffers.items(), *attributes.items()):
                 if isinstance(own, Tensor) and own.is_leaf:
                     buffer = name in buffers
                     ours = (now["_buffers"] if buffer else now).get(name)
-                    then = self._start.get((id(module), name)) if buffer else self._copy_of(first.get(name))
-                    changed = ours is not None and then is not None and not _equal(ours, then)
+                    kept = self._plain.get(id(first.get(name)), (None, None))[1]
+                    then = self._start.get((place, name)) if buffer else kept
+                    changed = ours is not None and then is not None and not _alike(ours, then)
                     found[f"{place} {type(module).__name__}.{name}"] = own, changed
         return found
 
-    def _copy_of(self, tensor: Any) -> Tensor | None:
-        """What a tensor among attributes was at first, if that was kept."""
-        return next((then for each, then in self._plain if each is tensor), None)
+    def _constants(self) -> dict[tuple[int, str], Tensor | int]:
+        """Copies of buffers, but for BatchNorm's; of parameters that are not trained what tells whether they changed.
 
-    def _buffers(self) -> dict[tuple[int, str], Tensor]:
-        """Copies of all buffers but BatchNorm's."""
-        return {
-            (id(module), name): buffer.detach().clone()
-            for module in self.modules
+        Copies of those would be as large as they are.
+        """
+        buffers = {
+            (place, name): buffer.detach().clone()
+            for place, (module, own) in enumerate(self._inner)
             if not isinstance(module, BATCH_STATISTICS)
-            for name, buffer in self._inner[id(module)]["_buffers"].items()
+            for name, buffer in own["_buffers"].items()
             if buffer is not None
         }
-
-    def _frozen(self) -> dict[tuple[int, str], int]:
-        """What tells whether parameters that are not trained have changed; copies would be as large as they are."""
-        return {
-            (id(module), name): fingerprint(p)
-            for module in self.modules
-            for name, p in self._inner[id(module)]["_parameters"].items()
+        frozen = {
+            (place, name): fingerprint(p)
+            for place, (_, own) in enumerate(self._inner)
+            for name, p in own["_parameters"].items()
             if p is not None and not p.requires_grad and not p.is_meta
         }
+        return {**buffers, **frozen}
 
 
 def _all_modules(model: nn.Module, beside: Sequence[Any]) -> list[nn.Module]:
@@ -670,10 +666,9 @@ def lent(objects: Sequence[Any], kept: Sequence[Any]) -> contextlib.AbstractCont
 
 
 def _alike(first: Any, second: Any) -> bool:
-    return _equal(first, second) if isinstance(first, Tensor) else bool(np.array_equal(first, second))
-
-
-def _equal(first: Tensor, second: Tensor | None) -> bool:
+    """Whether tensors, arrays or whole numbers are the same, with NaN where the other has it; nothing is like None."""
+    if not isinstance(first, Tensor):
+        return bool(np.array_equal(first, second))
     if second is None or first.shape != second.shape or first.layout != second.layout:
         return False
     if first.is_meta or second.is_meta:  # no numbers at all
@@ -875,14 +870,11 @@ def _codes(code: types.CodeType) -> Iterator[types.CodeType]:
 
 
 def _same(first: Any, second: Any) -> bool:
-    if isinstance(first, Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, np.ndarray):
-        return bool(np.array_equal(first, second))
+    """Whether states of a generator are the same."""
+    if isinstance(first, ARRAYS):
+        return _alike(first, second)
     if isinstance(first, dict):
         return all(_same(value, second[key]) for key, value in first.items())
-    if isinstance(first, tuple) and not any(isinstance(each, Tensor | np.ndarray) for each in first):
-        return bool(first == second)  # of Python's random: 625 numbers
-    if isinstance(first, list | tuple):
+    if isinstance(first, list | tuple) and any(isinstance(each, ARRAYS) for each in first):
         return len(first) == len(second) and all(map(_same, first, second))
-    return bool(first == second)
+    return bool(first == second)  # of Python's random: 625 numbers

@@ -272,7 +272,7 @@ def always(mode: bool) -> Callable[[Patch], None]:
     def plant(patch: Patch) -> None:
         def built(original: Any, self: Objective, *arguments: Any, **settings: Any) -> None:
             original(self, *arguments, **settings)
-            for attributes in self._borrowed._inner.values():
+            for _, attributes in self._borrowed._inner:
                 attributes["training"] = mode
 
         around(Objective, "__init__", patch, built)
