@@ -387,13 +387,12 @@ def _refuse_shared_memory(model: nn.Module) -> None:
                 for each in reachable([value], {id(other) for other in module.modules()}, code=False):
                     if isinstance(each, Tensor) and each.grad_fn is None:
                         found.setdefault(id(each), (f"{prefix}.{name}".strip("."), each))
-    named = {f"{place} {name}": tensor for place, (name, tensor) in enumerate(found.values())}
-    for first, second in overlapping(named):
-        if named[first].requires_grad or named[second].requires_grad:
+    for (first, one), (second, other) in overlapping(found.values()):
+        if one.requires_grad or other.requires_grad:
             raise ObjectiveError(
-                f"{first.split()[-1]} and {second.split()[-1]} share memory without being one parameter, so moving one "
-                f"would leave the other behind; assign the parameter itself (a.weight = b.weight), or copy; where a "
-                f"hook computes one from the other (torch.nn.utils.spectral_norm), run the model once on a batch"
+                f"{first} and {second} share memory without being one parameter, so moving one would leave the other "
+                f"behind; assign the parameter itself (a.weight = b.weight), or copy; where a hook computes one from "
+                f"the other (torch.nn.utils.spectral_norm), run the model once on a batch"
             )
 
 
@@ -405,8 +404,7 @@ def _views_among_buffers(modules: Sequence[nn.Module]) -> dict[str, str]:
         for name, tensor in (*module._buffers.items(), *own.items()):
             if tensor is not None:
                 found.setdefault(id(tensor), (f"{type(module).__name__}.{name}", tensor))
-    named = {f"{place} {name}": tensor for place, (name, tensor) in enumerate(found.values())}
-    pairs = [(first.split()[-1], second.split()[-1]) for first, second in overlapping(named)]
+    pairs = [(first, second) for (first, _), (second, _) in overlapping(found.values())]
     return {second: first for first, second in pairs} | dict(pairs)
 
 
