@@ -138,11 +138,9 @@ class Borrowed:
             and _has_state(each)
             and id(each) not in alone
         ]
-        once = (
-            each for each in mine if isinstance(each, Generator) or _runs(each) or _ends(each) or type(each) is object
-        )
-        data = (each for each in mine if isinstance(each, Dataset | DataLoader))
-        kept = (*beside, *data, *self.modules, *self._shared, *once)
+        once = [each for each in mine if isinstance(each, Generator | Dataset | DataLoader) or type(each) is object]
+        once += [each for each in mine if _runs(each) or _ends(each)]
+        kept = (*beside, *self.modules, *self._shared, *once)
         return {id(each): each for each in kept} | {id(tensor): own for tensor, own in replaced.items()}
 
     @contextlib.contextmanager
@@ -492,13 +490,12 @@ STORES = (dict, list, set, deque)  # what holds other objects and can be emptied
 
 def _has_state(value: Any) -> bool:
     """Whether an object holds what may change: one of STORES, or one with attributes of its own."""
-    fixed = isinstance(value, nn.Module | Tensor | Generator | type | FUNCTIONS | types.ModuleType | functools.partial)
-    if isinstance(value, STORES) or fixed or not hasattr(value, "__dict__"):
-        return isinstance(value, STORES)
-    if _runs(value) or _ends(value):
-        return not _runs(value)
+    if isinstance(value, STORES):
+        return True
+    if isinstance(value, FIXED | functools.partial) or not hasattr(value, "__dict__") or _runs(value):
+        return False
     with contextlib.suppress(Exception):
-        return copy.copy(value) is not value  # a logger is there once
+        return _ends(value) or copy.copy(value) is not value  # a logger is there once
     return True
 
 
@@ -534,9 +531,8 @@ def _may_keep(value: Any) -> bool:
     """Whether an object that is no module may keep something: entries, attributes, or what a function binds anew."""
     if isinstance(value, types.FunctionType):
         return bool(_bound(value))
-    fixed = isinstance(value, nn.Module | Tensor | Generator | type | FUNCTIONS | types.ModuleType)
     own = isinstance(getattr(value, "__dict__", None), dict) or slots(value)
-    return isinstance(value, STORES) or bool(own and not fixed and not _runs(value))
+    return isinstance(value, STORES) or bool(own and not isinstance(value, FIXED) and not _runs(value))
 
 
 def _bound(function: types.FunctionType) -> dict[str | int, Any]:
@@ -624,10 +620,8 @@ def standing_in(
 ) -> Iterator[None]:
     """Inside, objects have these attributes, containers these contents, tensors and arrays these numbers."""
     before = [(each, vars(each)) for each, _ in attributes]
-    held, written = (
-        [(each, _content(each)) for each, _ in contents],
-        [(each, copy.deepcopy(each)) for each, _ in numbers],
-    )
+    held = [(each, _content(each)) for each, _ in contents]
+    written = [(each, copy.deepcopy(each)) for each, _ in numbers]
     try:
         _put(attributes, contents, numbers)
         yield
@@ -679,6 +673,7 @@ def _alike(first: Any, second: Any) -> bool:
 Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 Ways = tuple[Callable[[], Any], Callable[[Any], Any]]  # to read a state, and to put it back
 FUNCTIONS = types.FunctionType | types.MethodType | types.BuiltinFunctionType
+FIXED = nn.Module | Tensor | Generator | type | FUNCTIONS | types.ModuleType  # whose attributes are not looked at here
 
 
 class Randomness:
@@ -764,6 +759,7 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
 
 ARRAYS, NO_COUNTERS = (np.ndarray, Tensor), (int, *get_args(Generator))
 UNSEEN = (str, bytes, float, types.ModuleType)
+BOUND = (types.MethodType, types.BuiltinFunctionType, staticmethod, classmethod, property, functools.cached_property)
 EMPTY = (dict, list, set, OrderedDict)  # of which every module has a dozen
 
 
@@ -797,7 +793,7 @@ def _told(value: Tensor | np.ndarray[Any, Any]) -> str:
     return ""
 
 
-def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
+def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
     """What an object holds, a level down."""
     if isinstance(value, dict | types.MappingProxyType):  # other mappings have theirs among their attributes
         pairs = dict.items(value) if isinstance(value, dict) else value.items()
@@ -806,12 +802,8 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
         return [*itertools.islice(value, MOST_ENTRIES), *_attributes(value)]
     if isinstance(value, functools.partial):
         return [value.func, *value.args, *value.keywords.values()]
-    if isinstance(value, types.MethodType):
-        return [value.__self__, value.__func__]
-    if isinstance(value, staticmethod | classmethod):
-        return [value.__func__]
-    if isinstance(value, property | functools.cached_property):
-        return [value.fget if isinstance(value, property) else value.func]
+    if isinstance(value, BOUND):  # also random.Random(0).random
+        return [getattr(value, name) for name in ("__self__", "__func__", "fget", "func") if hasattr(value, name)]
     if isinstance(value, types.FunctionType):
         foreign = _foreign(str(value.__globals__.get("__name__")))  # what it names is not the user's
         codes = [] if foreign else [*_codes(value.__code__)]
@@ -826,8 +818,6 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911, PLR0912  a kind a line
             with contextlib.suppress(ValueError):  # a cell that is still empty
                 found.append(cell.cell_contents)
         return [*found, *(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values(), *vars(value).values()]
-    if isinstance(value, types.BuiltinFunctionType):  # random.Random(0).random
-        return [value.__self__]
     if isinstance(value, weakref.ref):
         return [value()]
     own = [] if isinstance(value, type) else list(getattr(value, "__dict__", {}).items())
