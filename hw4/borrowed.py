@@ -747,11 +747,10 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
         value = todo.popleft()
         if id(value) in seen or isinstance(value, UNSEEN):
             continue
+        yield value
         if type(value) is int or (type(value) in EMPTY and not value):
-            yield value
             continue
         seen.add(id(value))
-        yield value
         closed = id(value) in alone or _is_closed(type(value))  # type: ignore[arg-type]
         if not closed and (code or not isinstance(value, types.FunctionType)):
             todo += _within(value)
