@@ -226,13 +226,13 @@ class Objective:
         functions have a backward of their own the whole factor is taken afterwards, for that may not heed what it is
         given: a loss may put its own gradient there.
         """
-        if self._outside:
-            return value, (count / self.n if weight is None else 1 / self._total_weight())
-        if not self._low:
-            return (value * (count / self.n) if weight is None else value / self._total_weight()), 1.0
         if weight is None:
-            return value, count / self.n
-        return value / (weight or 1.0), (weight or 1.0) / self._total_weight()
+            share = count / self.n
+            return (value, share) if self._outside or self._low else (value * share, 1.0)
+        total = self._total_weight()
+        if self._outside:
+            return value, 1 / total
+        return (value / (weight or 1.0), (weight or 1.0) / total) if self._low else (value / total, 1.0)
 
     def _share(self, value: Tensor, weight: float | None, count: int) -> float:
         """A batch's part in the mean over all examples, as a number."""
@@ -417,8 +417,14 @@ class Objective:
             raise
         except Exception:  # whose cause is that, where theirs can be computed
             own = None
-        with self._kept_values():
-            ours = self._first_gradient(theirs)
+        try:
+            with lent(self._borrowed.originals, self._borrowed.modules):
+                ours = self._first_gradient(theirs)
+        finally:
+            with torch.inference_mode(False), torch.no_grad():
+                for p, then in zip(self._borrowed.originals, self.parameters, strict=True):
+                    if fingerprint(p) != fingerprint(then):
+                        p.data.copy_(then)
         close = self._tolerance(100)
         if own is None or not torch.allclose(ours, own, rtol=0, atol=close * float(own.abs().max()), equal_nan=True):
             raise ObjectiveError(IDENTITY)
@@ -430,18 +436,6 @@ class Objective:
             if borrowed is self._borrowed:
                 self._require_owned(value, self._examples.plan[0])
             return _slope(value, borrowed.leaves)
-
-    @contextlib.contextmanager
-    def _kept_values(self) -> Iterator[None]:
-        """The user's parameters have their values again afterwards, if something changed them."""
-        try:
-            with lent(self._borrowed.originals, self._borrowed.modules):
-                yield
-        finally:
-            with torch.inference_mode(False), torch.no_grad():
-                for own, ours in zip(self._borrowed.originals, self.parameters, strict=True):
-                    if fingerprint(own) != fingerprint(ours):
-                        own.data.copy_(ours)
 
     def _in_parts(
         self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None, watch: Watch | None = None
@@ -561,7 +555,11 @@ class Objective:
             self._low |= node.name().startswith("ToCopyBackward")  # as autocast makes
             self._outside |= hasattr(node, "_forward_cls")  # a torch.autograd.Function's
             if getattr(node, "_saved_scale_grad_by_freq", False):
-                raise ObjectiveError(BY_FREQUENCY)
+                raise ObjectiveError(
+                    "an embedding divides its gradient by how often an index is in the batch (scale_grad_by_freq=True),"
+                    " so that it is another in every chunk and not the loss's; set scale_grad_by_freq to False for the "
+                    "measurement"
+                )
         ours = {id(p) for p in self.parameters}
         before = {id(leaf) for leaf in _leaves(value)}
         if before <= ours:
@@ -1154,10 +1152,6 @@ KEPT = (
 DETACHED = (
     "every batch's loss is detached from the trained parameters (no_grad in the model's forward, .item(), .detach(), "
     "another tensor made of it), so nothing has a gradient; let autograd see how it is computed"
-)
-BY_FREQUENCY = (
-    "an embedding divides its gradient by how often an index is in the batch (scale_grad_by_freq=True), so that it is "
-    "another in every chunk and not the loss's; set scale_grad_by_freq to False for the measurement"
 )
 REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
