@@ -361,9 +361,9 @@ class Objective:
                 value, weight = self._batch_loss(batch)
             self._require_owned(value, indices)
         self._coarsest = max(self._coarsest, reads.trained_eps)
-        changed = {name for name, (_, other) in self._borrowed.noted().items() if other}
+        now = self._borrowed.noted()
         for name in reads.read:
-            if name not in noted or name in changed:  # a constant may be read by any way
+            if name not in noted or now[name][1]:  # a constant may be read by any way
                 raise ObjectiveError(_aliased(name.rpartition(" ")[2]))
         return value, weight
 
@@ -687,9 +687,8 @@ class Objective:
     def in_double(self) -> "Objective":
         """The same objective computed in float64, at the parameters the model has now."""
         double = copy.copy(self)
-        double._examples = self._examples.in_precision(torch.float64)
+        double._examples, double._coarsest = self._examples.in_precision(torch.float64), 0.0
         double._borrow(torch.float64)
-        double._coarsest = 0.0
         return double
 
     def require_double(self) -> None:
@@ -857,17 +856,12 @@ class Objective:
             accumulated.add_(parameter.grad, alpha=factor)
             parameter.grad = None
 
-        hooks = []
-        for parameter, accumulated in zip(self.parameters, self._shaped(total), strict=True):
-            parameter.grad = None  # of a model that calls backward() itself
-            hook = functools.partial(add, accumulated=accumulated)
-            hooks.append(parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
-        try:
-            with _named_refusals():
-                torch.autograd.backward(objective, inputs=self.parameters)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with contextlib.ExitStack() as hooks, _named_refusals():
+            for parameter, accumulated in zip(self.parameters, self._shaped(total), strict=True):
+                parameter.grad = None  # of a model that calls backward() itself
+                hook = functools.partial(add, accumulated=accumulated)
+                hooks.callback(parameter.register_post_accumulate_grad_hook(hook).remove)  # type: ignore[no-untyped-call]
+            torch.autograd.backward(objective, inputs=self.parameters)
 
     @torch.inference_mode(False)
     def minibatch_gradient(self, w: Tensor | None, batch_size: int, generator: torch.Generator) -> Tensor:
