@@ -236,19 +236,15 @@ class Borrowed:
 
         Copies of those would be as large as they are.
         """
-        buffers = {
-            (place, name): buffer.detach().clone()
-            for place, (module, own) in enumerate(self._inner)
-            if not isinstance(module, BATCH_STATISTICS)
-            for name, buffer in own["_buffers"].items()
-            if buffer is not None
-        }
-        frozen = {
-            (place, name): fingerprint(p)
-            for place, (_, own) in enumerate(self._inner)
-            for name, p in own["_parameters"].items()
-            if p is not None and not p.requires_grad and not p.is_meta
-        }
+        buffers: dict[tuple[int, str], Tensor | int] = {}
+        frozen: dict[tuple[int, str], Tensor | int] = {}
+        for place, (module, own) in enumerate(self._inner):
+            for name, each in own["_buffers"].items():
+                if each is not None and not isinstance(module, BATCH_STATISTICS):
+                    buffers[place, name] = each.detach().clone()
+            for name, p in own["_parameters"].items():
+                if p is not None and not p.requires_grad and not p.is_meta:
+                    frozen[place, name] = fingerprint(p)
         return {**buffers, **frozen}
 
 
@@ -377,14 +373,12 @@ def _refuse_shared_memory(model: nn.Module) -> None:
     """Raise ObjectiveError when a trained parameter and another tensor of the model are views of the same memory."""
     found: dict[int, tuple[str, Tensor]] = {}
     for prefix, module in model.named_modules():
-        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
-            if tensor is not None:
-                found.setdefault(id(tensor), (f"{prefix}.{name}".strip("."), tensor))
-        for name, value in vars(module).items():
-            if name not in ("_parameters", "_buffers", "_modules"):
-                for each in reachable([value], {id(other) for other in module.modules()}, code=False):
-                    if isinstance(each, Tensor) and each.grad_fn is None:
-                        found.setdefault(id(each), (f"{prefix}.{name}".strip("."), each))
+        within = {id(other) for other in module.modules()}
+        attributes = [pair for pair in vars(module).items() if pair[0] not in ("_parameters", "_buffers", "_modules")]
+        for name, value in (*module._parameters.items(), *module._buffers.items(), *attributes):
+            for each in reachable([value], within, code=False):
+                if isinstance(each, Tensor) and each.grad_fn is None:
+                    found.setdefault(id(each), (f"{prefix}.{name}".strip("."), each))
     for (first, one), (second, other) in overlapping(found.values()):
         if one.requires_grad or other.requires_grad:
             raise ObjectiveError(
