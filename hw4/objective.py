@@ -223,8 +223,7 @@ class Objective:
         """A batch's part in the mean over all examples: what is differentiated, and a factor of it.
 
         In low precision that is the batch's mean, for gradients of a small part of it would be lost in rounding. Where
-        functions have a backward of their own the whole factor is taken afterwards, for that may not heed what it is
-        given: a loss may put its own gradient there.
+        functions have a backward of their own the whole factor is taken afterwards: they may not heed what is given.
         """
         if weight is None:
             share = count / self.n
@@ -296,21 +295,17 @@ class Objective:
 
     def _is_mean_aside(self, here: float) -> bool:
         """Whether the loss is a mean a small step away, beside whose value there it is a residue ``here``."""
+        generator = torch.Generator().manual_seed(0)
         try:
-            self._step_aside()
+            with torch.no_grad():
+                for p in self.parameters:  # each by a hundredth of its size
+                    drawn = torch.randn(p.shape, generator=generator, device="cpu").to(p)
+                    p.add_(drawn, alpha=0.01 * (float(p.double().square().mean().sqrt()) or 1.0))
             return abs(here) < RESIDUE * abs(self._check_mean(aside=True)[0])
         except Exception:  # of a model that looks at its weights, say
             return False
         finally:
             self.move_to()
-
-    @torch.no_grad()
-    def _step_aside(self) -> None:
-        """Move every parameter by a hundredth of its size, in a direction that is always the same."""
-        generator = torch.Generator().manual_seed(0)
-        for p in self.parameters:
-            drawn = torch.randn(p.shape, generator=generator, device="cpu").to(p)
-            p.add_(drawn, alpha=0.01 * (float(p.double().square().mean().sqrt()) or 1.0))
 
     def _samples(self, size: int) -> list[Sequence[int]]:
         """Two samples of so many examples, from all over the data."""
