@@ -71,12 +71,10 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
         )
     if any(each.is_nested for each in tensors((x, y))):
         raise ObjectiveError("x or y is a nested tensor, which cannot be cut by example; give a Dataset of its parts")
-    lengths = [(what, len(each) if each.ndim else 0) for what, value in (("x", x), ("y", y)) for each in tensors(value)]
-    if not any(what == "x" for what, _ in lengths) or not any(what == "y" for what, _ in lengths):
-        raise ObjectiveError(f"expected tensors, got x of {type(x).__name__} and y of {type(y).__name__}")
-    n = lengths[0][1]
-    if any(length != n for _, length in lengths) or n == 0:
-        counts = " and ".join(str(length) for _, length in lengths[:4])
+    lengths = [len(each) if each.ndim else 0 for each in tensors((x, y))]
+    n = lengths[0]
+    if any(length != n for length in lengths) or n == 0:
+        counts = " and ".join(map(str, lengths[:4]))
         if isinstance(x, list | tuple):
             counts += f"; each part of a {type(x).__name__} is cut by example, and torch.stack makes one of them"
         raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
@@ -197,8 +195,6 @@ def _drawing(loader: DataLoader[Any]) -> Any:
 def _refuse_loader(loader: Any) -> None:
     """Raise ObjectiveError for what is no data loader that can be read twice alike."""
     kind = type(loader).__name__
-    if isinstance(loader, np.ndarray):
-        raise ObjectiveError("x is a numpy array; torch.as_tensor(x) makes a tensor of it")
     if not isinstance(loader, DataLoader):
         raise ObjectiveError(
             f"x is of type {kind}, from which no example can be drawn by its number; give tensors, a torch Dataset or "
@@ -226,10 +222,11 @@ def of_anything(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     """Examples of whatever was given as x and y."""
     if not hasattr(chunk_size, "__index__") or chunk_size < 1:
         raise ValueError(f"chunk_size must be at least 1 and whole, got {chunk_size!r}")
-    if isinstance(x, DataLoader) or not list(tensors(x)):
+    loads = isinstance(x, DataLoader) or not list(tensors(x))
+    if isinstance(x, np.ndarray) or (y is not None and not (loads and isinstance(x, DataLoader | Dataset))):
+        _refuse_arrays(x, y)
+    if loads:
         if y is not None:
-            if not isinstance(x, DataLoader | Dataset):
-                _refuse_arrays(x, y)
             raise ValueError("a data loader holds the targets already: give x alone, or tensors x and y")
         if isinstance(x, Dataset) and not isinstance(x, IterableDataset):
             x = DataLoader(x, batch_size=chunk_size)
@@ -244,7 +241,6 @@ def of_anything(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
             "targets y are missing: give tensors x and y, or a data loader alone; where forward= needs none, give "
             "torch.utils.data.TensorDataset(x), whose batches are lists of one tensor"
         )
-    _refuse_arrays(x, y)
     return of_tensors(x, y, chunk_size, place)
 
 

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,16 +63,16 @@ def span(tensor: Tensor) -> tuple[str, int, int] | None:
     return str(tensor.device), start, start + size * tensor.element_size()
 
 
-def overlapping(named: Mapping[str, Tensor]) -> Iterator[tuple[str, str]]:
-    """Pairs of names of tensors that have memory in common."""
-    spans = sorted((found, name) for name, tensor in named.items() if (found := span(tensor)))
-    reaching: list[tuple[tuple[str, int, int], str]] = []
-    for found, name in spans:
+def overlapping(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[tuple[str, Tensor], tuple[str, Tensor]]]:
+    """Pairs of named tensors that have memory in common."""
+    spans = [(found, one) for one in named if (found := span(one[1]))]
+    reaching: list[tuple[tuple[str, int, int], tuple[str, Tensor]]] = []
+    for found, one in sorted(spans, key=lambda pair: pair[0]):
         reaching = [(other, each) for other, each in reaching if other[0] == found[0] and found[1] < other[2]]
         for (_, start, end), each in reaching:
-            if _meet(named[each], named[name], max(end, found[2]) - start):
-                yield each, name
-        reaching.append((found, name))
+            if _meet(each[1], one[1], max(end, found[2]) - start):
+                yield each, one
+        reaching.append((found, one))
 
 
 def _meet(first: Tensor, second: Tensor, length: int) -> bool:

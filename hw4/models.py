@@ -155,8 +155,7 @@ class TextCNNEnsemble(nn.Module):
         self.register_buffer("_taps", taps, persistent=False)  # into the input padded by one on each side
         self._buffers_of: dict[tuple[str, torch.Size], Tensor] = {}
         models = [TextCNN(stride, length=length, n_classes=n_classes, filters=filters) for _ in range(trials)]
-        conv, weight, bias = self._stack(models)
-        self.conv, self.linear_weight, self.linear_bias = map(nn.Parameter, (conv, weight, bias))
+        self.conv, self.linear_weight, self.linear_bias = map(nn.Parameter, self._stack(models))
 
     @property
     def trials(self) -> int:
@@ -179,17 +178,15 @@ class TextCNNEnsemble(nn.Module):
         ((stride, length, n_classes, filters),) = shapes
         with torch.random.fork_rng(devices=[]):
             ensemble = cls(stride, len(models), length=length, n_classes=n_classes, filters=filters)
-        conv, weight, bias = ensemble._stack(models)
-        ensemble.conv, ensemble.linear_weight, ensemble.linear_bias = map(nn.Parameter, (conv, weight, bias))
+        ensemble.conv, ensemble.linear_weight, ensemble.linear_bias = map(nn.Parameter, ensemble._stack(models))
         return ensemble
 
     def to_models(self) -> list[TextCNN]:
         """Take the networks apart again, exactly."""
         models = []
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             for conv, weight, bias in zip(self.conv, self.linear_weight, self.linear_bias, strict=True):
-                with torch.random.fork_rng(devices=[]):
-                    model = TextCNN(self.stride, length=self.length, n_classes=self.n_classes, filters=self.filters)
+                model = TextCNN(self.stride, length=self.length, n_classes=self.n_classes, filters=self.filters)
                 model.to(conv.dtype)
                 model.conv.weight.copy_(conv[:-1].T[:, None])
                 model.conv.bias.copy_(conv[-1])  # type: ignore[union-attr]

@@ -6,7 +6,7 @@ import functools
 import inspect
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,7 +91,7 @@ class Objective:
         with self._computing():
             self._counts = counts(self._holders)
         self._require_no_identities(found)
-        self._check_mean()
+        self._seen = self._check_mean()
         if dtype == torch.float64:
             self.require_double()
 
@@ -106,39 +106,29 @@ class Objective:
         self._at_start, self._twice = True, False
         self._low = any(p.element_size() < SINGLE_BYTES for p in self.parameters)
         self._weights: list[float | None] | None = None
-        self._seen: dict[int, float] = {}
+        self._seen = {}
         self._first_pass: list[float] | None = None
-        self._aside = False
 
     # Evaluating --------------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def _computing(self, borrowed: Borrowed | None = None) -> Iterator[None]:
         """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
-        cached = torch.is_autocast_cache_enabled()
-        optimizers = [each for each in self._beside if isinstance(each, torch.optim.Optimizer)]
-        known = [{id(key) for key in each.state} for each in optimizers]
-        gradients, stops = [(p, p.grad) for p in self._borrowed.originals], []
-        try:
-            for each in optimizers:
-                stops.append(each.register_step_pre_hook(_refuse_step))
-            for p, _ in gradients:  # which forward= may set to zero
+        with contextlib.ExitStack() as afterwards:
+            afterwards.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
+            for each in self._beside:
+                if isinstance(each, torch.optim.Optimizer):  # which makes entries of whatever is looked up
+                    afterwards.callback(each.state.update, dict(each.state))
+                    afterwards.callback(each.state.clear)
+                    afterwards.callback(each.register_step_pre_hook(_refuse_step).remove)
+            for p in self._borrowed.originals:  # whose gradients forward= may set to zero
+                afterwards.callback(setattr, p, "grad", p.grad)
                 p.grad = None
             with torch.inference_mode(False), torch.enable_grad(), self._random.watched():
                 torch.set_autocast_cache_enabled(False)  # weights move in place: a cached cast would be a stale one
                 torch.clear_autocast_cache()
                 with (borrowed or self._borrowed).inside(), self._without_cudnn():
                     yield
-        finally:
-            torch.set_autocast_cache_enabled(cached)
-            for stop in stops:
-                stop.remove()
-            for p, gradient in gradients:
-                if p.grad is not gradient:
-                    p.grad = gradient
-            for each, keys in zip(optimizers, known, strict=True):  # which makes entries of whatever is looked up
-                for key in [key for key in each.state if id(key) not in keys]:
-                    del each.state[key]
 
     def _without_cudnn(self) -> contextlib.AbstractContextManager[Any]:
         """On a GPU torch's own recurrent layers, for cuDNN's have no gradient in evaluation mode, and no second one."""
@@ -233,16 +223,15 @@ class Objective:
         """A batch's part in the mean over all examples: what is differentiated, and a factor of it.
 
         In low precision that is the batch's mean, for gradients of a small part of it would be lost in rounding. Where
-        functions have a backward of their own the whole factor is taken afterwards, for that may not heed what it is
-        given: a loss may put its own gradient there.
+        functions have a backward of their own the whole factor is taken afterwards: they may not heed what is given.
         """
-        if self._outside:
-            return value, (count / self.n if weight is None else 1 / self._total_weight())
-        if not self._low:
-            return (value * (count / self.n) if weight is None else value / self._total_weight()), 1.0
         if weight is None:
-            return value, count / self.n
-        return value / (weight or 1.0), (weight or 1.0) / self._total_weight()
+            share = count / self.n
+            return (value, share) if self._outside or self._low else (value * share, 1.0)
+        total = self._total_weight()
+        if self._outside:
+            return value, 1 / total
+        return (value / (weight or 1.0), (weight or 1.0) / total) if self._low else (value / total, 1.0)
 
     def _share(self, value: Tensor, weight: float | None, count: int) -> float:
         """A batch's part in the mean over all examples, as a number."""
@@ -271,22 +260,22 @@ class Objective:
 
     # Checking ----------------------------------------------------------------------------------------------------
 
-    def _check_mean(self) -> None:
+    def _check_mean(self, *, aside: bool = False) -> dict[int, float]:
         """Raise ObjectiveError unless some batches' losses are of the model's parameters and the means of their parts'.
 
-        Looked at are the first and the last batch, and two drawn from all over the data: what is no mean shows where
-        examples differ, which neighbours may not. The first two are looked at again in the first pass, which looks at
-        those that stand out, too. What rounding leaves of a loss at its minimum need be no mean: then the loss a small
-        step away is.
+        Looked at are the first and the last batch, whose parts in the mean are returned, and two drawn from all over
+        the data: what is no mean shows where examples differ, which neighbours may not. The first two are looked at
+        again in the first pass, which looks at those that stand out, too. What rounding leaves of a loss at its minimum
+        need be no mean: then the loss a small step ``aside`` is.
         """
-        plan, known = self._examples.plan, {}
+        plan, known, seen = self._examples.plan, {}, dict[int, float]()
         size = min(self.n, max(FEW, *map(len, plan)))
         try:
             with self._computing():
                 for place in sorted({0, len(plan) - 1}):
                     value, weight = self._unaliased_loss(plan[place])
-                    self._seen[place] = self._share(value, weight, len(plan[place]))
-                    if not math.isfinite(self._seen[place]):
+                    seen[place] = self._share(value, weight, len(plan[place]))
+                    if not math.isfinite(seen[place]):
                         self._require_finite_examples()  # else a diverged model; whoever measures it says so
                     known[place] = value.detach(), weight
                     del value  # its activations go before the parts' come
@@ -299,31 +288,24 @@ class Objective:
                         self._check_parts(sample, exact)
         except ObjectiveError:
             self._require_fixed("some")  # the cause, where that is it
-            if self._aside or not self._is_mean_aside():
+            if aside or not self._is_mean_aside(seen.get(0, math.nan)):
                 raise
         self._require_fixed("some")
+        return seen
 
-    def _is_mean_aside(self) -> bool:
-        """Whether the loss is a mean a small step away, beside whose value there it is a residue here."""
-        seen = self._seen
-        self._aside, self._seen = True, {}
+    def _is_mean_aside(self, here: float) -> bool:
+        """Whether the loss is a mean a small step away, beside whose value there it is a residue ``here``."""
+        generator = torch.Generator().manual_seed(0)
         try:
-            self._step_aside()
-            self._check_mean()
-            return abs(seen[0]) < RESIDUE * abs(self._seen[0])
+            with torch.no_grad():
+                for p in self.parameters:  # each by a hundredth of its size
+                    drawn = torch.randn(p.shape, generator=generator, device="cpu").to(p)
+                    p.add_(drawn, alpha=0.01 * (float(p.double().square().mean().sqrt()) or 1.0))
+            return abs(here) < RESIDUE * abs(self._check_mean(aside=True)[0])
         except Exception:  # of a model that looks at its weights, say
             return False
         finally:
-            self._aside, self._seen = False, seen
             self.move_to()
-
-    @torch.no_grad()
-    def _step_aside(self) -> None:
-        """Move every parameter by a hundredth of its size, in a direction that is always the same."""
-        generator = torch.Generator().manual_seed(0)
-        for p in self.parameters:
-            drawn = torch.randn(p.shape, generator=generator, device="cpu").to(p)
-            p.add_(drawn, alpha=0.01 * (float(p.double().square().mean().sqrt()) or 1.0))
 
     def _samples(self, size: int) -> list[Sequence[int]]:
         """Two samples of so many examples, from all over the data."""
@@ -374,9 +356,9 @@ class Objective:
                 value, weight = self._batch_loss(batch)
             self._require_owned(value, indices)
         self._coarsest = max(self._coarsest, reads.trained_eps)
-        changed = {name for name, (_, other) in self._borrowed.noted().items() if other}
+        now = self._borrowed.noted()
         for name in reads.read:
-            if name not in noted or name in changed:  # a constant may be read by any way
+            if name not in noted or now[name][1]:  # a constant may be read by any way
                 raise ObjectiveError(_aliased(name.rpartition(" ")[2]))
         return value, weight
 
@@ -430,8 +412,14 @@ class Objective:
             raise
         except Exception:  # whose cause is that, where theirs can be computed
             own = None
-        with self._kept_values():
-            ours = self._first_gradient(theirs)
+        try:
+            with lent(self._borrowed.originals, self._borrowed.modules):
+                ours = self._first_gradient(theirs)
+        finally:
+            with torch.inference_mode(False), torch.no_grad():
+                for p, then in zip(self._borrowed.originals, self.parameters, strict=True):
+                    if fingerprint(p) != fingerprint(then):
+                        p.data.copy_(then)
         close = self._tolerance(100)
         if own is None or not torch.allclose(ours, own, rtol=0, atol=close * float(own.abs().max()), equal_nan=True):
             raise ObjectiveError(IDENTITY)
@@ -442,23 +430,7 @@ class Objective:
             value = self._batch_loss(self._examples.take(self._examples.plan[0]))[0]
             if borrowed is self._borrowed:
                 self._require_owned(value, self._examples.plan[0])
-            return _slope(value, borrowed.leaves, None)
-
-    @contextlib.contextmanager
-    def _kept_values(self) -> Iterator[None]:
-        """The user's parameters have their values and gradients again afterwards, if something changed them."""
-        gradients = [p.grad for p in self._borrowed.originals]
-        for p in self._borrowed.originals:
-            p.grad = None
-        try:
-            with lent(self._borrowed.originals, self._borrowed.modules):
-                yield
-        finally:
-            with torch.inference_mode(False), torch.no_grad():
-                for own, ours, gradient in zip(self._borrowed.originals, self.parameters, gradients, strict=True):
-                    if fingerprint(own) != fingerprint(ours):
-                        own.data.copy_(ours)
-                    own.grad = gradient
+            return _slope(value, borrowed.leaves)
 
     def _in_parts(
         self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None, watch: Watch | None = None
@@ -578,7 +550,11 @@ class Objective:
             self._low |= node.name().startswith("ToCopyBackward")  # as autocast makes
             self._outside |= hasattr(node, "_forward_cls")  # a torch.autograd.Function's
             if getattr(node, "_saved_scale_grad_by_freq", False):
-                raise ObjectiveError(BY_FREQUENCY)
+                raise ObjectiveError(
+                    "an embedding divides its gradient by how often an index is in the batch (scale_grad_by_freq=True),"
+                    " so that it is another in every chunk and not the loss's; set scale_grad_by_freq to False for the "
+                    "measurement"
+                )
         ours = {id(p) for p in self.parameters}
         before = {id(leaf) for leaf in _leaves(value)}
         if before <= ours:
@@ -630,7 +606,7 @@ class Objective:
             self._require_diverged(total, f"{bad} of {len(losses)} batches")
         if self._first_pass is None and self._at_start:  # where the losses seen so far were computed
             self._first_pass = [float(each) for each in losses]
-            self._require_unchanged({place: self._first_pass[place] for place in self._seen})
+            self._require_same((self._first_pass[place], now) for place, now in self._seen.items())
             self._check_outliers()
 
     def _check_outliers(self) -> None:
@@ -648,7 +624,7 @@ class Objective:
                         self._check_parts(plan[place], exact=False)
         except ObjectiveError:
             self._require_fixed("some")
-            if not self._is_mean_aside():
+            if not self._is_mean_aside(self._seen[0]):
                 raise
 
     def _require_diverged(self, gradient: Tensor, where: str) -> None:
@@ -665,15 +641,11 @@ class Objective:
         It is looked for in all batches, from the last to the first: what comes every so many calls comes elsewhere.
         """
         with self._computing():
-            changed = self._borrowed.changed_buffers()
-            if not changed and counts(self._holders) == self._counts:
+            if not self._borrowed.changed_buffers() and counts(self._holders) == self._counts:
                 return
             again = [float(self._detached_loss(indices)[0]) for indices in reversed(batches)]
         self._require_fixed("all")
-        close = 0.0 if changed else self._tolerance(8)
-        for then, now in zip(map(float, reversed(losses)), again, strict=True):
-            if abs(then - now) > close * abs(then) or math.isnan(then) != math.isnan(now):
-                raise ObjectiveError(_changing(then, now, changed, self.norm_mode))
+        self._require_same(zip(map(float, reversed(losses)), again, strict=True))
 
     def _require_nothing_kept(self, loss: Tensor) -> None:
         """Raise ObjectiveError when the first batch's loss here is another without what was noted where they began."""
@@ -693,17 +665,16 @@ class Objective:
         self.move_to()
         with self._computing():
             found = self._batch_loss(self._examples.take(self._examples.plan[0]))
-            self._seen = {0: self._share(*found, len(self._examples.plan[0]))}
+            now = self._share(*found, len(self._examples.plan[0]))
         self._require_fixed("all")
-        self._require_unchanged({0: self._first_pass[0]})
+        self._require_same([(self._first_pass[0], now)])
 
-    def _require_unchanged(self, parts: Mapping[int, float]) -> None:
-        """Raise ObjectiveError unless batches' parts in the mean are those that the losses seen so far have."""
+    def _require_same(self, pairs: Iterable[tuple[float, float]]) -> None:
+        """Raise ObjectiveError unless batches' losses, or their parts in the mean, are now what they were then."""
         changed = self._borrowed.changed_buffers()
         close = 0.0 if changed else self._tolerance(8)
-        for place, then in parts.items():
-            now = self._seen[place]
-            if math.isfinite(then) and not abs(now - then) <= close * abs(then):
+        for then, now in pairs:
+            if abs(then - now) > close * abs(then) or math.isnan(then) != math.isnan(now):
                 raise ObjectiveError(_changing(then, now, changed, self.norm_mode))
 
     # Derivatives -------------------------------------------------------------------------------------------------
@@ -711,9 +682,8 @@ class Objective:
     def in_double(self) -> "Objective":
         """The same objective computed in float64, at the parameters the model has now."""
         double = copy.copy(self)
-        double._examples = self._examples.in_precision(torch.float64)
+        double._examples, double._coarsest = self._examples.in_precision(torch.float64), 0.0
         double._borrow(torch.float64)
-        double._coarsest = 0.0
         return double
 
     def require_double(self) -> None:
@@ -784,7 +754,11 @@ class Objective:
             return [update[name].detach().to_dense() for name in self.names]
         if update.shape != (sum(self._sizes),):
             raise ValueError(f"expected a flat update of {sum(self._sizes)} numbers, got shape {tuple(update.shape)}")
-        return [part.view(shape) for part, shape in zip(self.split(update.detach()), shapes.values(), strict=True)]
+        return self._shaped(update.detach())
+
+    def _shaped(self, vector: Tensor) -> list[Tensor]:
+        """The parts of a flat vector (p,) in the shapes of the parameters."""
+        return [part.view(p.shape) for part, p in zip(self.split(vector), self.parameters, strict=True)]
 
     @torch.no_grad()
     def move_to(self, w: Tensor | None = None) -> None:
@@ -792,8 +766,8 @@ class Objective:
         self._at_start = w is None
         if w is not None and w.shape != (sum(self._sizes),):
             raise ValueError(f"expected a flat vector of {sum(self._sizes)} numbers, got shape {tuple(w.shape)}")
-        for parameter, values in zip(self.parameters, self._start() if w is None else self.split(w), strict=True):
-            parameter.copy_(values.view(parameter.shape) if w is not None else values)
+        for parameter, values in zip(self.parameters, self._start() if w is None else self._shaped(w), strict=True):
+            parameter.copy_(values)
 
     @torch.no_grad()
     def move_by(self, update: Tensor | Mapping[str, Tensor]) -> None:
@@ -827,11 +801,11 @@ class Objective:
     @torch.inference_mode(False)
     def loss_and_gradient_here(self, *, reordered: bool = False) -> tuple[float, Tensor]:
         """The loss f and its gradient (p,) where the parameters were moved to; ``reordered`` sums in another order."""
-        total, parts_of_total = self._accumulators()
+        total = self._like.new_zeros(sum(self._sizes))
         losses, own, reached = [], [], False
         with self._computing(), self._untouched():
             for batch, objective, factor in self._shares(reordered=reordered):
-                self._add_gradients(parts_of_total, objective, factor)
+                self._add_gradient(total, objective, factor)
                 reached |= objective.requires_grad
                 own.append(batch.detach())
                 losses.append(_wide(objective.detach()) * factor)
@@ -863,13 +837,8 @@ class Objective:
             yield value, objective, factor
             del value, objective
 
-    def _accumulators(self) -> tuple[Tensor, list[Tensor]]:
-        """Zeros (p,) to add to, and the same memory in the shapes of the parameters."""
-        total = self._like.new_zeros(sum(self._sizes))
-        return total, [part.view(p.shape) for part, p in zip(self.split(total), self.parameters, strict=True)]
-
-    def _add_gradients(self, total: Sequence[Tensor], objective: Tensor, factor: float = 1.0) -> None:
-        """Add an objective's gradient, times a factor, to ``total``, by parameter: it is never there as a whole."""
+    def _add_gradient(self, total: Tensor, objective: Tensor, factor: float = 1.0) -> None:
+        """Add an objective's gradient, times a factor, to ``total`` (p,), by parameter, never there as a whole."""
         if not objective.requires_grad:
             return  # a constant loss
 
@@ -882,24 +851,19 @@ class Objective:
             accumulated.add_(parameter.grad, alpha=factor)
             parameter.grad = None
 
-        hooks = []
-        for parameter, accumulated in zip(self.parameters, total, strict=True):
-            parameter.grad = None  # of a model that calls backward() itself
-            hook = functools.partial(add, accumulated=accumulated)
-            hooks.append(parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
-        try:
-            with _named_refusals():
-                torch.autograd.backward(objective, inputs=self.parameters)
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with contextlib.ExitStack() as hooks, _named_refusals():
+            for parameter, accumulated in zip(self.parameters, self._shaped(total), strict=True):
+                parameter.grad = None  # of a model that calls backward() itself
+                hook = functools.partial(add, accumulated=accumulated)
+                hooks.callback(parameter.register_post_accumulate_grad_hook(hook).remove)  # type: ignore[no-untyped-call]
+            torch.autograd.backward(objective, inputs=self.parameters)
 
     @torch.inference_mode(False)
     def minibatch_gradient(self, w: Tensor | None, batch_size: int, generator: torch.Generator) -> Tensor:
         """Gradient (p,) at w of the mean loss over ``batch_size`` examples drawn with replacement."""
         self.move_to(w)
         (batch,) = draw_batches(self.n, updates=1, batch_size=batch_size, generator=generator)
-        total, parts_of_total = self._accumulators()
+        total = self._like.new_zeros(sum(self._sizes))
         with self._computing(), self._untouched():
             drawn = self._examples.take(batch.tolist())
             with self._of_any_number(batch_size):
@@ -911,7 +875,7 @@ class Objective:
                 )
             outside = 1 / weight if weight is not None and self._outside else 1.0  # see :meth:`_scaled`
             mean = value if weight is None or self._outside else value / weight
-            self._add_gradients(parts_of_total, mean, outside)
+            self._add_gradient(total, mean, outside)
         self._require_fixed("a minibatch's")
         self._require_no_memory([value.detach()], [batch.tolist()])
         if not value.isfinite():
@@ -988,9 +952,9 @@ class Objective:
                 with (lowest := Watch()):
                     value = double._batch_loss(double._examples.take(indices))[0]
                 _refuse_rounding(lowest)
-                ends.append(_slope(value, double.parameters, None))
+                ends.append(_slope(value, double.parameters))
                 if not factor:
-                    slope = _slope(value, double.parameters, double.split(direction))
+                    slope = _slope(value, double.parameters, double._shaped(direction))
         expected, rounding = (ends[1] - ends[0]) / 2, 1e-12 * float(ends[2].norm())
         return not any(
             float(off.norm()) > 0.01 * float(part.norm()) + rounding
@@ -1001,8 +965,8 @@ class Objective:
     def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
         """H v (p,), H the Hessian of f at w, by differentiating grad f . v."""
         self.move_to(w)
-        total, parts_of_total = self._accumulators()
-        parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
+        total = self._like.new_zeros(sum(self._sizes))
+        parts = [part.to(p.dtype) for part, p in zip(self._shaped(v), self.parameters, strict=True)]
         own: dict[Any, int] = {}
         # Attention's fused kernels have no second derivative; the plain one is the same function.
         with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
@@ -1012,9 +976,9 @@ class Objective:
                 if not self._twice:
                     own = dict.fromkeys(_functions(objective), place) | own
                 gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
-                slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
+                slope = _along(gradients, parts)
                 del gradients
-                self._add_gradients(parts_of_total, slope, factor)
+                self._add_gradient(total, slope, factor)
         if not self._twice:
             self._require_true_hessians(own)
             self._twice = True
@@ -1104,18 +1068,19 @@ def _refuse_rounding(lowest: Watch) -> None:
         )
 
 
-def _slope(value: Tensor, parameters: Sequence[Tensor], direction: Sequence[Tensor] | None) -> Tensor:
+def _slope(value: Tensor, parameters: Sequence[Tensor], direction: Sequence[Tensor] | None = None) -> Tensor:
     """The gradient (p,) of a loss, or its Hessian times a direction."""
     if not value.requires_grad:
         return flatten([torch.zeros_like(p) for p in parameters])
     found = torch.autograd.grad(value, list(parameters), create_graph=True, materialize_grads=True)
     if direction is not None:
-        parts = [(g * part.view(g.shape)).sum() for g, part in zip(found, direction, strict=True)]
-        slope = torch.stack(parts).sum()
-        if not slope.requires_grad:
-            return flatten([torch.zeros_like(p) for p in parameters])
-        found = torch.autograd.grad(slope, list(parameters), materialize_grads=True)
+        return _slope(_along(found, direction), parameters)
     return flatten([each.detach().to_dense() for each in found])
+
+
+def _along(gradients: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
+    """The scalar product of gradients and a direction, by parameter."""
+    return torch.stack([(g * part).sum() for g, part in zip(gradients, direction, strict=True)]).sum()
 
 
 def _functions(value: Tensor) -> Iterator[Any]:
@@ -1176,10 +1141,6 @@ KEPT = (
 DETACHED = (
     "every batch's loss is detached from the trained parameters (no_grad in the model's forward, .item(), .detach(), "
     "another tensor made of it), so nothing has a gradient; let autograd see how it is computed"
-)
-BY_FREQUENCY = (
-    "an embedding divides its gradient by how often an index is in the batch (scale_grad_by_freq=True), so that it is "
-    "another in every chunk and not the loss's; set scale_grad_by_freq to False for the measurement"
 )
 REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
