@@ -345,8 +345,8 @@ def answer(section: Section) -> list[str]:
     if section.exercise == "smoothness":
         said = _of_smoothness(section)
     elif section.exercise == "pooling":
-        compared = _compare(section, "train loss", "test accuracy")
-        said = (*compared, *_quicker(section), *_at_equal_time(section), *_price(section))
+        gaps = _compare(section, "train loss", "test accuracy")
+        said = (*gaps, *_quicker(section), *_at_equal_time(section), *_price(section))
     else:
         said = _compare(section, *(measure.name for measure in section.measures))
         said = (*said, *(_quality(section) if MEASURES["smoothness"] in section.measures else ()))
