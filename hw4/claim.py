@@ -317,6 +317,8 @@ LARGER, RATES, SMOOTH, REASON, EDGE, START, HEAD, GROUPS, MOMENTUM, STEPS = FAMI
     *("larger rates", "rate by rate", "smoothness", "smoothness as the reason", "smoothness and the rate"),
     *("the start", "the head", "batch statistics", "momentum", "steps"),
 )
+CAUSES = (START, HEAD, GROUPS, MOMENTUM)
+"""The families that the controls decide."""
 
 
 def decide(claim: Claim) -> list[Decision]:
