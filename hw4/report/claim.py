@@ -195,11 +195,8 @@ def summary(claim: Claim, tests: Sequence[Decision]) -> str:
     if seeds < 2:
         return "One seed was run, which decides nothing; the tables show what it did."
     parts = [_in_short(_in(tests, judge.LARGER)), *_smoothness_in_short(claim, tests)]
-    rates = studies.CONTROLS["head"].rates
-    apart = [
-        rate for rate, test in zip(rates, _in(tests, judge.HEAD).values(), strict=False) if test.verdict == "above"
-    ]
-    if apart:
+    rates, head = studies.CONTROLS["head"].rates, _in(tests, judge.HEAD).values()
+    if apart := [rate for rate, test in zip(rates, head, strict=False) if test.verdict == "above"]:
         runs = [claim.control("head", variant, apart[-1]).values() for variant in VARIANTS]
         plain, normed = (f"{sum(map(judge.accurate, each))} of {len(each)} runs" for each in runs)
         parts.append(
@@ -243,10 +240,9 @@ def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[st
     if passed.effect is not None and passed.verdict != "not decided":
         open_ = {"not decided": " (not decided)"}
         same = [f"{t.effect.estimate:.2f} {t.name}{open_.get(t.verdict, '')}" for t in matched if t.effect]
-        at = ", ".join(same)
         yield (
             f"Along the steps the gradient changes {passed.effect.estimate:.2f} times as fast with BatchNorm at equal "
-            f"passes{' and ' + at if at else ''}"
+            f"passes{' and ' * bool(same)}{', '.join(same)}"
         )
     expected, reason = judge.predicted(claim), _in(tests, judge.REASON)
     if len(expected) > 1:
@@ -476,9 +472,8 @@ def reason_figure(claim: Claim) -> Figure:
     for loss in judge.MATCHED_LOSSES:
         matched.axvline(loss, color="#888888", linewidth=0.8)
     matched.invert_xaxis()
-    matched.set(
-        title="Smoothness as training goes on", xlabel="train loss (nats), falling", ylabel="effective smoothness"
-    )
+    matched.set(title="Smoothness as training goes on", xlabel="train loss (nats), falling")
+    matched.set_ylabel("effective smoothness")
     matched.grid(alpha=0.3)
     log_y(matched)
     steps.set(title="Largest step that does not raise the loss", ylabel="learning rate")
@@ -500,13 +495,13 @@ BESIDE: tuple[tuple[str, Measure, float], ...] = (
 
 def _draw_steps(ax: Axes, claim: Claim, variant: str) -> None:
     """One network's largest steps and bounds, a column for each and each time."""
-    names: dict[str, int] = {}
+    names, aside = dict[str, int](), 0.15 if variant == NORMED else -0.15
     for block, after in enumerate(studies.LOOKED_AFTER["step_passes"]):
         for name, measure, over in BESIDE:
             place = names[f"{name}, pass {after}"] = len(names) + block
             found = claim.values(variant, measure, judge.just(after))
             values = {seed: over / value if over else value for seed, value in found.items()}
-            _dots(ax, place + (0.15 if variant == NORMED else -0.15), values, variant, markersize=4, alpha=0.6)
+            _dots(ax, place + aside, values, variant, markersize=4, alpha=0.6)
     ax.set_xticks(list(names.values()), list(names), rotation=40, ha="right", fontsize=8)
     ax.grid(axis="y", alpha=0.3)
 

@@ -214,11 +214,7 @@ def pairs(section: Section, measure: OfRun) -> list[tuple[float, float]]:
 def gap(section: Section, measure: Measure) -> Interval | None:
     """The second arm's measure over, or less, the first's; None where nothing can be compared."""
     found = pairs(section, measure.of_run)
-    if (
-        not found
-        or (measure.timed and not section.timed_alike)
-        or (measure.ratio and min(value for pair in found for value in pair) <= 0)
-    ):
+    if not found or (measure.timed and not section.timed_alike) or (measure.ratio and min(map(min, found)) <= 0):
         return None
     return paired_ratio(found) if measure.ratio else paired_difference(found)
 
@@ -447,16 +443,15 @@ def _quality(section: Section) -> Iterator[str]:
 
 def _quicker(section: Section) -> Iterator[str]:
     """What striding saves in time."""
-    ratio, seeds = gap(section, MEASURES["processor seconds per pass"]), len(section.seeds)
     if not section.timed_alike:
         yield (
             "Runs of one seed were made on different processors or devices, so their seconds are not compared; the "
             "command below makes them on one."
         )
-    if ratio is not None:
+    if ratio := gap(section, MEASURES["processor seconds per pass"]):
         found = (
             f"training pass of the strided network takes {show(ratio, digits=2)} times the processor time of the "
-            f"pooled one's{basis(ratio.n, seeds, brackets=True)}"
+            f"pooled one's{basis(ratio.n, len(section.seeds), brackets=True)}"
         )
         yield decide(
             ratio,
@@ -464,7 +459,7 @@ def _quicker(section: Section) -> Iterator[str]:
             f"pooling computes them all and keeps the largest.",
             above=f"A {found}: on this machine striding saves no time.",
             undecided=f"Whether striding saves time is not decided: a {found}.",
-            one=f"{seen(seeds)}: a {found}.",
+            one=f"{seen(len(section.seeds))}: a {found}.",
         )
         yield (
             "These are times of hw4's networks, whose pooling is faster than that of PyTorch's plain layers; "
@@ -606,14 +601,12 @@ def figure(section: Section) -> Figure:
         spare.remove()
     for ax, (measure, draw) in zip(axes, drawn, strict=False):
         draw(ax, section, measure)
-    notes = []
-    if any(len(finished(arm)) > 1 for arm in section.arms):
-        notes.append("line: mean, band: 95% t interval of the mean")
-    if any(run.diverged for run in section.runs):
-        notes.append("thin lines that end in a cross: diverged runs")
-    if timed and len(finished(section.longer)) > 1:
-        notes.append("over seconds: thin lines are runs")
-    legend_below(canvas, "; ".join(notes))
+    notes = {
+        "line: mean, band: 95% t interval of the mean": any(len(finished(arm)) > 1 for arm in section.arms),
+        "thin lines that end in a cross: diverged runs": any(run.diverged for run in section.runs),
+        "over seconds: thin lines are runs": timed and len(finished(section.longer)) > 1,
+    }
+    legend_below(canvas, "; ".join(note for note, so in notes.items() if so))
     return canvas
 
 
