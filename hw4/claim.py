@@ -359,11 +359,9 @@ def _lost(claim: Claim, criterion: str, arms: Sequence[Mapping[int, ConvNetRecor
 def _smoother(claim: Claim) -> Iterator[Decision]:
     yield ratio_test(SMOOTH, "at equal passes", claim.ratios(smoothness))
     for loss in MATCHED_LOSSES:
-        levels = {PLAIN: dict[int, float](), NORMED: dict[int, float]()}
-        for run in claim.landscapes:
-            if value := at_loss(run, loss):
-                levels[run.spec.variant][run.spec.seed] = value
-        yield ratio_test(SMOOTH, f"at train loss {loss:g}", divided(levels[NORMED], levels[PLAIN]))
+        known = [(run.spec, level) for run in claim.landscapes if (level := at_loss(run, loss))]
+        levels = ({spec.seed: level for spec, level in known if spec.variant == each} for each in (NORMED, PLAIN))
+        yield ratio_test(SMOOTH, f"at train loss {loss:g}", divided(*levels))
 
 
 def predicted(claim: Claim) -> dict[int, float]:

@@ -567,7 +567,6 @@ def entries(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> list[Entry]:
 
 
 def _again(found: Claim) -> str:
-    """The command that makes the claim's records again."""
     spec = found.ladder[0].spec
     tried = max(sum(run.spec.seed == seed for run in found.of(variant)) for seed in found.seeds for variant in VARIANTS)
     return again(

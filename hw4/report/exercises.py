@@ -223,20 +223,20 @@ Matched = tuple[ConvNetRecord, ConvNetRecord, int]
 """One seed: the first arm's run, and the second's longer run with a pass after which it stands beside the first."""
 
 
-def seconds_until(run: ConvNetRecord, completed: int) -> float:
-    """Processor seconds of a run's first passes."""
+def seconds_until(run: ConvNetRecord, completed: int | None = None) -> float:
+    """Processor seconds of a run's first passes, or of all."""
     return math.fsum(time.cpu_seconds for time in run.times[:completed])
 
 
 def within_time(first: ConvNetRecord, longer: ConvNetRecord) -> int:
     """The last pass of a longer run that ends within the processor time of the first's training; 0 for none."""
-    total = seconds_until(first, len(first.times))
+    total = seconds_until(first)
     return max(done for done in range(len(longer.rows)) if seconds_until(longer, done) <= total) if total else 0
 
 
 def early(first: ConvNetRecord, longer: ConvNetRecord, completed: int) -> bool:
     """Whether all passes of a longer run were done so long before the first's end that another one fitted."""
-    spare = seconds_until(first, len(first.times)) - seconds_until(longer, completed)
+    spare = seconds_until(first) - seconds_until(longer, completed)
     return completed == longer.spec.passes and spare >= longer.times[-1].cpu_seconds
 
 
@@ -306,7 +306,6 @@ def _cell(arm: Arm, measure: Measure) -> str:
 
 
 def _lacking(*arms: Arm) -> str:
-    """What is said where there is no smoothness."""
     read = all(any(row.readings for run in arm.values() for row in run.rows) for arm in arms)
     return "not usable" if read else "not measured"
 
@@ -442,7 +441,6 @@ def _quality(section: Section) -> Iterator[str]:
 
 
 def _quicker(section: Section) -> Iterator[str]:
-    """What striding saves in time."""
     if not section.timed_alike:
         yield (
             "Runs of one seed were made on different processors or devices, so their seconds are not compared; the "
@@ -477,9 +475,7 @@ def _at_equal_time(section: Section) -> Iterator[str]:
     if gap is None:
         yield from ["At equal processor time nothing can be compared: no seed allows it."] if section.longer else []
         return
-    ended = [
-        seconds_until(each[1], each[2]) / seconds_until(each[0], len(each[0].times)) for each in found if early(*each)
-    ]
+    ended = [seconds_until(run, done) / seconds_until(first) for first, run, done in found if early(first, run, done)]
     time = f"At {'less' if ended else 'equal'} processor time"
     words = contrasted(gap, "test accuracy", ours, other, seeds, at=time)
     yield (
