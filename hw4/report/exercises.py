@@ -18,7 +18,7 @@ from hw4.errors import AloneError
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, legend_below, log_y, over_passes, plain_log, style
-from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, images_words, require_unmixed
+from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, grouped, images_words, require_unmixed
 from hw4.report.words import (
     basis,
     bounded,
@@ -145,10 +145,9 @@ class Section(NamedTuple):
     @property
     def timed_alike(self) -> bool:
         """Whether each seed's runs were made by one kind of processor and device, so that their seconds compare."""
-        places: dict[int, set[tuple[str, str]]] = {}
-        for run in (*self.runs, *self.longer.values()):
-            places.setdefault(run.spec.seed, set()).add((run.environment.cpu, run.environment.device))
-        return all(len(each) == 1 for each in places.values())
+        runs = (*self.runs, *self.longer.values())
+        places = {(run.spec.seed, run.environment.cpu, run.environment.device) for run in runs}
+        return len(places) == len({seed for seed, *_ in places})
 
     @property
     def measures(self) -> list[Measure]:
@@ -179,14 +178,14 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
     whole exercise.
     """
     found = []
-    records = [each for each in records if each.spec.row_passes is None and each.spec.reading_passes is None]
-    for setting in dict.fromkeys(record.spec.setting for record in records):
-        group = [record for record in records if record.spec.setting == setting]
+    whole = [each for each in records if each.spec.row_passes is None and each.spec.reading_passes is None]
+    by_setting = grouped(whole, lambda record: record.spec.setting)
+    for setting, group in by_setting.items():
         for exercise, asked in EXERCISES.items():
             first, second = (_arm(group, variant) for variant in asked.variants)
             if first and second:
                 wanted = setting.model_copy(update={"passes": (asked.longer or 0) * setting.passes})
-                longer = _arm([record for record in records if record.spec.setting == wanted], asked.variants[1])
+                longer = _arm(by_setting.get(wanted, []), asked.variants[1])
                 require_unmixed([*first.values(), *second.values(), *longer.values()])
                 found.append(Section(exercise, setting, (first, second), longer))
     if not found:
