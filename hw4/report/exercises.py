@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
@@ -335,16 +335,14 @@ def setting_key(setting: ConvNetSpec) -> str:
 
 def answer(section: Section) -> list[str]:
     """The exercise's answer in words; the first and the third say more than their measures do."""
-    said: Iterable[str]
+    said = _diverged(section)
     if section.exercise == "smoothness":
-        said = _of_smoothness(section)
-    elif section.exercise == "pooling":
-        gaps = _compare(section, "train loss", "test accuracy")
-        said = (*gaps, *_quicker(section), *_at_equal_time(section), *_price(section))
-    else:
-        said = _compare(section, *(measure.name for measure in section.measures))
-        said = (*said, *(_quality(section) if MEASURES["smoothness"] in section.measures else ()))
-    return [*_diverged(section), *said]
+        return [*said, *_of_smoothness(section)]
+    if section.exercise == "pooling":
+        said += _compare(section, "train loss", "test accuracy")
+        return [*said, *_quicker(section), *_at_equal_time(section), *_price(section)]
+    said += _compare(section, *(measure.name for measure in section.measures))
+    return [*said, *(_quality(section) if MEASURES["smoothness"] in section.measures else ())]
 
 
 def _of_smoothness(section: Section) -> Iterator[str]:
@@ -435,7 +433,7 @@ def _quality(section: Section) -> Iterator[str]:
         if gone
         else f"all {len(everything):,} were kept"
     )
-    directions = counted(map(len, groups), "minibatch update")
+    directions = counted(list(map(len, groups)), "minibatch update")
     yield f"Each value is the mean over {directions}{spread}. {rounding}; {count}."
 
 
@@ -601,7 +599,7 @@ def figure(section: Section) -> Figure:
         "thin lines that end in a cross: diverged runs": any(run.diverged for run in section.runs),
         "over seconds: thin lines are runs": timed and len(finished(section.longer)) > 1,
     }
-    legend_below(canvas, "; ".join(note for note, so in notes.items() if so))
+    legend_below(canvas, "; ".join(note for note, holds in notes.items() if holds))
     return canvas
 
 
@@ -660,7 +658,8 @@ def _scale(ax: Axes, section: Section, measure: Measure) -> None:
     rows = [row for run in section.runs if not run.diverged for row in run.rows]
     rows = rows or [row for run in section.runs for row in run.rows]
     known = [(row.completed, value) for row in rows if (value := measure.curve(row)) is not None]
-    first, later = ([value for completed, value in known if bool(completed) == under_way] for under_way in (0, 1))
+    first = [value for completed, value in known if completed == 0]
+    later = [value for completed, value in known if completed > 0]
     lowest, highest = min([*first, *later], default=0), max([*first, *later], default=0)
     if measure.scale == "log" and lowest > 0:
         ax.set_yscale("log")
@@ -687,8 +686,8 @@ def entries(records: Sequence[ConvNetRecord]) -> list[Entry]:
     shown = {(run.spec.variant, run.spec.setting) for each in found for run in (*each.runs, *each.longer.values())}
     rest = [run.spec for run in records if (run.spec.variant, run.spec.setting) not in shown]
     named = dict.fromkeys(f"{spec.label} ({setting_words(spec.setting) or 'the same setting'})" for spec in rest)
-    note = f"In no exercise's comparison: {', '.join(named)}; 'hw4 report --csv' has their numbers."
-    return [_entry(section, alone=alone, notes=[note] * (bool(rest) and not n)) for n, section in enumerate(found)]
+    notes = [f"In no exercise's comparison: {', '.join(named)}; 'hw4 report --csv' has their numbers."] * bool(named)
+    return [_entry(section, alone=alone, notes=notes * (place == 0)) for place, section in enumerate(found)]
 
 
 def _entry(section: Section, *, alone: bool, notes: Sequence[str]) -> Entry:
@@ -703,7 +702,7 @@ def _entry(section: Section, *, alone: bool, notes: Sequence[str]) -> Entry:
         figure=figure(section),
         alt=f"Curves of {names} over passes: {titles}. The table that follows gives the values after the last pass.",
         caption=f"{images_words(runs[0].data, tested=True)}; SGD, learning rate {setting.learning_rate:g}, batch "
-        f"{setting.batch_size}, {passes(setting.passes)}; {counted(map(len, section.arms), 'seed')}",
+        f"{setting.batch_size}, {passes(setting.passes)}; {counted(list(map(len, section.arms)), 'seed')}",
         tables=[("", *table(section)), *longer_table(section)],
         answer=answer(section),
         rerun=_run_again(section, runs[0]),

@@ -309,8 +309,8 @@ def _answer_strides(found: Reproduction) -> Iterator[str]:
     differ += [f"{each.stride} (lost trials)" for each in found.strides if each.lost_p < LEVEL]
     tests = len(found.strides) + sum(each.trained_p is not None for each in found.strides)
     trials = sum(len(each.printed) + each.printed_lost for each in found.strides)
-    differs = f"its strides {', '.join(differ)} differ from ours"
-    text = differs if differ else "none shows a difference between its and ours"
+    text = "none shows a difference between its and ours"
+    text = f"its strides {', '.join(differ)} differ from ours" if differ else text
     theirs = [f"{each.printed_lost} at stride {each.stride}" for each in found.strides if each.printed_lost]
     ours = [f"{each.ours.diverged} at stride {each.stride}" for each in found.strides if each.ours.diverged]
     yield (

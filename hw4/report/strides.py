@@ -245,7 +245,7 @@ def caption(sweep: Sweep) -> str:
         f"{data.title}, {data.n_train:,} training and {data.n_test:,} test questions, vectors: {data.vectors}"
         f"{f' ({NOT_THE_HOMEWORKS})' if _other_vectors(data) else ''}, data sha256 {data.checksum[:12]}; SGD, learning "
         f"rate {spec.learning_rate:g}, momentum {spec.momentum:g}, batch {spec.batch_size}, "
-        f"{plural(spec.epochs, 'epoch')}; {counted((len(bar.records) for bar in sweep.bars), 'trial')} per stride"
+        f"{plural(spec.epochs, 'epoch')}; {counted([len(bar.records) for bar in sweep.bars], 'trial')} per stride"
     )
 
 

@@ -1,7 +1,7 @@
 """Words that every part of the report uses: how intervals, counts and verdicts are written."""
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import replace
 
 from scipy import stats
@@ -20,9 +20,9 @@ def passes(n: int) -> str:
     return plural(n, "pass")
 
 
-def counted(counts: Iterable[int], noun: str) -> str:
+def counted(counts: Collection[int], noun: str) -> str:
     """The smallest to the largest of some numbers with their noun, as in "2 to 4 trials"."""
-    least, most = min(found := list(counts)), max(found)
+    least, most = min(counts), max(counts)
     return plural(most, noun) if least == most else f"{least} to {plural(most, noun)}"
 
 
