@@ -317,6 +317,8 @@ LARGER, RATES, SMOOTH, REASON, EDGE, START, HEAD, GROUPS, MOMENTUM, STEPS = FAMI
     *("larger rates", "rate by rate", "smoothness", "smoothness as the reason", "smoothness and the rate"),
     *("the start", "the head", "batch statistics", "momentum", "steps"),
 )
+CAUSES = (START, HEAD, GROUPS, MOMENTUM)
+"""The families that the controls decide."""
 
 
 def decide(claim: Claim) -> list[Decision]:
@@ -357,11 +359,9 @@ def _lost(claim: Claim, criterion: str, arms: Sequence[Mapping[int, ConvNetRecor
 def _smoother(claim: Claim) -> Iterator[Decision]:
     yield ratio_test(SMOOTH, "at equal passes", claim.ratios(smoothness))
     for loss in MATCHED_LOSSES:
-        levels = {PLAIN: dict[int, float](), NORMED: dict[int, float]()}
-        for run in claim.landscapes:
-            if value := at_loss(run, loss):
-                levels[run.spec.variant][run.spec.seed] = value
-        yield ratio_test(SMOOTH, f"at train loss {loss:g}", divided(levels[NORMED], levels[PLAIN]))
+        known = [(run.spec, level) for run in claim.landscapes if (level := at_loss(run, loss))]
+        levels = ({spec.seed: level for spec, level in known if spec.variant == each} for each in (NORMED, PLAIN))
+        yield ratio_test(SMOOTH, f"at train loss {loss:g}", divided(*levels))
 
 
 def predicted(claim: Claim) -> dict[int, float]:

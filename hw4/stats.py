@@ -90,13 +90,10 @@ def permutation_test(first: Values, second: Values) -> float:
     if min(len(first), len(second)) < 2:
         raise ValueError(f"expected at least two values on each side, got {len(first)} and {len(second)}")
 
-    def difference(a: np.ndarray, b: np.ndarray, axis: int) -> np.ndarray:
-        return np.asarray(a.mean(axis=axis) - b.mean(axis=axis))
-
     scaled, _ = _scaled([*first, *second])
     found = stats.permutation_test(
         (scaled[: len(first)], scaled[len(first) :]),
-        difference,
+        lambda a, b, axis: a.mean(axis=axis) - b.mean(axis=axis),
         vectorized=True,
         n_resamples=PERMUTATIONS,
         batch=10_000,

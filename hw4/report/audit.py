@@ -13,7 +13,7 @@ from hw4.files import AUDIT
 from hw4.records import AuditedRun, AuditRecord, Layers, read_record
 from hw4.report import notebook
 from hw4.report.drawing import DPI, error_bar, over_passes, plain_log, style
-from hw4.report.entry import CHOICE, Entry, Table, again, data_words
+from hw4.report.entry import CHOICE, Entry, again, data_words
 from hw4.report.words import passes, plural, show
 from hw4.specs import TRIALS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
@@ -52,7 +52,7 @@ def ratio(record: AuditRecord, way: str) -> Interval:
 
 def rows(record: AuditRecord) -> list[Row]:
     """The table: one row for each flaw."""
-    flaws = (_smoothness_rows, _bookkeeping_rows, _evaluation_rows, _stride_rows, _one_seed_rows, _question_rows)
+    flaws = (_curve_rows, _evaluation_rows, _stride_rows, _one_seed_rows, _question_rows)
     return [row for flaw in flaws for row in flaw(record)]
 
 
@@ -62,17 +62,13 @@ def _arms(record: AuditRecord) -> tuple[list[AuditedRun], list[AuditedRun]]:
     return plain, normed
 
 
-def _smoothness_rows(record: AuditRecord) -> Iterator[Row]:
-    right = show(ratio(record, "right"), digits=2)
+def _curve_rows(record: AuditRecord) -> Iterator[Row]:
+    right, (plain, normed) = show(ratio(record, "right"), digits=2), _arms(record)
     for way, label in list(WAYS.items())[1:]:
-        pairs = [[(level(run, way), level(run, "right")) for run in runs] for runs in _arms(record)]
+        pairs = [[(level(run, way), level(run, "right")) for run in runs] for runs in (plain, normed)]
         inflation = " and ".join(f"{paired_ratio(each).estimate:.2g}" for each in pairs)
         what = f"Smoothness with BatchNorm over that without: {label}"
         yield what, show(ratio(record, way), digits=2), right, f"values times {inflation} (without, with)"
-
-
-def _bookkeeping_rows(record: AuditRecord) -> Iterator[Row]:
-    plain, _ = _arms(record)
     before, after = (statistics.fmean(run.train_loss[place] for run in plain) for place in (-2, -1))
     lag = statistics.fmean(run.train_loss[-2] - run.train_loss[-1] for run in record.runs)
     what = f"Train loss after {passes(len(plain[0].train_loss) - 1)}, without BatchNorm: logged at the start of a pass"
@@ -261,9 +257,8 @@ def _bars(ax: Axes, record: AuditRecord) -> None:
     places, strides = range(len(record.strides)), record.strides
     averaged, trained = ([x + shift for x in places] for shift in (-0.2, 0.2))
     means = [statistics.fmean(stride.trained) if stride.trained else 0 for stride in strides]
-    flawed: dict[str, Any] = {"color": "#D55E00", "hatch": "//", "alpha": 0.7}
-    label = "lost runs averaged in, the notebook"
-    ax.bar(averaged, [stride.notebook for stride in strides], 0.4, label=label, **flawed)
+    flawed: dict[str, Any] = {"color": "#D55E00", "hatch": "//", "label": "lost runs averaged in, the notebook"}
+    ax.bar(averaged, [stride.notebook for stride in strides], 0.4, alpha=0.7, **flawed)
     ax.bar(trained, means, 0.4, color="#0072B2", label="runs that trained")
     above: dict[str, Any] = {"xytext": (0, 3), "textcoords": "offset points", "ha": "center", "fontsize": 8}
     for x, stride in zip(averaged, strides, strict=True):
@@ -309,16 +304,12 @@ def entries(record: AuditRecord) -> list[Entry]:
             passes=(len(record.runs[0].train_loss) - 1, 10),
         ),
     }
-    table: Table = (
-        "Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds",
-        HEADER,
-        rows(record),
-    )
+    about_ratios = "Each flaw on hw4's own models and data; ratios have 95% intervals over paired seeds"
     flaws = Entry(
         title="The solved notebook, audited",
         question="What did the homework's solved notebook report, and what does each of its flaws change?",
         answer=list(answers(record)),
-        tables=[table],
+        tables=[(about_ratios, HEADER, rows(record))],
         file_name="audit.png",
         figure=figure(record),
         alt="Smoothness over passes by the notebook's way and done right, the ratio with BatchNorm over without for "

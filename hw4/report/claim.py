@@ -104,34 +104,88 @@ def _p(test: Decision) -> str:
     return f"{pairs}, p {p}"
 
 
-def _in(tests: Sequence[Decision], family: str, *, sized: bool = False) -> dict[str, Decision]:
-    """The tests of a family by name, all or those that have an effect."""
-    return {test.name: test for test in tests if test.family == family and (test.effect or not sized)}
+def _in(tests: Sequence[Decision], family: str) -> dict[str, Decision]:
+    """The tests of a family by name."""
+    return {test.name: test for test in tests if test.family == family}
 
 
-def _grouped(tests: Mapping[str, Decision], words: Mapping[str, str], tell: Callable[[str, Decision], str]) -> str:
-    """Tests of one kind by their verdict: the words for it, then each with what is told of it, if it is decided.
+OPENINGS: dict[str, dict[str, str]] = {
+    judge.LARGER: {
+        "above": "BatchNorm allows larger learning rates by the criterion",
+        "below": "BatchNorm needs smaller learning rates by the criterion",
+        "not decided": "Whether BatchNorm allows larger learning rates is not decided by the criterion",
+    },
+    judge.SMOOTH: {
+        "below": "With BatchNorm the loss is smoother: the gradient changes",
+        "above": "With BatchNorm the loss is rougher: the gradient changes",
+        "not decided": "Whether BatchNorm makes the loss smoother is not decided: with it the gradient changes",
+    },
+    judge.REASON: {
+        "below": "It promises more than there is; measured is",
+        "above": "It promises less than there is; measured is",
+        "not decided": "Not told apart from it is",
+    },
+    judge.START: {
+        "above": f"The start decides: after {studies.WARMUP} passes at 0.04 fewer runs are lost at the high rate,",
+        "below": f"After {studies.WARMUP} passes at 0.04 more runs are lost at the high rate,",
+        "not decided": "Whether a warm-up changes how many are lost is not decided",
+    },
+    judge.HEAD: {
+        "above": "With head and last affine kept at 0.04, the first of these loses more runs than the second:",
+        "below": "With head and last affine kept at 0.04, the first of these loses fewer runs than the second:",
+        "not decided": "Which of two loses more runs with head and last affine kept at 0.04 is not decided:",
+    },
+    judge.GROUPS: {
+        "above": "Of these two GroupNorm loses fewer runs:",
+        "below": "Of these two GroupNorm loses more runs:",
+        "not decided": "Whether GroupNorm loses fewer runs is not decided:",
+    },
+    judge.MOMENTUM: {
+        "above": "With momentum 0.9 BatchNorm loses fewer runs",
+        "below": "With momentum 0.9 BatchNorm loses more runs",
+        "not decided": "Whether BatchNorm loses fewer runs with momentum 0.9 is not decided",
+    },
+    judge.STEPS: {
+        "above": "The largest step that does not raise the full loss is larger with BatchNorm:",
+        "below": "The largest step that does not raise the full loss is smaller with BatchNorm:",
+        "not decided": "Whether BatchNorm changes the largest step that raises no full loss is not decided:",
+    },
+}
+"""How the verdicts of each family are opened in words; counts are runs lost in the first of the two named."""
+
+
+def _grouped(
+    tests: Sequence[Decision], family: str, tell: Callable[[Decision], str] = lambda test: test.name
+) -> list[str]:
+    """A family's tests by their verdict: the words for it, then each with what is told of it; none without seeds.
 
     Of those that are not decided the names do where all that there is to tell are counts of pairs, as in the table.
     """
     parts = []
-    for verdict, opening in words.items():
-        chosen = {name: test for name, test in tests.items() if test.verdict == verdict}
-        brief = verdict == "not decided" and all(test.counts and not test.effect for test in chosen.values())
+    for verdict, opening in OPENINGS[family].items():
+        chosen = [test for test in _in(tests, family).values() if test.n and test.verdict == verdict]
+        brief = verdict == "not decided" and all(test.counts and not test.effect for test in chosen)
         if chosen:
-            parts.append(f"{opening} {'; '.join(name if brief else tell(name, test) for name, test in chosen.items())}")
-    return f"{'. '.join(parts)} [family: {next(iter(tests.values())).family}]."
+            told = (test.name if brief else f"{tell(test)} ({_p(test)})" for test in chosen)
+            parts.append(f"{opening} {'; '.join(told)}")
+    return [f"{'. '.join(parts)} [family: {family}]."] if parts else []
 
 
 def answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
     """The answer to the homework's question, from the tests."""
+
+    def limits(test: Decision) -> str:
+        ends = [_typical(claim.working(variant, test.name).values()) for variant in VARIANTS]
+        factor = f", a factor of {show(test.effect, digits=2)}" if test.effect is not None else ""
+        return f"'{test.name}' ({CRITERIA[test.name]}): {ends[0]} without and {ends[1]} with it{factor}"
+
     return [
         summary(claim, tests),
-        _limits(claim, tests),
-        *_smoother(tests),
+        *_grouped(tests, judge.LARGER, limits),
+        *_grouped(tests, judge.SMOOTH, lambda test: f"{show(test.effect, digits=2)} times as fast {test.name}"),
         *_predicts(claim, tests),
         *_edge(tests),
-        *_controls(tests),
+        *(words for cause in judge.CAUSES for words in _grouped(tests, cause)),
     ]
 
 
@@ -141,11 +195,8 @@ def summary(claim: Claim, tests: Sequence[Decision]) -> str:
     if seeds < 2:
         return "One seed was run, which decides nothing; the tables show what it did."
     parts = [_in_short(_in(tests, judge.LARGER)), *_smoothness_in_short(claim, tests)]
-    rates = studies.CONTROLS["head"].rates
-    apart = [
-        rate for rate, test in zip(rates, _in(tests, judge.HEAD).values(), strict=False) if test.verdict == "above"
-    ]
-    if apart:
+    rates, head = studies.CONTROLS["head"].rates, _in(tests, judge.HEAD).values()
+    if apart := [rate for rate, test in zip(rates, head, strict=False) if test.verdict == "above"]:
         runs = [claim.control("head", variant, apart[-1]).values() for variant in VARIANTS]
         plain, normed = (f"{sum(map(judge.accurate, each))} of {len(each)} runs" for each in runs)
         parts.append(
@@ -189,10 +240,9 @@ def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[st
     if passed.effect is not None and passed.verdict != "not decided":
         open_ = {"not decided": " (not decided)"}
         same = [f"{t.effect.estimate:.2f} {t.name}{open_.get(t.verdict, '')}" for t in matched if t.effect]
-        at = ", ".join(same)
         yield (
             f"Along the steps the gradient changes {passed.effect.estimate:.2f} times as fast with BatchNorm at equal "
-            f"passes{' and ' + at if at else ''}"
+            f"passes{' and ' * bool(same)}{', '.join(same)}"
         )
     expected, reason = judge.predicted(claim), _in(tests, judge.REASON)
     if len(expected) > 1:
@@ -206,25 +256,6 @@ def _smoothness_in_short(claim: Claim, tests: Sequence[Decision]) -> Iterator[st
         yield f"Smoothness predicts a factor of {factor:.1f}, which {held}"
 
 
-def _limits(claim: Claim, tests: Sequence[Decision]) -> str:
-    """Under which criteria BatchNorm allows larger learning rates."""
-
-    def tell(name: str, test: Decision) -> str:
-        ends = [_typical(claim.working(variant, name).values()) for variant in VARIANTS]
-        factor = f", a factor of {show(test.effect, digits=2)}" if test.effect is not None else ""
-        return f"'{name}' ({CRITERIA[name]}): {ends[0]} without and {ends[1]} with it{factor} ({_p(test)})"
-
-    return _grouped(
-        _in(tests, judge.LARGER),
-        {
-            "above": "BatchNorm allows larger learning rates by the criterion",
-            "below": "BatchNorm needs smaller learning rates by the criterion",
-            "not decided": "Whether BatchNorm allows larger learning rates is not decided by the criterion",
-        },
-        tell,
-    )
-
-
 def _typical(brackets: Collection[tuple[float, float]]) -> str:
     """The largest working rate in the median, or how it is censored."""
     low, high = sorted(brackets)[(len(brackets) - 1) // 2]
@@ -233,47 +264,21 @@ def _typical(brackets: Collection[tuple[float, float]]) -> str:
     return f"{low:g} or more" if high == math.inf else f"{low:g} to {high:g}"
 
 
-def _smoother(tests: Sequence[Decision]) -> Iterator[str]:
-    """How much smoother the loss is with BatchNorm, at equal passes and at equal train loss."""
-    known = _in(tests, judge.SMOOTH, sized=True)
-    if known:
-        yield _grouped(
-            known,
-            {
-                "below": "With BatchNorm the loss is smoother: the gradient changes",
-                "above": "With BatchNorm the loss is rougher: the gradient changes",
-                "not decided": "Whether BatchNorm makes the loss smoother is not decided: with it the gradient changes",
-            },
-            lambda name, test: f"{show(test.effect, digits=2)} times as fast {name} ({_p(test)})",
-        )
-
-
 def _predicts(claim: Claim, tests: Sequence[Decision]) -> Iterator[str]:
     """Whether the factor that smoothness predicts is the one measured, criterion by criterion."""
     expected = judge.predicted(claim)
     if len(expected) < 2:
         return
     factor = geometric_interval(list(expected.values()))
-    known = _in(tests, judge.REASON, sized=True)
-
-    def tell(name: str, test: Decision) -> str:
-        near = " and agrees" if test.agrees else ""
-        return f"{show(test.effect, digits=2)} of it by '{name}'{near} ({_p(test)})"
-
-    measured = known and _grouped(
-        known,
-        {
-            "below": "It promises more than there is; measured is",
-            "above": "It promises less than there is; measured is",
-            "not decided": "Not told apart from it is",
-        },
-        tell,
-    )
-    nothing = "No criterion brackets both networks' limits, so nothing is said of it."
+    (measured,) = _grouped(
+        tests,
+        judge.REASON,
+        lambda test: f"{show(test.effect, digits=2)} of it by '{test.name}'{' and agrees' if test.agrees else ''}",
+    ) or ["No criterion brackets both networks' limits, so nothing is said of it."]
     yield (
         f"Smoothness at rate {HOMEWORK_RATE:g} (1/L with over 1/L without BatchNorm) predicts a factor of "
-        f"{show(factor, digits=2)}. {measured if known else nothing}"
-        f" Agreement would need the whole interval between {1 / AGREES:.2f} and {AGREES:.2f}."
+        f"{show(factor, digits=2)}. {measured} Agreement would need the whole interval between {1 / AGREES:.2f} and "
+        f"{AGREES:.2f}."
     )
 
 
@@ -306,59 +311,15 @@ def _edge(tests: Sequence[Decision]) -> Iterator[str]:
         )
 
 
-CAUSES: dict[str, dict[str, str]] = {
-    judge.START: {
-        "above": f"The start decides: after {studies.WARMUP} passes at 0.04 fewer runs are lost at the high rate,",
-        "below": f"After {studies.WARMUP} passes at 0.04 more runs are lost at the high rate,",
-        "not decided": "Whether a warm-up changes how many are lost is not decided",
-    },
-    judge.HEAD: {
-        "above": "With head and last affine kept at 0.04, the first of these loses more runs than the second:",
-        "below": "With head and last affine kept at 0.04, the first of these loses fewer runs than the second:",
-        "not decided": "Which of two loses more runs with head and last affine kept at 0.04 is not decided:",
-    },
-    judge.GROUPS: {
-        "above": "Of these two GroupNorm loses fewer runs:",
-        "below": "Of these two GroupNorm loses more runs:",
-        "not decided": "Whether GroupNorm loses fewer runs is not decided:",
-    },
-    judge.MOMENTUM: {
-        "above": "With momentum 0.9 BatchNorm loses fewer runs",
-        "below": "With momentum 0.9 BatchNorm loses more runs",
-        "not decided": "Whether BatchNorm loses fewer runs with momentum 0.9 is not decided",
-    },
-}
-"""How the verdicts of each control are opened in words; counts are runs lost in the first of the two named."""
-
-
-def _controls(tests: Sequence[Decision]) -> Iterator[str]:
-    """What the controls decide."""
-    for family, words in CAUSES.items():
-        found = {name: test for name, test in _in(tests, family).items() if test.n}
-        if found:
-            yield _grouped(found, words, lambda name, test: f"{name} ({_p(test)})")
-
-
 def step_answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
     """What the largest steps say."""
-    found = _in(tests, judge.STEPS, sized=True)
-    if not found:
-        return []
+    found = _grouped(tests, judge.STEPS, lambda test: f"{test.name}, {show(test.effect, digits=2)} times that without")
     lost = []
     for variant, words in WITH.items():
         steps = [step for run in of(claim, variant) for row in run.rows for step in row.steps]
         lost.append(f"{sum(each.stable == 0 for each in steps if each.direction == 'minibatch')} {words}")
-    told = _grouped(
-        found,
-        {
-            "above": "The largest step that does not raise the full loss is larger with BatchNorm:",
-            "below": "The largest step that does not raise the full loss is smaller with BatchNorm:",
-            "not decided": "Whether BatchNorm changes the largest step that raises no full loss is not decided:",
-        },
-        lambda name, test: f"{name}, {show(test.effect, digits=2)} times that without ({_p(test)})",
-    )
     nowhere = f"Minibatch steps that raise the full loss at every rate tried: {' and '.join(lost)}."
-    return [told, nowhere, *_beside(claim)]
+    return [*found, nowhere, *_beside(claim)] if found else []
 
 
 def _beside(claim: Claim) -> Iterator[str]:
@@ -453,12 +414,13 @@ def ladder_figure(claim: Claim) -> Figure:
             shares = [np.mean([works(run) for run in claim.of(variant, rate=rate)]) for rate in claim.rates]
             share.plot(claim.rates, shares, markersize=4, label=f"{label}, {name}", **{**line, **look})
         _draw_ends(loss, claim, variant)
-        levels = {rate: claim.smoothness_at(rate)[variant] for rate in claim.rates}
-        known = {rate: rate * statistics.geometric_mean(each.values()) for rate, each in levels.items() if each}
-        for rate, each in levels.items():
-            dots = {**line, "linestyle": "", "markersize": 2, "gid": told(f"{label}, seed", each)}
-            edge.plot([rate] * len(each), [rate * value for value in each.values()], **dots)
-        edge.plot(list(known), list(known.values()), markersize=4, gid=f"{label}, mean", **line)
+        means = {}
+        for rate in claim.rates:
+            levels = claim.smoothness_at(rate)[variant]
+            _dots(edge, rate, {seed: rate * level for seed, level in levels.items()}, variant, markersize=2)
+            if levels:
+                means[rate] = rate * statistics.geometric_mean(levels.values())
+        edge.plot(list(means), list(means.values()), markersize=4, gid=f"{label}, mean", **line)
     edge.axhline(2, color="#444444", linestyle=":", label="2: bound of gradient descent on a quadratic")
     for ax, title, unit in (
         (share, "Runs that work", "share of seeds"),
@@ -482,11 +444,16 @@ def _draw_ends(ax: Axes, claim: Claim, variant: str) -> None:
     line, means = style(variant), {}
     for rate in claim.rates:
         ends = {r.spec.seed: loss for r in claim.of(variant, rate=rate) if (loss := r.last.train_loss)}
-        dots = {**line, "linestyle": "none", "markersize": 3, "alpha": 0.5}
-        ax.plot([rate] * len(ends), list(ends.values()), gid=told(f"{VARIANTS[variant]}, seed", ends), **dots)
+        _dots(ax, rate, ends, variant, markersize=3, alpha=0.5)
         if ends:
             means[rate] = math.fsum(ends.values()) / len(ends)
     ax.plot(list(means), list(means.values()), color=line["color"], linestyle=line["linestyle"])
+
+
+def _dots(ax: Axes, x: float, values: Mapping[int, float], variant: str, **look: float) -> None:
+    """One network's values by seed, above each other."""
+    told_by = told(f"{VARIANTS[variant]}, seed", values)
+    ax.plot([x] * len(values), list(values.values()), gid=told_by, **{**style(variant), "linestyle": "", **look})
 
 
 def reason_figure(claim: Claim) -> Figure:
@@ -505,9 +472,8 @@ def reason_figure(claim: Claim) -> Figure:
     for loss in judge.MATCHED_LOSSES:
         matched.axvline(loss, color="#888888", linewidth=0.8)
     matched.invert_xaxis()
-    matched.set(
-        title="Smoothness as training goes on", xlabel="train loss (nats), falling", ylabel="effective smoothness"
-    )
+    matched.set(title="Smoothness as training goes on", xlabel="train loss (nats), falling")
+    matched.set_ylabel("effective smoothness")
     matched.grid(alpha=0.3)
     log_y(matched)
     steps.set(title="Largest step that does not raise the loss", ylabel="learning rate")
@@ -529,15 +495,13 @@ BESIDE: tuple[tuple[str, Measure, float], ...] = (
 
 def _draw_steps(ax: Axes, claim: Claim, variant: str) -> None:
     """One network's largest steps and bounds, a column for each and each time."""
-    names: dict[str, int] = {}
-    dots = {**style(variant), "linestyle": "", "markersize": 4, "alpha": 0.6}
+    names, aside = dict[str, int](), 0.15 if variant == NORMED else -0.15
     for block, after in enumerate(studies.LOOKED_AFTER["step_passes"]):
         for name, measure, over in BESIDE:
             place = names[f"{name}, pass {after}"] = len(names) + block
             found = claim.values(variant, measure, judge.just(after))
-            values = [over / value if over else value for value in found.values()]
-            dots["gid"] = told(f"{VARIANTS[variant]}, seed", found)
-            ax.plot([place + (0.15 if variant == NORMED else -0.15)] * len(values), values, **dots)
+            values = {seed: over / value if over else value for seed, value in found.items()}
+            _dots(ax, place + aside, values, variant, markersize=4, alpha=0.6)
     ax.set_xticks(list(names.values()), list(names), rotation=40, ha="right", fontsize=8)
     ax.grid(axis="y", alpha=0.3)
 
@@ -603,7 +567,6 @@ def entries(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> list[Entry]:
 
 
 def _again(found: Claim) -> str:
-    """The command that makes the claim's records again."""
     spec = found.ladder[0].spec
     tried = max(sum(run.spec.seed == seed for run in found.of(variant)) for seed in found.seeds for variant in VARIANTS)
     return again(

@@ -2,8 +2,9 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from matplotlib.figure import Figure
 from pydantic import BaseModel
@@ -12,6 +13,18 @@ from hw4.errors import RecordError
 from hw4.records import ConvNetRecord, DataIdentity, Environment, QuestionIdentity, TextCNNRecord
 
 Table = tuple[str, Sequence[str], Sequence[Sequence[str]]]  # caption, header and rows
+
+
+T = TypeVar("T")
+K = TypeVar("K")
+
+
+def grouped(items: Iterable[T], key: Callable[[T], K]) -> dict[K, list[T]]:
+    """Items by their key; keys and items keep their order."""
+    found: dict[K, list[T]] = {}
+    for item in items:
+        found.setdefault(key(item), []).append(item)
+    return found
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

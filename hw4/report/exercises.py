@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,12 +17,13 @@ from hw4.errors import AloneError
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
 from hw4.report.drawing import DPI, legend_below, log_y, over_passes, plain_log, style
-from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, images_words, require_unmixed
+from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, grouped, images_words, require_unmixed
 from hw4.report.words import (
     basis,
     bounded,
     compared,
     contrasted,
+    counted,
     decide,
     passes,
     plural,
@@ -55,7 +57,7 @@ class Measure:
     digits: int = 3
     gap_digits: int = 3
     upper: float = math.inf
-    curve: Curve | None = None
+    curve: Curve = lambda _row: None
     title: str = ""
     unit: str = ""
     scale: Literal["log", "zero", "trained"] = "log"
@@ -78,16 +80,15 @@ def _seconds(clock: Literal["wall_seconds", "cpu_seconds"]) -> OfRun:
 
 def _scored(part: str, what: str) -> Measure:
     """A loss or an accuracy after the last pass, and its curve."""
-    field, loss = f"{part}_{what}", what == "loss"
-    images = {"train": "training", "test": "test"}[part]
+    loss = what == "loss"
     return Measure(
         name=f"{part} {what}",
-        of_run=lambda run: getattr(run.last, field),
+        of_run=attrgetter(f"last.{part}_{what}"),
         gap_digits=3 if loss else 4,
         upper=math.inf if loss else 1,
-        curve=lambda row: getattr(row, field),
+        curve=attrgetter(f"{part}_{what}"),
         title=f"{part.capitalize()} {what}",
-        unit="mean logistic loss (nats)" if loss else f"share of {images} images",
+        unit="mean logistic loss (nats)" if loss else f"share of {'training' if part == 'train' else part} images",
         scale="log" if loss else "trained",
     )
 
@@ -145,10 +146,9 @@ class Section(NamedTuple):
     @property
     def timed_alike(self) -> bool:
         """Whether each seed's runs were made by one kind of processor and device, so that their seconds compare."""
-        places: dict[int, set[tuple[str, str]]] = {}
-        for run in (*self.runs, *self.longer.values()):
-            places.setdefault(run.spec.seed, set()).add((run.environment.cpu, run.environment.device))
-        return all(len(each) == 1 for each in places.values())
+        runs = (*self.runs, *self.longer.values())
+        places = {(run.spec.seed, run.environment.cpu, run.environment.device) for run in runs}
+        return len(places) == len({seed for seed, *_ in places})
 
     @property
     def measures(self) -> list[Measure]:
@@ -179,14 +179,14 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
     whole exercise.
     """
     found = []
-    records = [each for each in records if each.spec.row_passes is None and each.spec.reading_passes is None]
-    for setting in dict.fromkeys(record.spec.setting for record in records):
-        group = [record for record in records if record.spec.setting == setting]
+    whole = [each for each in records if each.spec.row_passes is None and each.spec.reading_passes is None]
+    by_setting = grouped(whole, lambda record: record.spec.setting)
+    for setting, group in by_setting.items():
         for exercise, asked in EXERCISES.items():
             first, second = (_arm(group, variant) for variant in asked.variants)
             if first and second:
                 wanted = setting.model_copy(update={"passes": (asked.longer or 0) * setting.passes})
-                longer = _arm([record for record in records if record.spec.setting == wanted], asked.variants[1])
+                longer = _arm(by_setting.get(wanted, []), asked.variants[1])
                 require_unmixed([*first.values(), *second.values(), *longer.values()])
                 found.append(Section(exercise, setting, (first, second), longer))
     if not found:
@@ -195,10 +195,9 @@ def sections(records: Sequence[ConvNetRecord]) -> list[Section]:
 
 
 def _arm(group: Sequence[ConvNetRecord], variant: str) -> Arm:
-    mine = [record for record in group if record.spec.variant == variant]
-    # A run that was made twice, for more readings the second time, counts once, with those.
-    runs = {r.spec.seed: r for r in sorted(mine, key=lambda r: (r.spec.directions, r.spec.noise_floor))}
-    return dict(sorted(runs.items()))
+    # Of a run that was made twice, for more readings the second time, the one with those comes last and counts.
+    by_seed = sorted(group, key=lambda run: (run.spec.seed, run.spec.directions, run.spec.noise_floor))
+    return {run.spec.seed: run for run in by_seed if run.spec.variant == variant}
 
 
 def values(arm: Arm, measure: OfRun) -> dict[int, float]:
@@ -215,11 +214,7 @@ def pairs(section: Section, measure: OfRun) -> list[tuple[float, float]]:
 def gap(section: Section, measure: Measure) -> Interval | None:
     """The second arm's measure over, or less, the first's; None where nothing can be compared."""
     found = pairs(section, measure.of_run)
-    if (
-        not found
-        or (measure.timed and not section.timed_alike)
-        or (measure.ratio and min(value for pair in found for value in pair) <= 0)
-    ):
+    if not found or (measure.timed and not section.timed_alike) or (measure.ratio and min(map(min, found)) <= 0):
         return None
     return paired_ratio(found) if measure.ratio else paired_difference(found)
 
@@ -228,20 +223,20 @@ Matched = tuple[ConvNetRecord, ConvNetRecord, int]
 """One seed: the first arm's run, and the second's longer run with a pass after which it stands beside the first."""
 
 
-def seconds_until(run: ConvNetRecord, completed: int) -> float:
-    """Processor seconds of a run's first passes."""
+def seconds_until(run: ConvNetRecord, completed: int | None = None) -> float:
+    """Processor seconds of a run's first passes, or of all."""
     return math.fsum(time.cpu_seconds for time in run.times[:completed])
 
 
 def within_time(first: ConvNetRecord, longer: ConvNetRecord) -> int:
     """The last pass of a longer run that ends within the processor time of the first's training; 0 for none."""
-    total = seconds_until(first, len(first.times))
+    total = seconds_until(first)
     return max(done for done in range(len(longer.rows)) if seconds_until(longer, done) <= total) if total else 0
 
 
 def early(first: ConvNetRecord, longer: ConvNetRecord, completed: int) -> bool:
     """Whether all passes of a longer run were done so long before the first's end that another one fitted."""
-    spare = seconds_until(first, len(first.times)) - seconds_until(longer, completed)
+    spare = seconds_until(first) - seconds_until(longer, completed)
     return completed == longer.spec.passes and spare >= longer.times[-1].cpu_seconds
 
 
@@ -265,61 +260,52 @@ def accuracy_gap(found: Sequence[Matched]) -> Interval | None:
     return paired_difference(known) if known else None
 
 
-def _span(found: Sequence[Matched]) -> str:
-    """After how many passes, in words."""
-    least, most = (choose(completed for *_, completed in found) for choose in (min, max))
-    return passes(least) if least == most else f"{least} to {passes(most)}"
-
-
 def longer_table(section: Section) -> list[Table]:
     """The table of the longer runs beside both arms, where there are any to show."""
     if not section.longer:
         return []
-    first, second = section.arms
-    arms = [(finished(arm), section.setting.passes) for arm in section.arms]
-    rows = [(label(arm), f"{done}", [(run, done) for run in arm.values()]) for arm, done in arms if arm]
+    first, second = map(label, section.arms)
+    done = section.setting.passes
+    rows = [(label(arm), f"{done}", [(run, done) for run in finished(arm).values()]) for arm in section.arms]
     rules = [("equal time", within_time)] * section.timed_alike + [("equal train loss", equal_fit)]
     for name, rule in rules:
-        if found := matched(section, rule):
-            rows.append((label(second), f"{_span(found).partition(' pass')[0]} ({name})", [each[1:] for each in found]))
-    ends = [(run, run.spec.passes) for run in finished(section.longer).values()]
-    rows += [(label(second), f"{ends[0][1]}", ends)] if ends else []
+        after = [(run, completed) for _, run, completed in matched(section, rule)]
+        rows.append((second, f"{span([completed for _, completed in after])} ({name})", after))
+    most = _most(section)
+    rows.append((second, f"{most}", [(run, most) for run in finished(section.longer).values()]))
     header = ("model", "passes", "processor seconds", "train loss", "test accuracy")
-    caption = f"{label(second)} trained for longer, beside {label(first)}"
-    cells = [(model, done, *_reached(after)) for model, done, after in rows]
-    return [(caption, header, cells)] if cells else []  # all diverged
+    cells = [(model, done, *_reached(after)) for model, done, after in rows if after]
+    return [(f"{second} trained for longer, beside {first}", header, cells)] if cells else []  # all diverged
 
 
 def _reached(after: Sequence[tuple[ConvNetRecord, int]]) -> Iterator[str]:
     """Cells on some runs, each after so many passes: processor seconds, train loss, test accuracy."""
     seconds = bounded(mean_interval([seconds_until(run, done) for run, done in after]))
     yield show(seconds, digits=1 if seconds.estimate >= 1 else 3)
-    for name in ("train loss", "test accuracy"):
-        measure = MEASURES[name]
-        assert measure.curve is not None
-        known = [value for run, done in after if (value := measure.curve(run.rows[done])) is not None]
-        yield show(bounded(mean_interval(known), measure.upper), digits=measure.digits) if known else "-"
+    for measure in (MEASURES["train loss"], MEASURES["test accuracy"]):
+        yield _mean([value for run, done in after if (value := measure.curve(run.rows[done])) is not None], measure)
+
+
+def _mean(values: Sequence[float], measure: Measure) -> str:
+    return show(bounded(mean_interval(values), measure.upper), digits=measure.digits) if values else "-"
 
 
 def table(section: Section) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """The exercise's table: its header, and a row for each arm."""
-    names = [measure.name for measure in section.measures]
     spans = {"smoothness": f"smoothness {settled_span(section.setting.passes)}"}
-    header = ("model", *(spans.get(name, name) for name in names), "diverged")
+    header = ("model", *(spans.get(each.name, each.name) for each in section.measures), "diverged")
     return header, [(label(arm), *(_cell(arm, each) for each in section.measures), lost(arm)) for arm in section.arms]
 
 
 def _cell(arm: Arm, measure: Measure) -> str:
     """The measure's mean, and over how many runs where some have no value."""
     found, whole = list(values(arm, measure.of_run).values()), len(finished(arm))
-    if not found:
-        return _lacking(arm) if whole and measure.name == "smoothness" else "-"
-    text = show(bounded(mean_interval(found), measure.upper), digits=measure.digits)
-    return text if len(found) == whole else f"{text} ({len(found)} of {whole} runs)"
+    if whole and not found and measure.name == "smoothness":
+        return _lacking(arm)
+    return _mean(found, measure) + (f" ({len(found)} of {whole} runs)" if 0 < len(found) < whole else "")
 
 
 def _lacking(*arms: Arm) -> str:
-    """What is said where there is no smoothness."""
     read = all(any(row.readings for run in arm.values() for row in run.rows) for arm in arms)
     return "not usable" if read else "not measured"
 
@@ -350,12 +336,17 @@ def setting_key(setting: ConvNetSpec) -> str:
 
 def answer(section: Section) -> list[str]:
     """The exercise's answer in words; the first and the third say more than their measures do."""
-    said = {"smoothness": _of_smoothness, "pooling": _of_pooling}.get(section.exercise, _of_measures)
-    return [*_diverged(section), *said(section)]
+    said = _diverged(section)
+    if section.exercise == "smoothness":
+        return [*said, *_of_smoothness(section)]
+    if section.exercise == "pooling":
+        said += _compare(section, "train loss", "test accuracy")
+        return [*said, *_quicker(section), *_at_equal_time(section), *_price(section)]
+    said += _compare(section, *(measure.name for measure in section.measures))
+    return [*said, *(_quality(section) if MEASURES["smoothness"] in section.measures else ())]
 
 
 def _of_smoothness(section: Section) -> Iterator[str]:
-    """Exercise 1 in words."""
     if found := pairs(section, settled_smoothness):
         yield _smoother(section, paired_ratio(found))
         yield (
@@ -368,21 +359,12 @@ def _of_smoothness(section: Section) -> Iterator[str]:
     yield from _quality(section)
     if start := pairs(section, lambda run: run.rows[0].smoothness):
         yield f"{compared(paired_ratio(start), 'effective smoothness before training', len(section.seeds))}."
-    yield from (*_compare(section, "train loss"), *_compare(section, "test accuracy"))
-    yield from (*_compare(section, "test loss"), *_overconfident(section))
-
-
-def _of_pooling(section: Section) -> Iterator[str]:
-    """Exercise 3 in words."""
-    yield from (*_compare(section, "train loss"), *_compare(section, "test accuracy"))
-    yield from (*_quicker(section), *_at_equal_time(section), *_price(section))
-
-
-def _of_measures(section: Section) -> Iterator[str]:
-    """Any exercise in words: its second arm beside its first, measure by measure."""
-    for measure in section.measures:
-        yield from _compare(section, measure.name)
-    yield from _quality(section) if MEASURES["smoothness"] in section.measures else []
+    yield from _compare(section, "train loss", "test accuracy", "test loss")
+    if _side(section, "test loss") == _side(section, "test accuracy") == "above":
+        yield (
+            "A worse test loss beside a better test accuracy: a possible reason, not measured here, is overconfidence. "
+            "Accuracy only counts which class comes first, while the loss grows with the certainty of a mistake."
+        )
 
 
 def _smoother(section: Section, ratio: Interval) -> str:
@@ -452,23 +434,20 @@ def _quality(section: Section) -> Iterator[str]:
         if gone
         else f"all {len(everything):,} were kept"
     )
-    counts = [len(readings) for readings in groups]
-    directions = f"{span(counts)} minibatch update{'s' * (max(counts) > 1)}"
+    directions = counted(list(map(len, groups)), "minibatch update")
     yield f"Each value is the mean over {directions}{spread}. {rounding}; {count}."
 
 
 def _quicker(section: Section) -> Iterator[str]:
-    """What striding saves in time."""
-    ratio, seeds = gap(section, MEASURES["processor seconds per pass"]), len(section.seeds)
     if not section.timed_alike:
         yield (
             "Runs of one seed were made on different processors or devices, so their seconds are not compared; the "
             "command below makes them on one."
         )
-    if ratio is not None:
+    if ratio := gap(section, MEASURES["processor seconds per pass"]):
         found = (
             f"training pass of the strided network takes {show(ratio, digits=2)} times the processor time of the "
-            f"pooled one's{basis(ratio.n, seeds, brackets=True)}"
+            f"pooled one's{basis(ratio.n, len(section.seeds), brackets=True)}"
         )
         yield decide(
             ratio,
@@ -476,7 +455,7 @@ def _quicker(section: Section) -> Iterator[str]:
             f"pooling computes them all and keeps the largest.",
             above=f"A {found}: on this machine striding saves no time.",
             undecided=f"Whether striding saves time is not decided: a {found}.",
-            one=f"{seen(seeds)}: a {found}.",
+            one=f"{seen(len(section.seeds))}: a {found}.",
         )
         yield (
             "These are times of hw4's networks, whose pooling is faster than that of PyTorch's plain layers; "
@@ -494,14 +473,12 @@ def _at_equal_time(section: Section) -> Iterator[str]:
     if gap is None:
         yield from ["At equal processor time nothing can be compared: no seed allows it."] if section.longer else []
         return
-    ended = [
-        seconds_until(each[1], each[2]) / seconds_until(each[0], len(each[0].times)) for each in found if early(*each)
-    ]
+    ended = [seconds_until(run, done) / seconds_until(first) for first, run, done in found if early(first, run, done)]
     time = f"At {'less' if ended else 'equal'} processor time"
     words = contrasted(gap, "test accuracy", ours, other, seeds, at=time)
     yield (
-        f"{words} {show(bounded(gap, 1, -1), digits=4, sign=True)}{tested(gap, seeds)}, after {_span(found)} of {ours} "
-        f"and {passes(section.setting.passes)} of {other}."
+        f"{words} {show(bounded(gap, 1, -1), digits=4, sign=True)}{tested(gap, seeds)}, after "
+        f"{counted([done for *_, done in found], 'pass')} of {ours} and {passes(section.setting.passes)} of {other}."
     )
     if ended:
         yield (
@@ -566,29 +543,20 @@ def _at_equal_fit(section: Section) -> Iterator[str]:
         "not decided": ("a difference in test accuracy is not decided: it is", open_),
     }[gap.compared_with(0)]
     yield (
-        f"Where its train loss is down to pooling's, after {_span(found)}, {words} "
+        f"Where its train loss is down to pooling's, after {counted([done for *_, done in found], 'pass')}, {words} "
         f"{show(bounded(gap, 1, -1), digits=4, sign=True)}{tested(gap, seeds)}; {conclusion}."
     )
 
 
-def _overconfident(section: Section) -> Iterator[str]:
-    """A possible reason for a worse test loss beside a better test accuracy."""
-    if _side(section, "test loss") == _side(section, "test accuracy") == "above":
-        yield (
-            "A worse test loss beside a better test accuracy: a possible reason, not measured here, is overconfidence. "
-            "Accuracy only counts which class comes first, while the loss grows with the certainty of a mistake."
-        )
-
-
-def _compare(section: Section, name: str) -> Iterator[str]:
-    """A sentence on one measure of the second arm against the first."""
-    other, ours = map(label, section.arms)
-    measure, seeds = MEASURES[name], len(section.seeds)
-    if (found := gap(section, measure)) is not None:
-        words = contrasted(found, name, ours, other, seeds, ratio=measure.ratio)
-        possible = found if measure.ratio else bounded(found, measure.upper, -measure.upper)
-        value = show(possible, digits=measure.gap_digits, sign=not measure.ratio)
-        yield f"{words} {value}{basis(found.n, seeds, brackets=True)}."
+def _compare(section: Section, *names: str) -> Iterator[str]:
+    """A sentence on each of some measures of the second arm against the first."""
+    (other, ours), seeds = map(label, section.arms), len(section.seeds)
+    for measure in (MEASURES[name] for name in names):
+        if (found := gap(section, measure)) is not None:
+            words = contrasted(found, measure.name, ours, other, seeds, ratio=measure.ratio)
+            possible = found if measure.ratio else bounded(found, measure.upper, -measure.upper)
+            value = show(possible, digits=measure.gap_digits, sign=not measure.ratio)
+            yield f"{words} {value}{basis(found.n, seeds, brackets=True)}."
 
 
 def _diverged(section: Section) -> list[str]:
@@ -608,7 +576,7 @@ def _diverged(section: Section) -> list[str]:
 
 def panels(section: Section) -> list[tuple[Measure, Curve]]:
     """What the figure draws: those of the exercise's measures that have a curve."""
-    return [(measure, measure.curve) for measure in section.measures if measure.curve is not None]
+    return [(measure, measure.curve) for measure in section.measures if measure.title]
 
 
 def figure(section: Section) -> Figure:
@@ -616,52 +584,50 @@ def figure(section: Section) -> Figure:
 
     Where one was trained for longer, train loss and test accuracy follow over the processor time of the training.
     """
-    drawn, last = panels(section), section.setting.passes
-    timed = (
-        [MEASURES[name] for name in ("train loss", "test accuracy")]
-        if finished(section.longer) and section.timed_alike
-        else []
-    )
+    drawn = [(measure, _draw_over_passes) for measure, _ in panels(section)]
     columns = len(drawn) if len(drawn) <= 3 else 2
-    rows = math.ceil((len(drawn) + len(timed)) / columns)
+    timed = bool(finished(section.longer)) and section.timed_alike
+    drawn += [(MEASURES[name], _draw_over_time) for name in ("train loss", "test accuracy")] * timed
+    rows = math.ceil(len(drawn) / columns)
     canvas = Figure(figsize=(4.2 * columns, 3.6 * rows + 0.6), dpi=DPI, layout="constrained")
     axes = canvas.subplots(rows, columns, squeeze=False).flatten().tolist()
-    for spare in axes[len(drawn) + len(timed) :]:
+    for spare in axes[len(drawn) :]:
         spare.remove()
-    for ax, measure in zip(axes[len(drawn) :], timed, strict=False):
-        _draw_over_time(ax, section, measure)
-    for ax, (panel, curve) in zip(axes, drawn, strict=False):
-        for arm in section.arms:
-            _draw(ax, arm, panel, curve)
-        over_passes(ax, panel.title, panel.unit)
-        ax.set_xlim(-0.04 * last, 1.04 * last)
-        _scale(ax, section, panel, curve)
-    notes = []
-    if any(len(finished(arm)) > 1 for arm in section.arms):
-        notes.append("line: mean, band: 95% t interval of the mean")
-    if any(run.diverged for run in section.runs):
-        notes.append("thin lines that end in a cross: diverged runs")
-    if timed and len(finished(section.longer)) > 1:
-        notes.append("over seconds: thin lines are runs")
-    legend_below(canvas, "; ".join(notes))
+    for ax, (measure, draw) in zip(axes, drawn, strict=False):
+        draw(ax, section, measure)
+    notes = {
+        "line: mean, band: 95% t interval of the mean": any(len(finished(arm)) > 1 for arm in section.arms),
+        "thin lines that end in a cross: diverged runs": any(run.diverged for run in section.runs),
+        "over seconds: thin lines are runs": timed and len(finished(section.longer)) > 1,
+    }
+    legend_below(canvas, "; ".join(note for note, holds in notes.items() if holds))
     return canvas
 
 
-def _draw(ax: Axes, arm: Arm, panel: Measure, curve: Curve) -> None:
+def _draw_over_passes(ax: Axes, section: Section, measure: Measure) -> None:
+    for arm in section.arms:
+        _draw(ax, arm, measure)
+    over_passes(ax, measure.title, measure.unit)
+    last = section.setting.passes
+    ax.set_xlim(-0.04 * last, 1.04 * last)
+    _scale(ax, section, measure)
+
+
+def _draw(ax: Axes, arm: Arm, measure: Measure) -> None:
     """Draw an arm: mean and band of its finished runs, and each diverged run as a thin line ending in a cross."""
     runs = finished(arm)
     line, found = style(next(iter(arm.values())).spec.variant), dict[int, Interval]()
     for rows in zip(*(run.rows for run in runs.values()), strict=True):
-        known = [value for row in rows if (value := curve(row)) is not None]
+        known = [value for row in rows if (value := measure.curve(row)) is not None]
         if len(known) == len(rows):
-            found[rows[0].completed] = bounded(mean_interval(known), panel.upper)
+            found[rows[0].completed] = bounded(mean_interval(known), measure.upper)
     name = label(arm) if len(runs) == len(arm) else f"{label(arm)} ({lost(arm)} diverged)"
     ax.plot(list(found), [each.estimate for each in found.values()], label=name, markersize=4, **line)
     if len(runs) > 1:
         ends = ([each.low for each in found.values()], [each.high for each in found.values()])
         ax.fill_between(list(found), *ends, color=line["color"], alpha=0.2, linewidth=0)
     for run in arm.values():
-        points = [(row.completed, value) for row in run.rows if (value := curve(row)) is not None]
+        points = [(row.completed, value) for row in run.rows if (value := measure.curve(row)) is not None]
         if run.diverged and points:
             ax.plot(*zip(*points, strict=True), color=line["color"], linewidth=0.8, alpha=0.7)
             ax.plot(
@@ -671,18 +637,15 @@ def _draw(ax: Axes, arm: Arm, panel: Measure, curve: Curve) -> None:
 
 def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
     """Draw the first arm and the second's longer runs over processor seconds, pass by pass: means, and every run."""
-    assert measure.curve is not None
     for arm in filter(None, map(finished, (section.arms[0], section.longer))):
-        runs = list(arm.values())
-        curves = [[(seconds_until(run, row.completed), measure.curve(row)) for row in run.rows[1:]] for run in runs]
-        known = [[(x, y) for x, y in curve if y is not None] for curve in curves]
-        line = style(runs[0].spec.variant)
-        for run, curve in zip(runs, known, strict=True):
-            ax.plot(
-                *zip(*curve, strict=True), color=line["color"], linewidth=0.8, alpha=0.4, gid=f"seed {run.spec.seed}"
-            )
-        if len({len(curve) for curve in known}) == 1:
-            means = np.mean(known, axis=0)
+        line, curves = style(next(iter(arm.values())).spec.variant), []
+        for seed, run in arm.items():
+            points = [(seconds_until(run, row.completed), measure.curve(row)) for row in run.rows[1:]]
+            curves.append([(x, y) for x, y in points if y is not None])
+            look = {"color": line["color"], "linewidth": 0.8, "alpha": 0.4, "gid": f"seed {seed}"}
+            ax.plot(*zip(*curves[-1], strict=True), **look)
+        if len({len(curve) for curve in curves}) == 1:
+            means = np.mean(curves, axis=0)
             ax.plot(*means.T, markersize=4, markevery=max(1, len(means) // 10), gid="mean", **line)
     over_passes(ax, measure.title, measure.unit)
     ax.xaxis.set_major_locator(MaxNLocator(5))
@@ -691,21 +654,21 @@ def _draw_over_time(ax: Axes, section: Section, measure: Measure) -> None:
         log_y(ax)
 
 
-def _scale(ax: Axes, section: Section, panel: Measure, curve: Curve) -> None:
+def _scale(ax: Axes, section: Section, measure: Measure) -> None:
     """Fit the axis to the finished runs' values, so that neither a wide band nor a diverged run flattens the curves."""
-    runs = [run for run in section.runs if not run.diverged] or section.runs
-    first, later = (
-        [value for run in runs for row in run.rows[passed] if (value := curve(row)) is not None]
-        for passed in (slice(0, 1), slice(1, None))
-    )
+    rows = [row for run in section.runs if not run.diverged for row in run.rows]
+    rows = rows or [row for run in section.runs for row in run.rows]
+    known = [(row.completed, value) for row in rows if (value := measure.curve(row)) is not None]
+    first = [value for completed, value in known if completed == 0]
+    later = [value for completed, value in known if completed > 0]
     lowest, highest = min([*first, *later], default=0), max([*first, *later], default=0)
-    if panel.scale == "log" and lowest > 0:
+    if measure.scale == "log" and lowest > 0:
         ax.set_yscale("log")
         ax.set_ylim(lowest / 1.2, highest * 1.2)
         plain_log(ax.yaxis)
-    elif panel.scale == "zero" and (first or later):
+    elif measure.scale == "zero" and known:
         ax.set_ylim(0, (highest or 1) * 1.05)
-    elif panel.scale == "trained" and later:
+    elif measure.scale == "trained" and later:
         margin = 0.1 * (max(later) - min(later)) or 0.01
         ax.set_ylim(min(later) - margin, max(later) + margin)
         if max(first, default=1) < min(later) - margin:
@@ -720,16 +683,12 @@ def load(folder: Path, _anyway: bool = False) -> list[Entry]:
 def entries(records: Sequence[ConvNetRecord]) -> list[Entry]:
     """The report's parts on these records; raises RecordError when they cannot stand together."""
     found = sections(records) if records else []
-    alone, beside = len({section.setting for section in found}) == 1, _unpaired(records, found)
-    return [_entry(section, alone=alone, notes=beside * (place == 0)) for place, section in enumerate(found)]
-
-
-def _unpaired(records: Sequence[ConvNetRecord], found: Sequence[Section]) -> list[str]:
-    """A note on the networks that no exercise compares with another, where there are any."""
+    alone = len({section.setting for section in found}) == 1
     shown = {(run.spec.variant, run.spec.setting) for each in found for run in (*each.runs, *each.longer.values())}
     rest = [run.spec for run in records if (run.spec.variant, run.spec.setting) not in shown]
     named = dict.fromkeys(f"{spec.label} ({setting_words(spec.setting) or 'the same setting'})" for spec in rest)
-    return [f"In no exercise's comparison: {', '.join(named)}; 'hw4 report --csv' has their numbers."] if named else []
+    notes = [f"In no exercise's comparison: {', '.join(named)}; 'hw4 report --csv' has their numbers."] * bool(named)
+    return [_entry(section, alone=alone, notes=notes * (place == 0)) for place, section in enumerate(found)]
 
 
 def _entry(section: Section, *, alone: bool, notes: Sequence[str]) -> Entry:
@@ -744,17 +703,14 @@ def _entry(section: Section, *, alone: bool, notes: Sequence[str]) -> Entry:
         figure=figure(section),
         alt=f"Curves of {names} over passes: {titles}. The table that follows gives the values after the last pass.",
         caption=f"{images_words(runs[0].data, tested=True)}; SGD, learning rate {setting.learning_rate:g}, batch "
-        f"{setting.batch_size}, {passes(setting.passes)}; {_seeds(section)}",
+        f"{setting.batch_size}, {passes(setting.passes)}; {counted(list(map(len, section.arms)), 'seed')}",
         tables=[("", *table(section)), *longer_table(section)],
         answer=answer(section),
         rerun=_run_again(section, runs[0]),
         environments=[record.environment for record in runs],
         data=[
             *dict.fromkeys(data_words(record.data) for record in runs),
-            *(
-                f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {whose}"
-                for seeds, whose in _whose(section)
-            ),
+            *_whose(section),
             *[
                 f"Smoothness: full gradients over all training images and all parameters, normalised by "
                 f"{setting.norm_mode} statistics in chunks of at most {setting.chunk_size} images, along minibatch "
@@ -767,20 +723,13 @@ def _entry(section: Section, *, alone: bool, notes: Sequence[str]) -> Entry:
     )
 
 
-def _seeds(section: Section) -> str:
-    """How many seeds there are, of either network where not as many."""
-    counts = [len(arm) for arm in section.arms]
-    return plural(counts[0], "seed") if counts[0] == counts[1] else f"{min(counts)} to {max(counts)} seeds"
-
-
-def _whose(section: Section) -> Iterator[tuple[list[int], str]]:
+def _whose(section: Section) -> Iterator[str]:
     """Which seeds were run of which network, and what is the same for them."""
     shared = set.intersection(*map(set, section.arms))
-    if shared:
-        yield sorted(shared), "initial weights and minibatches, the same for both networks"
-    for arm in section.arms:
-        if rest := sorted({*arm} - shared):
-            yield rest, f"of {label(arm)} alone"
+    whose = {f"of {label(arm)} alone": {*arm} - shared for arm in section.arms}
+    for words, seeds in {"initial weights and minibatches, the same for both networks": shared, **whose}.items():
+        if seeds:
+            yield f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, sorted(seeds)))}: {words}"
 
 
 def _run_again(section: Section, run: ConvNetRecord) -> str:

@@ -50,8 +50,7 @@ def failures(claim: Claim) -> list[str]:
     layers = {label: _interval(claim.ratios(layer(name))) for name, label in LAYERS.items()}
     known = [f"{label} {show(ratio, digits=2)}" for label, ratio in layers.items() if ratio is not None]
     by_layer = f"By layer the ratio of gradient change to update, with over without, is: {'; '.join(known)}."
-    before = [*_at_the_start(claim), *([by_layer] if known else [])]
-    return [*before, *_weight_scale(claim), *_kinks(claim)]
+    return [*_at_the_start(claim), *[by_layer] * bool(known), *_weight_scale(claim), *_kinks(claim)]
 
 
 def _at_the_start(claim: Claim) -> Iterator[str]:
@@ -86,7 +85,6 @@ def _weight_scale(claim: Claim) -> Iterator[str]:
 
 
 def _kinks(claim: Claim) -> Iterator[str]:
-    """How much of the gradient's change comes from kinks."""
     parts, beyond = [], False
     for variant, words in WITH.items():
         found = [row.kinks for run in of(claim, variant) for row in run.rows if row.kinks is not None]
@@ -95,8 +93,8 @@ def _kinks(claim: Claim) -> Iterator[str]:
             typical, most = statistics.median(shares), max(shares)
             beyond |= typical > error
             parts.append(f"{typical:.0%} {words} (at most {most:.0%}; error of the integral at most {error:.1%})")
-    moral = ", so sharpness alone cannot tell the whole story of these networks" if beyond else ""
     if parts:
+        moral = ", so sharpness alone cannot tell the whole story of these networks" if beyond else ""
         yield (
             f"Kinks: the share of the gradient's change along a training step that comes from kinks, which no Hessian "
             f"can see, is typically {' and '.join(parts)}{moral}."
@@ -131,10 +129,10 @@ def range_figure(claim: Claim) -> Figure:
 def _views(runs: Sequence[ConvNetRecord]) -> dict[int, list[RangeView]]:
     """The range views of some runs, by the passes completed."""
     found: dict[int, list[RangeView]] = {}
-    for row in (row for run in runs for row in run.rows):
+    for row in sorted((row for run in runs for row in run.rows), key=lambda row: row.completed):
         if row.view is not None:
             found.setdefault(row.completed, []).append(row.view)
-    return dict(sorted(found.items()))
+    return found
 
 
 def _drawn_mean(values: Sequence[float]) -> float:

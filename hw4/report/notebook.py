@@ -11,7 +11,6 @@ correction goes over all tests that were possible. On seconds only a ratio can b
 import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +22,7 @@ from scipy.stats import fisher_exact
 
 from hw4.records import AuditedStride, NotebookAudit, RepeatedRun, TimedIteration
 from hw4.report.drawing import DPI, legend_below
-from hw4.report.entry import Entry
+from hw4.report.entry import Entry, grouped
 from hw4.report.words import show
 from hw4.stats import CONFIDENCE, Interval, holm, permutation_test, prediction_interval
 
@@ -39,16 +38,12 @@ METRICS: dict[Metric, tuple[str, str, str]] = {
 HALF_DIGIT = 0.0005  # numbers are printed to three decimals
 TELLING = 10  # an interval of a loss whose ends differ by more than this factor tells nothing
 SHARE_INSIDE = 0.9  # fewer inside is a finding: half the excess over what chance leaves outside
+LEVEL = 1 - CONFIDENCE
 
 RUN_HEADER = ("printed run", "inside", "outside, at iteration")
 NUMBER_HEADER = ("printed run", "iteration", *(name for name, _, _ in METRICS.values()))
-STRIDE_HEADER = (
-    "stride",
-    "printed: mean, trained",
-    "hw4: mean, trained",
-    "permutation test of trained",
-    "Fisher's test of lost",
-)
+MEANS = ("printed: mean, trained", "hw4: mean, trained")
+STRIDE_HEADER = ("stride", *MEANS, "permutation test of trained", "Fisher's test of lost")
 
 
 class Number(NamedTuple):
@@ -75,17 +70,17 @@ def judge(printed: float, ours: Sequence[float], metric: Metric) -> tuple[Interv
 
     Shares nearer to 0 or 1 than half a printed digit are taken as so far away.
     """
-    scale: tuple[Callable[[float], float], Callable[[float], float]] = (math.log, math.exp)
+    scale: Callable[[float], float] = math.log
+    back: Callable[[float], float] = math.exp
     if not metric.endswith("loss"):
-        scale = (lambda share: float(logit(min(max(share, HALF_DIGIT), 1 - HALF_DIGIT))), expit)
-    found = prediction_interval([scale[0](value) for value in ours])
-    low, middle, high = (float(scale[1](value)) for value in (found.low, found.estimate, found.high))
+        scale, back = lambda share: float(logit(min(max(share, HALF_DIGIT), 1 - HALF_DIGIT))), expit
+    found = prediction_interval([scale(value) for value in ours])
+    low, middle, high = (float(back(value)) for value in (found.low, found.estimate, found.high))
     nearest = min(max(middle, printed - HALF_DIGIT), printed + HALF_DIGIT)
-    half_width, distance = (found.high - found.low) / 2, scale[0](nearest) - found.estimate
+    half_width, distance = (found.high - found.low) / 2, scale(nearest) - found.estimate
     if abs(distance) < 1e-12:
-        deviation = 0.0
-    else:
-        deviation = distance / half_width if half_width else math.copysign(math.inf, distance)
+        return Interval(middle, low, high, found.n), 0.0
+    deviation = distance / half_width if half_width else math.copysign(math.inf, distance)
     return Interval(middle, low, high, found.n), deviation
 
 
@@ -129,17 +124,17 @@ def inside(numbers: Sequence[Number]) -> int:
 
 def reproduce(audit: NotebookAudit) -> Reproduction:
     """Judge every printed number."""
-    as_printed = [run for run in audit.repeated if run.n_train == audit.printed["n_train"]]
-    as_coded = [run for run in audit.repeated if run.n_train != audit.printed["n_train"]]
+    runs, n_train = audit.printed["runs"], audit.printed["n_train"]
+    as_printed = [run for run in audit.repeated if run.n_train == n_train]
     exploded = _exploded(as_printed)
-    left_out = [_left_out(run, as_printed) for run in audit.printed["runs"]]
+    left_out = [_left_out(run, as_printed) for run in runs]
     return Reproduction(
         audit,
-        numbers=_judged(audit.printed["runs"], as_printed),
-        as_coded=_judged(audit.printed["runs"], as_coded),
+        numbers=_judged(runs, as_printed),
+        as_coded=_judged(runs, [run for run in audit.repeated if run.n_train != n_train]),
         sessions=[sum(counts) for counts in zip(*left_out, strict=True)],
         exploded=exploded,
-        without=_judged(audit.printed["runs"], [run for run in as_printed if run.seed not in exploded]),
+        without=_judged(runs, [run for run in as_printed if run.seed not in exploded]),
         strides=_judge_strides(audit),
     )
 
@@ -216,8 +211,7 @@ def time_ratio(times: Sequence[TimedIteration], layers: str) -> Interval:
 def run_rows(found: Reproduction) -> list[tuple[str, ...]]:
     """The table's first part: a row for each printed run and metric."""
     rows = list[tuple[str, ...]]()
-    for (run, metric), group in groupby(found.numbers, key=lambda each: (each.run, each.metric)):
-        judged = list(group)
+    for (run, metric), judged in grouped(found.numbers, lambda each: (each.run, each.metric)).items():
         outside = [f"{n.iteration}: {n.printed:.3f}, ours {show(n.ours)}" for n in judged if not n.inside]
         count = f"{inside(judged)} of {len(judged)}"
         rows.append((f"{run}: {METRICS[metric][0]}", count, "; ".join(outside) or "none"))
@@ -226,11 +220,12 @@ def run_rows(found: Reproduction) -> list[tuple[str, ...]]:
 
 def number_rows(found: Reproduction) -> list[tuple[str, ...]]:
     """Every printed number with our prediction interval, iteration by iteration; those outside are marked."""
-    cells: dict[tuple[str, int], list[str]] = {}
-    for each in found.numbers:
-        cell = f"{each.printed:.3f} [{each.ours.low:.3f},\u00a0{each.ours.high:.3f}]" + " outside" * (not each.inside)
-        cells.setdefault((each.run, each.iteration), []).append(cell)
-    return [(run, str(iteration), *row) for (run, iteration), row in cells.items()]
+
+    def cell(each: Number) -> str:
+        return f"{each.printed:.3f} [{each.ours.low:.3f},\u00a0{each.ours.high:.3f}]" + " outside" * (not each.inside)
+
+    rows = grouped(found.numbers, lambda each: (each.run, each.iteration))
+    return [(run, str(iteration), *map(cell, row)) for (run, iteration), row in rows.items()]
 
 
 def stride_rows(found: Reproduction) -> list[tuple[str, ...]]:
@@ -253,11 +248,8 @@ def _trials(trained: Sequence[float], lost: int) -> str:
 
 
 def _p_value(p: float, smallest: float = 0.0) -> str:
-    low = 1 - CONFIDENCE
-    powerless = (
-        f" (too few: no partition gives less than {smallest:.2g} before the correction)" if smallest > low else ""
-    )
-    return f"p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}{', differs' if p < low else ''}{powerless}"
+    few = f" (too few: no partition gives less than {smallest:.2g} before the correction)" * (smallest > LEVEL)
+    return f"p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}{', differs' if p < LEVEL else ''}{few}"
 
 
 def answers(found: Reproduction) -> list[str]:
@@ -270,13 +262,13 @@ def _answer_curves(found: Reproduction) -> Iterator[str]:
     if not total:
         yield "Fewer than two of our sessions trained, so the printed curves have nothing to stand beside."
         return
-    seeds, by_chance, others = max(each.ours.n for each in found.numbers), (1 - CONFIDENCE) * total, ""
+    seeds, by_chance, others, verdict = max(each.ours.n for each in found.numbers), LEVEL * total, "", ""
     if found.sessions:
         others = f"; of our own sessions, each held against the others, {min(found.sessions)} to {max(found.sessions)}"
-    few = total - kept <= by_chance
-    verdict = " That is no more than chance leaves, so none of them asks for a cause of its own." if few else ""
     if kept / total < SHARE_INSIDE:
         verdict = f" Fewer than {SHARE_INSIDE:.0%} inside is a finding: see the table."
+    elif total - kept <= by_chance:
+        verdict = " That is no more than chance leaves, so none of them asks for a cause of its own."
     yield (
         f"Of {total} losses and accuracies that the notebook printed of its {len(printed['runs'])} runs, {kept} "
         f"({kept / total:.1%}) lie within the 95% prediction interval of our {seeds} sessions; chance leaves "
@@ -313,9 +305,8 @@ def _answer_strides(found: Reproduction) -> Iterator[str]:
     if not found.strides:
         yield "Its text CNNs' accuracies are not compared: that takes the homework's vectors, which 'hw4 fetch' brings."
         return
-    low = 1 - CONFIDENCE
-    differ = [f"{each.stride} (accuracy)" for each in found.strides if (each.trained_p or 1) < low]
-    differ += [f"{each.stride} (lost trials)" for each in found.strides if each.lost_p < low]
+    differ = [f"{each.stride} (accuracy)" for each in found.strides if (each.trained_p or 1) < LEVEL]
+    differ += [f"{each.stride} (lost trials)" for each in found.strides if each.lost_p < LEVEL]
     tests = len(found.strides) + sum(each.trained_p is not None for each in found.strides)
     trials = sum(len(each.printed) + each.printed_lost for each in found.strides)
     text = "none shows a difference between its and ours"
@@ -332,12 +323,11 @@ def _answer_strides(found: Reproduction) -> Iterator[str]:
 def _answer_seconds(audit: NotebookAudit) -> str:
     seconds = audit.printed["seconds"]
     printed = seconds["stride"] / seconds["pool"]
-    ours = time_ratio(audit.seconds, "the notebook's")
-    fast = time_ratio(audit.seconds, "hw4's")
-    inside = ours.low <= printed <= ours.high
+    ours, fast = (time_ratio(audit.seconds, layers) for layers in ("the notebook's", "hw4's"))
+    side = "inside" if ours.low <= printed <= ours.high else "outside"
     return (
         f"Strided over pooled, its seconds for ten iterations are {seconds['stride']:.2f} over "
-        f"{seconds['pool']:.2f}, {printed:.2f}: {'inside' if inside else 'outside'} what its layers and "
+        f"{seconds['pool']:.2f}, {printed:.2f}: {side} what its layers and "
         f"its evaluation take here, {show(ours, digits=2)}, but its machine and its threads are unknown, so this is no "
         f"test of it. With hw4's layers and evaluation it is {show(fast, digits=2)}."
     )
@@ -377,13 +367,7 @@ def _draw_run(ax: Axes, numbers: Sequence[Number]) -> None:
         points = ([each.iteration for each in judged], [each.deviation for each in judged])
         ax.plot(*points, color=color, marker=marker, markersize=5, linewidth=0.8, label=name)
         if outside := [(each.iteration, each.deviation) for each in judged if not each.inside]:
-            ring: dict[str, Any] = {
-                "linestyle": "",
-                "markerfacecolor": "none",
-                "markeredgecolor": "black",
-                "label": "outside",
-            }
-            ax.plot(*zip(*outside, strict=True), marker="o", markersize=12, **ring)
+            ax.plot(*zip(*outside, strict=True), "o", markersize=12, mfc="none", mec="black", label="outside")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.grid(alpha=0.3)
 

@@ -1,7 +1,6 @@
 """Exercise 2's charts, tables and words."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,8 +14,8 @@ from hw4.files import CONTROLS, RECORDS
 from hw4.geometry import TEXT_LENGTH, input_coverage, text_function
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
 from hw4.report.drawing import DPI, error_bar, legend_below, told
-from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, mixed
-from hw4.report.words import bounded, plural, show, span
+from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, grouped, mixed
+from hw4.report.words import bounded, counted, plural, show, span
 from hw4.specs import HELD_OUT_EVERY, HOMEWORK_VECTORS, STRIDES, TRIALS, TextCNNSpec
 from hw4.stats import Interval, compare_crossed, holm, mean_interval
 from hw4.studies import RATES, RESCUE_RATES, Spec, best_rate, controls
@@ -29,8 +28,7 @@ NOT_THE_HOMEWORKS = "not the homework's vectors; 'hw4 fetch' brings those"
 PAIRS_HEADER = ("strides", "difference in accuracy (95% interval of this pair alone)", "Holm p", "verdict")
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """All trials of one stride at one learning rate."""
 
     stride: int
@@ -171,24 +169,21 @@ def sweeps(records: Sequence[TextCNNRecord], beside: Sequence[TextCNNRecord] = (
 
     What stands ``beside``, the controls, goes with the first sweep of its protocol.
     """
-    protocols: dict[object, dict[tuple[int, float], list[TextCNNRecord]]] = {}
     plain = [each for each in records if not each.spec.held_out and each.spec.permutation is None]
-    for record in sorted(plain, key=lambda r: (r.stride, -r.spec.learning_rate, r.trial)):
-        protocol = protocols.setdefault(_protocol(record), {})
-        protocol.setdefault((record.stride, record.spec.learning_rate), []).append(record)
+    plain.sort(key=lambda r: (r.stride, -r.spec.learning_rate, r.trial))
     both = len({record.spec.data for record in plain}) > 1
-    found = {
-        # All that is not the homework's, as in the records' names between stride and trial.
-        "_".join([*["embedded"] * (both and spec.data == "grammar"), *spec.key.split("_")[2:-1]]): sweep
-        for groups in protocols.values()
-        for sweep in _of_protocol([Bar(*setting, tuple(group)) for setting, group in groups.items()])
-        for spec in [sweep.records[0].spec]
-    }
-    left, in_order = sorted(beside, key=lambda r: (r.stride, r.trial)), list[Sweep]()
-    for suffix in sorted(found):
-        mine = [record for record in left if _protocol(record) == _protocol(found[suffix].records[0])]
-        left = [record for record in left if record not in mine]
-        in_order.append(found[suffix]._replace(suffix=suffix if len(found) > 1 else "", beside=mine))
+    found = dict[str, Sweep]()
+    for protocol in grouped(plain, _protocol).values():
+        bars = grouped(protocol, lambda record: (record.stride, record.spec.learning_rate))
+        for sweep in _of_protocol([Bar(*setting, tuple(group)) for setting, group in bars.items()]):
+            spec = sweep.records[0].spec
+            # All that is not the homework's, as in the records' names between stride and trial.
+            suffix = [*["embedded"] * (both and spec.data == "grammar"), *spec.key.split("_")[2:-1]]
+            found["_".join(suffix)] = sweep
+    left, in_order = grouped(sorted(beside, key=lambda r: (r.stride, r.trial)), _protocol), list[Sweep]()
+    for name, sweep in sorted(found.items()):
+        mine = left.pop(_protocol(sweep.records[0]), [])
+        in_order.append(sweep._replace(suffix=name if len(found) > 1 else "", beside=mine))
     return in_order
 
 
@@ -234,23 +229,23 @@ def _faults(sweep: Sweep) -> Iterator[str]:
 def _lacking(beside: Sequence[TextCNNRecord]) -> list[TextCNNSpec]:
     """Controls that are wanted next beside those that are there."""
     made: dict[Spec, ConvNetRecord | TextCNNRecord | None] = {record.spec: record for record in beside}
-    counts = [len({record.trial for record in beside if record.spec.held_out == which}) for which in (True, False)]
+    most = max(len({record.trial for record in beside if record.spec.held_out == which}) for which in (True, False))
     trials = [
         record.spec.model_copy(update={"trial": trial, "held_out": False, "permutation": None})
         for record in {record.stride: record for record in beside}.values()
-        for trial in range(max(counts))
+        for trial in range(most)
     ]
     return [spec for spec in controls(trials)(made) if isinstance(spec, TextCNNSpec) and spec not in made]
 
 
 def caption(sweep: Sweep) -> str:
     """What was run."""
-    data, spec, counts = sweep.data, sweep.records[0].spec, [len(bar.records) for bar in sweep.bars]
+    data, spec = sweep.data, sweep.records[0].spec
     return (
         f"{data.title}, {data.n_train:,} training and {data.n_test:,} test questions, vectors: {data.vectors}"
         f"{f' ({NOT_THE_HOMEWORKS})' if _other_vectors(data) else ''}, data sha256 {data.checksum[:12]}; SGD, learning "
         f"rate {spec.learning_rate:g}, momentum {spec.momentum:g}, batch {spec.batch_size}, "
-        f"{plural(spec.epochs, 'epoch')}; {span(counts)} trial{'s' if max(counts) > 1 else ''} per stride"
+        f"{plural(spec.epochs, 'epoch')}; {counted([len(bar.records) for bar in sweep.bars], 'trial')} per stride"
     )
 
 
@@ -326,18 +321,6 @@ def _matrices(first: Bar, second: Bar, *, independent: bool = False) -> tuple[np
     return np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
 
 
-def _difference(matrices: tuple[np.ndarray, np.ndarray]) -> tuple[Interval, float] | None:
-    """By how much the first is right more often, cut to what a difference of shares can be, and its p-value.
-
-    None where the differences do not vary, which says nothing of other trials and questions.
-    """
-    try:
-        found, p_value = compare_crossed(*matrices)
-    except ValueError:
-        return None
-    return bounded(found, 1, -1), p_value
-
-
 def _compare(bars: Sequence[Bar]) -> list[Pair]:
     """Every two strides, paired per trial and per question, with Holm's correction over all that can be compared.
 
@@ -364,17 +347,22 @@ def _permuted(own: Sequence[Own]) -> list[Pair]:
     return _adjusted([_tested(permuted, bar) for _, bar, permuted in own if len(bar.records) > 1])
 
 
-def _tested(first: Bar, second: Bar) -> Pair:
-    """Two bars with their difference and its p-value, or why they are not compared."""
-    matrices, pair = _matrices(first, second), Pair(first.stride, second.stride)
+def _tested(first: Bar, second: Bar, *, independent: bool = False) -> Pair:
+    """Two bars with their difference, cut to what one of shares can be, and its p-value, or why they are not compared.
+
+    Differences that do not vary say nothing of other trials and questions.
+    """
+    matrices, pair = _matrices(first, second, independent=independent), Pair(first.stride, second.stride)
     losses = dict.fromkeys(f"{bar.lost} trials of stride {bar.stride}" for bar in (first, second) if bar.diverged)
     if losses:
         return pair._replace(reason=f"not compared: {' and '.join(losses)} diverged")
     if matrices is None:
         return pair._replace(reason="not compared: fewer than two trials on the same questions")
-    if (found := _difference(matrices)) is None:
+    try:
+        difference, p_value = compare_crossed(*matrices)
+    except ValueError:
         return pair._replace(reason="not compared: the differences vary neither by trial nor by question")
-    return pair._replace(difference=found[0], p_value=found[1])
+    return pair._replace(difference=bounded(difference, 1, -1), p_value=p_value)
 
 
 def _adjusted(pairs: Sequence[Pair]) -> list[Pair]:
@@ -504,16 +492,11 @@ def _verdicts(pairs: Sequence[Pair], where: str = "") -> Iterator[str]:
 
 def _control(bars: Sequence[Bar]) -> Iterator[str]:
     """What strides that are one function show: noise, and at equal seeds not even that."""
-    functions: dict[object, list[Bar]] = {}
-    for bar in bars:
-        functions.setdefault(bar.function, []).append(bar)
-    for same in functions.values():
+    for same in grouped(bars, lambda bar: bar.function).values():
         if len(same) < 2 or not same[0].accuracies:
             continue
         words = f"Strides {_listed([bar.stride for bar in same])} compute the same function"
-        matrices = _matrices(same[0], same[1], independent=True)
-        if matrices is not None and (found := _difference(matrices)) is not None:
-            noise, _ = found
+        if noise := _tested(same[0], same[1], independent=True).difference:
             open_ = noise.compared_with(0) == "not decided"
             words += (
                 f", so at independent seeds their difference measures noise alone: {show(noise, sign=True)}, which "
@@ -658,16 +641,13 @@ def entries(
 def _setting_words(sweep: Sweep) -> str:
     """What tells a sweep from others of the folder, as in "learning rate 0.05, 5 epochs"."""
     spec = sweep.records[0].spec
-    usual, said = (
-        TextCNNSpec(data=spec.data, stride=1),
-        {
-            "learning_rate": f"learning rate {spec.learning_rate:g}",
-            "momentum": f"momentum {spec.momentum:g}",
-            "batch_size": f"batch {spec.batch_size}",
-            "epochs": plural(spec.epochs, "epoch"),
-        },
-    )
-    differs = [words for field, words in said.items() if getattr(spec, field) != getattr(usual, field)]
+    said = {
+        "learning_rate": f"learning rate {spec.learning_rate:g}",
+        "momentum": f"momentum {spec.momentum:g}",
+        "batch_size": f"batch {spec.batch_size}",
+        "epochs": plural(spec.epochs, "epoch"),
+    }
+    differs = [said[name] for name, (value, default) in changed(spec, *said).items() if value != default]
     return ", ".join([*["generated questions"] * sweep.suffix.startswith("embedded"), *differs])
 
 

@@ -11,13 +11,19 @@ from hw4.studies import SETTLED_PASS
 
 
 def plural(n: int, noun: str) -> str:
-    """A number with its noun, as in "1 seed" and "2 seeds"."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
+    """A number with its noun, as in "1 seed" and "2 passes"."""
+    return f"{n} {noun}{'' if n == 1 else 'es' if noun.endswith('s') else 's'}"
 
 
 def passes(n: int) -> str:
     """A number of passes in words."""
-    return f"{n} pass{'' if n == 1 else 'es'}"
+    return plural(n, "pass")
+
+
+def counted(counts: Collection[int], noun: str) -> str:
+    """The smallest to the largest of some numbers with their noun, as in "2 to 4 trials"."""
+    least, most = min(counts), max(counts)
+    return plural(most, noun) if least == most else f"{least} to {plural(most, noun)}"
 
 
 def span(values: Collection[float], form: str = "g") -> str:
