@@ -1,6 +1,7 @@
 """Thread policy, Hypothesis profile, options and data shared by tests and benchmarks."""
 
 import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
@@ -14,9 +15,11 @@ import pytest
 import torch
 from hypothesis import settings
 
+from hw4 import cli
 from hw4.data.images import Data, load_images
 from hw4.data.locate import HOMEWORK_VERSION, IMAGES, find_model, find_root, model_version
 from hw4.data.questions import find_trec
+from tests.factory import Command, Said
 
 torch.set_num_threads(1)
 
@@ -69,6 +72,21 @@ def real_questions(request: pytest.FixtureRequest) -> Path:
     if root is None or model is None or model_version(model) != HOMEWORK_VERSION:
         without(request, "the real TREC questions and spaCy vectors: set HW4_DATA")
     return root
+
+
+@pytest.fixture
+def hw4(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command in this process, which fails unless it ends with ``code``: gives what it printed."""
+
+    def call(*arguments: str, code: int = 0) -> Said:
+        monkeypatch.setattr(sys, "argv", ["hw4", *arguments])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        said = Said(*capsys.readouterr())
+        assert int(stopped.value.code or 0) == code, said.err
+        return said
+
+    return call
 
 
 @pytest.fixture

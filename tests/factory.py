@@ -1,14 +1,25 @@
 """Records made up for tests that need outcomes, not training, and work for other processes that need no torch."""
 
 import time
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 from hw4.errors import SpecError
 from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, DataIdentity, PassRow, PassTime, environment
 from hw4.specs import ConvNetSpec
 from hw4.stats import Interval
+
+
+class Said(NamedTuple):
+    """What a command printed."""
+
+    out: str
+    err: str
+
+
+Command = Callable[..., Said]
+"""The fixture ``hw4``."""
 
 DATA = DataIdentity(name="digits", title="made-up digits", checksum="0" * 64, n_train=100, n_test=50)
 

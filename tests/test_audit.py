@@ -12,9 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from typer.testing import CliRunner
 
-from hw4 import cli
 from hw4.audit import audit_run, largest_pixels, notebook_layers, notebook_standardise, notebook_texts, plain_pass
 from hw4.data.images import LARGEST_STANDARDISED, Data, load_images
 from hw4.experiments import BATCHES, build_convnet, seeded, train_convnet
@@ -25,6 +23,7 @@ from hw4.report import audit
 from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, sweep_specs
 from hw4.training import train_pass
 from hw4.variants import Downsample
+from tests.factory import Command
 
 REFERENCE = Path(__file__).parents[1] / "reports" / "reference"
 
@@ -159,19 +158,16 @@ def test_subsets_and_plain_pytorch_are_on_the_page_where_they_were_measured(tmp_
     assert added == [row]
 
 
-def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_writes_record_figure_page_and_table(
+    hw4: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(DEFAULT_SUBSET, "digits", 0.1)  # few images and short sweeps: the command is what is tested
     monkeypatch.setattr("hw4.audit.sweep_specs", partial(sweep_specs, trials=2, epochs=1))
     for variable in ONE_THREAD:
         monkeypatch.setenv(variable, "1")
-    result = CliRunner().invoke(
-        cli.app,
-        ["audit", "--data", "embedded", "--seeds", "2", "--passes", "1", "--processes", "1"],
-        standalone_mode=False,
-    )
-    assert result.exception is None, result.exception
-    assert "  exploding pixels\n" in result.output, "a line of progress where there is no terminal"
+    out = hw4("audit", "--data", "embedded", "--seeds", "2", "--passes", "1", "--processes", "1").out
+    assert "  exploding pixels\n" in out, "a line of progress where there is no terminal"
     folder = tmp_path / "reports" / "embedded"
     record = read_record(folder / "audit" / "audit.json", AuditRecord)
     assert {run.seed for run in record.runs} == {0, 1}
@@ -182,9 +178,9 @@ def test_the_command_writes_record_figure_page_and_table(tmp_path: Path, monkeyp
     assert record.questions is None, "the embedded questions have no colon to cut at"
     for row in audit.rows(record):
         assert len(row) == len(audit.HEADER)
-        assert row[0] in result.output
+        assert row[0] in out
     text = (folder / "index.html").read_text()
     assert "all four, as in the notebook" in text
     (folder / "index.html").unlink()
-    assert CliRunner().invoke(cli.app, ["report", "--out", str(folder)], standalone_mode=False).exception is None
+    hw4("report", "--out", str(folder))
     assert (folder / "index.html").read_text() == text

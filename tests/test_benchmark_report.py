@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typer.testing import CliRunner
 
-from hw4 import cli
 from hw4.errors import RecordError
 from hw4.records import environment
 from hw4.report.benchmarks import answers, newest_run, ratio_chart, read_run
+from tests.factory import Command
 
 
 def saved(folder: Path, number: int = 1, **changes: Any) -> Path:
@@ -42,7 +41,7 @@ def saved(folder: Path, number: int = 1, **changes: Any) -> Path:
     return path
 
 
-def test_the_page_tells_the_newest_run(tmp_path: Path) -> None:
+def test_the_page_tells_the_newest_run(hw4: Command, tmp_path: Path) -> None:
     saved(tmp_path, 9)
     newest = saved(tmp_path, 10)
     assert newest_run(tmp_path) == newest
@@ -50,8 +49,7 @@ def test_the_page_tells_the_newest_run(tmp_path: Path) -> None:
     elsewhere.parent.mkdir()
     elsewhere.write_text(newest.read_text().replace("2030-01-02", "2029-01-02"))
     assert newest_run(tmp_path) == newest
-    result = CliRunner().invoke(cli.app, ["report", "--out", str(tmp_path)], standalone_mode=False)
-    assert result.exception is None
+    hw4("report", "--out", str(tmp_path))
     page = (tmp_path / "index.html").read_text()
     for expected in ("0010_run.json", "2.00 [1.80,\u00a02.20]", "6,000 images", "25%", "29,034", "10 G"):
         assert expected in page

@@ -21,11 +21,13 @@ from hw4.files import alone
 from hw4.machine import ONE_THREAD
 from hw4.records import ConvNetRecord, Store
 from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, sweep_specs
+from tests.factory import Command
 
 WHOLE = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1", "--processes", "1"]
 NETS = [*WHOLE, "--exercise", "smoothness"]
 QUICK = [*WHOLE, "--exercise", "pooling"]
-SWEEP = ["sweep", "--data", "embedded", "--stride", "5", "--stride", "500", "--trials", "2", "--epochs", "1"]
+TEXTS = ["sweep", "--data", "embedded", "--processes", "1"]
+SWEEP = [*TEXTS, "--stride", "5", "--stride", "500", "--trials", "2", "--epochs", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -56,39 +58,22 @@ def trained_once() -> Iterator[None]:
         yield
 
 
-def hw4(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Call the command in this process and return its exit code."""
-    monkeypatch.setattr(sys, "argv", ["hw4", *arguments])
-    with pytest.raises(SystemExit) as stopped:
-        cli.main()
-    return int(stopped.value.code or 0)
-
-
-def test_a_network_alone_is_trained_and_kept(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    small = ["run", "--data", "embedded", "--seeds", "1", "--passes", "1", "--subset", "0.1", "--processes", "1"]
-    assert hw4(monkeypatch, *small, "--only", "pool", "--only", "pool", "--save-weights", "--json") == 0
-    out, err = capsys.readouterr()
+def test_a_network_alone_is_trained_and_kept(hw4: Command) -> None:
+    out, err = hw4(*WHOLE, "--only", "pool", "--only", "pool", "--save-weights", "--json")
     assert json.loads(out) == {"page": None, "absent": {}, "notes": [], "diverged": [], "report": None}
     assert "Training 1 ConvNet in 1 process." in err
     assert "No page: nothing in reports/embedded can be reported" in err
     assert len(list(Path("reports/embedded/weights").iterdir())) == 1
-    assert hw4(monkeypatch, *small, "--only", "pool-batchnorm") == 0
-    assert "Report: reports/embedded/index.html" in capsys.readouterr().out, "beside the other there is a comparison"
-    assert hw4(monkeypatch, *small, "--only", "stride", "--exercise", "pooling") == 2
-    assert "give one of them" in capsys.readouterr().err
-    assert hw4(monkeypatch, *small, "--only", "resnet") == 2
-    assert "pool-groupnorm" in capsys.readouterr().err
+    beside = hw4(*WHOLE, "--only", "pool-batchnorm")
+    assert "Report: reports/embedded/index.html" in beside.out, "there is a comparison"
+    assert "give one of them" in hw4(*WHOLE, "--only", "stride", "--exercise", "pooling", code=2).err
+    assert "pool-groupnorm" in hw4(*WHOLE, "--only", "resnet", code=2).err
 
 
-def test_the_whole_homework_ends_with_one_page(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_whole_homework_ends_with_one_page(hw4: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     # One epoch instead of fifty, and nothing to rescue: the command is what is tested.
     monkeypatch.setattr("hw4.specs.sweep_specs", partial(sweep_specs, strides=[5, 500], trials=2, epochs=1))
-    assert hw4(monkeypatch, *WHOLE) == 0
-    out, err = capsys.readouterr()
+    out, err = hw4(*WHOLE)
     assert err == "", "without a terminal there is no progress bar"
     lines = out.splitlines()
     assert lines[:2] == ["Data: the embedded digits, as asked.", "Data: the embedded questions, as asked."]
@@ -97,14 +82,8 @@ def test_the_whole_homework_ends_with_one_page(
     assert len([line for line in lines if "text CNN, stride" in line and "2 trials: test accuracy 0." in line]) == 2
     page = Path(lines[-1].removeprefix("Report: "))
     assert page == Path("reports/embedded/index.html")
-    assert {path.name for path in page.parent.iterdir()} == {
-        "index.html",
-        "smoothness.png",
-        "pooling.png",
-        "strides.png",
-        "records",
-        ".lock",
-    }
+    figures = {"smoothness.png", "pooling.png", "strides.png"}
+    assert {path.name for path in page.parent.iterdir()} == {"index.html", *figures, "records", ".lock"}
     assert len(list((page.parent / "records").iterdir())) == 8
     for record in Store(page.parent / "records", ConvNetRecord).load_all("*_convnet-*.json"):
         assert len(record.last.readings) == (3 if record.spec.downsample == "pool" else 0), "no exercise asks for these"
@@ -113,11 +92,9 @@ def test_the_whole_homework_ends_with_one_page(
     assert [title.partition(":")[0] for title in titles] == ["Exercise 1", "Exercise 2", "Exercise 3"]
 
     page.unlink()
-    assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
+    hw4("report", "--out", "reports/embedded")
     assert page.read_bytes() == first
-    capsys.readouterr()
-    assert hw4(monkeypatch, *WHOLE, "--json") == 0
-    out, err = capsys.readouterr()
+    out, err = hw4(*WHOLE, "--json")
     assert "Found on disk: 8 of 8." in err
     document = json.loads(out)
     assert document["page"] == "reports/embedded/index.html"
@@ -136,109 +113,84 @@ def test_what_others_have_not_written_whole_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_two_commands_do_not_share_a_folder(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_two_commands_do_not_share_a_folder(hw4: Command) -> None:
     with alone(Path("out")):
-        assert hw4(monkeypatch, *QUICK, "--out", "out") == 1
-        assert "hw4: another hw4 is writing to out; wait until it ends" in capsys.readouterr().err
-    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
+        assert "hw4: another hw4 is writing to out; wait until it ends" in hw4(*QUICK, "--out", "out", code=1).err
+    hw4(*QUICK, "--out", "out")
 
 
-def test_a_sweep_ends_with_its_report_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hw4(monkeypatch, *SWEEP, "--processes", "1") == 0
-    out, err = capsys.readouterr()
+def test_a_sweep_ends_with_its_report_and_goes_on(hw4: Command) -> None:
+    out, err = hw4(*SWEEP)
     assert err == ""
     assert out.splitlines()[-1] == "Report: reports/embedded/index.html"
     page = Path("reports/embedded/index.html").read_bytes()
-    assert hw4(monkeypatch, *SWEEP, "--processes", "1") == 0
-    assert "Found on disk: 4 of 4." in capsys.readouterr().out
-    assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
+    assert "Found on disk: 4 of 4." in hw4(*SWEEP).out
+    hw4("report", "--out", "reports/embedded")
     assert Path("reports/embedded/index.html").read_bytes() == page
     Path("reports/embedded/records/grammar_textcnn-stride5_epochs1_trial1.json").unlink()
-    assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 1
-    assert "the sweep is incomplete: stride 5 at learning rate 0.1 lacks trial 1" in capsys.readouterr().err
-    assert hw4(monkeypatch, "report", "--out", "reports/embedded", "--anyway") == 0
+    err = hw4("report", "--out", "reports/embedded", code=1).err
+    assert "the sweep is incomplete: stride 5 at learning rate 0.1 lacks trial 1" in err
+    hw4("report", "--out", "reports/embedded", "--anyway")
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(hw4: Command) -> None:
     for data, asked, studies in (("grammar", None, 1), ("trec", None, 2), ("trec", False, 1), ("grammar", True, 2)):
         specs = sweep_specs(data, strides=[5], trials=1)  # type: ignore[arg-type]
         found, known = cli._studies(specs, Path("out"), fresh=False, rescue=True, controls=asked)
         assert (len(found), len(known)) == (studies, 1 + 6 * (studies - 1))
-    command = [*SWEEP, "--processes", "1", "--out", "out"]
-    assert hw4(monkeypatch, *command) == 0
+    command = [*SWEEP, "--out", "out"]
+    hw4(*command)
     assert not Path("out/controls").exists()
-    assert hw4(monkeypatch, *command, "--controls") == 0
+    said = hw4(*command, "--controls").out
     assert len(list(Path("out/controls").iterdir())) == 2 * (6 * 2 + 2 + 2)
-    said = capsys.readouterr().out
     assert re.search(r"text CNN, stride 5, rate 0.0125, 2 trials: held-out accuracy 0\.\d", said)
     assert len(re.findall(r"text CNN, stride 500, permuted, rate 0\.\d+, 2 trials: test accuracy 0\.\d", said)) == 1
-    assert hw4(monkeypatch, *command, "--controls") == 0
-    assert "Found on disk: 36 of 36." in capsys.readouterr().out
+    assert "Found on disk: 36 of 36." in hw4(*command, "--controls").out
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_strides_of_unequal_numbers_are_refused_before_training(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    one = ["sweep", "--data", "embedded", "--epochs", "1", "--out", "out", "--processes", "1", "--stride"]
-    assert hw4(monkeypatch, *one, "5", "--trials", "2") == 0
+def test_strides_of_unequal_numbers_are_refused_before_training(hw4: Command) -> None:
+    one = [*TEXTS, "--epochs", "1", "--out", "out", "--stride"]
+    hw4(*one, "5", "--trials", "2")
     for trials in "13":
-        assert hw4(monkeypatch, *one, "7", "--trials", trials) == cli.USAGE
-        assert re.search(r"stride [57] would have . trials? beside . of stride [57]", capsys.readouterr().err)
+        err = hw4(*one, "7", "--trials", trials, code=cli.USAGE).err
+        assert re.search(r"stride [57] would have . trials? beside . of stride [57]", err)
     assert len(list(Path("out/records").iterdir())) == 2
-    assert hw4(monkeypatch, *one, "5", "--trials", "3") == 0
-    assert hw4(monkeypatch, *one, "7", "--trials", "1", "--learning-rate", "0.2") == 0, "a sweep of its own"
+    hw4(*one, "5", "--trials", "3")
+    hw4(*one, "7", "--trials", "1", "--learning-rate", "0.2")  # a sweep of its own
 
 
-def test_the_claim_ends_with_its_report_and_goes_on(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_claim_ends_with_its_report_and_goes_on(hw4: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     # The walk along the update is enough here; Hessians cost a minute and have tests of their own.
     monkeypatch.setattr("hw4.studies.LOOKED_AFTER", {"row_passes": (), "step_passes": ()})
     monkeypatch.setitem(DEFAULT_SUBSET, "digits", 0.1)
     options = "--data embedded --seeds 1 --landscapes 1 --passes 1 --landscape-passes 1 --rate 0.02 --rate 4 "
     options += "--no-controls --processes 1"
     command = ["claim", *options.split()]
-    assert hw4(monkeypatch, *command) == 0
-    out, err = capsys.readouterr()
+    out, err = hw4(*command)
     assert err == ""
     assert out.splitlines()[-1] == "Report: reports/embedded/index.html"
     page = Path("reports/embedded/index.html")
     first = page.read_bytes()
     assert b'<th scope="row">4</th>' in first
-    assert hw4(monkeypatch, "report", "--out", "reports/embedded") == 0
+    hw4("report", "--out", "reports/embedded")
     assert page.read_bytes() == first
-    assert hw4(monkeypatch, "claim", "--processes", "0") == 2
-    assert "processes must be at least 1, got 0" in capsys.readouterr().err
+    assert "processes must be at least 1, got 0" in hw4("claim", "--processes", "0", code=2).err
 
 
-def test_one_exercise_trains_its_two_networks_and_one_of_them_longer(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hw4(monkeypatch, *QUICK, "--out", "short", "--no-longer") == 0
-    assert "Training 2 ConvNets in 1 process." in capsys.readouterr().out
+def test_one_exercise_trains_its_two_networks_and_one_of_them_longer(hw4: Command) -> None:
+    assert "Training 2 ConvNets in 1 process." in hw4(*QUICK, "--out", "short", "--no-longer").out
     assert "trained for longer" not in Path("short/index.html").read_text()
-    assert hw4(monkeypatch, *QUICK, "--out", "short") == 0
-    assert "Found on disk: 2 of 3." in capsys.readouterr().out
+    assert "Found on disk: 2 of 3." in hw4(*QUICK, "--out", "short").out
     assert "trained for longer" in Path("short/index.html").read_text()
-    assert hw4(monkeypatch, *QUICK, "--out", "here") == 0
-    assert "Training 3 ConvNets in 1 process." in capsys.readouterr().out
+    assert "Training 3 ConvNets in 1 process." in hw4(*QUICK, "--out", "here").out
     assert {path.name for path in Path("here").iterdir()} == {"index.html", "pooling.png", "records", ".lock"}
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_exercises_asked_for_together_are_all_done(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hw4(monkeypatch, *NETS, "--exercise", "pooling", "--out", "here") == 0
-    assert "Training 4 ConvNets in 1 process." in capsys.readouterr().out
+def test_exercises_asked_for_together_are_all_done(hw4: Command) -> None:
+    assert "Training 4 ConvNets in 1 process." in hw4(*NETS, "--exercise", "pooling", "--out", "here").out
     assert {path.name for path in Path("here").glob("*.png")} == {"smoothness.png", "pooling.png"}
 
 
@@ -247,33 +199,28 @@ def fail(*_arguments: object, **_settings: object) -> NoReturn:
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_an_exercise_that_fails_costs_no_other_and_is_named(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_exercise_that_fails_costs_no_other_and_is_named(hw4: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     few = partial(sweep_specs, strides=[5, 500], trials=2, epochs=1)
     monkeypatch.setattr("hw4.specs.sweep_specs", few)
     with monkeypatch.context() as broken:
         broken.setattr("hw4.sweep.train_trials", fail)
-        assert hw4(monkeypatch, *WHOLE, "--out", "out") == cli.FAILED
-    err = capsys.readouterr().err
+        err = hw4(*WHOLE, "--out", "out", code=cli.FAILED).err
     assert err.startswith("hw4: the page is written without what could not be done (Exercise 2: RuntimeError: no luck)")
     text = Path("out/index.html").read_text()
     assert re.search(r"Not on this page.*Exercise 2: RuntimeError: no luck<", text, flags=re.S)
     assert "Exercise 1: what" in text
     assert "Exercise 3: max-pooling" in text
-    assert hw4(monkeypatch, "report", "--out", "out") == 0
+    hw4("report", "--out", "out")
     assert Path("out/index.html").read_text() == text
     with monkeypatch.context() as broken:
         broken.setattr("hw4.experiments.train_convnet", fail)
-        assert hw4(monkeypatch, *WHOLE, "--out", "out", "--fresh") == cli.FAILED
-    assert "Exercise 1: RuntimeError: no luck; Exercise 3: RuntimeError: no luck" in capsys.readouterr().err
-    assert hw4(monkeypatch, *WHOLE, "--out", "out") == 0
+        err = hw4(*WHOLE, "--out", "out", "--fresh", code=cli.FAILED).err
+    assert "Exercise 1: RuntimeError: no luck; Exercise 3: RuntimeError: no luck" in err
+    hw4(*WHOLE, "--out", "out")
     assert "Not on this page" not in Path("out/index.html").read_text()
 
 
-def test_a_run_of_which_nothing_can_be_reported_names_the_cause(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_of_which_nothing_can_be_reported_names_the_cause(hw4: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     from hw4 import experiments
 
     def no_strides(spec: ConvNetSpec, images: Data, **_settings: object) -> ConvNetRecord:
@@ -281,65 +228,46 @@ def test_a_run_of_which_nothing_can_be_reported_names_the_cause(
 
     train = experiments.train_convnet
     monkeypatch.setattr(experiments, "train_convnet", no_strides)
-    assert hw4(monkeypatch, *QUICK, "--out", "out") == cli.FAILED
-    assert re.search(r"nothing in out can be reported \(Exercise 3: RuntimeError: no luck; ", capsys.readouterr().err)
+    err = hw4(*QUICK, "--out", "out", code=cli.FAILED).err
+    assert "nothing in out can be reported (Exercise 3: RuntimeError: no luck; " in err
     monkeypatch.setattr(experiments, "train_convnet", fail)
-    assert hw4(monkeypatch, *QUICK, "--out", "none") == cli.FAILED
-    assert capsys.readouterr().err == "hw4: nothing could be done (RuntimeError: no luck)\n"
+    assert hw4(*QUICK, "--out", "none", code=cli.FAILED).err == "hw4: nothing could be done (RuntimeError: no luck)\n"
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_cannot_be_reported_costs_no_other_part_of_the_page(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_cannot_be_reported_costs_no_other_part_of_the_page(hw4: Command) -> None:
     left = Path("out/records/grammar_textcnn-stride5_epochs1_trial1.json")
-    assert hw4(monkeypatch, *SWEEP, "--processes", "1", "--out", "out") == 0
+    hw4(*SWEEP, "--out", "out")
     left.unlink()
-    assert hw4(monkeypatch, *QUICK, "--out", "out") == cli.FAILED
-    assert "Exercise 2: the sweep is incomplete: stride 5" in capsys.readouterr().err
+    assert "Exercise 2: the sweep is incomplete: stride 5" in hw4(*QUICK, "--out", "out", code=cli.FAILED).err
     assert "Exercise 3: max-pooling" in Path("out/index.html").read_text()
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_runs_of_other_code_that_would_stay_are_refused_before_training(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_runs_of_other_code_that_would_stay_are_refused_before_training(hw4: Command) -> None:
     """A page could not compare them with what is trained now, and that would be said after the work."""
-    sweep = [*SWEEP, "--processes", "1", "--out", "out"]
-    assert hw4(monkeypatch, *sweep) == hw4(monkeypatch, *QUICK, "--out", "out") == 0
+    whole = [[*SWEEP, "--out", "out"], [*QUICK, "--out", "out"]]
+    for command in whole:
+        hw4(*command)
     records = list(Path("out/records").iterdir())
     for path in records:
         record = json.loads(path.read_text())
         path.write_text(json.dumps(record | {"environment": record["environment"] | {"code": "0" * 64}}))
     before = {path: path.read_text() for path in records}
-    for fewer in ([*sweep, "--trials", "1"], [*QUICK, "--out", "out", "--no-longer"]):
-        assert hw4(monkeypatch, *fewer) == cli.USAGE
-        assert re.search(r"in the folder, such as \w+_.*, were made by another version", capsys.readouterr().err)
+    for command, fewer in zip(whole, (["--trials", "1"], ["--no-longer"]), strict=True):
+        err = hw4(*command, *fewer, code=cli.USAGE).err
+        assert re.search(r"in the folder, such as \w+_.*, were made by another version", err)
     assert {path: path.read_text() for path in records} == before
-    assert hw4(monkeypatch, *sweep) == hw4(monkeypatch, *QUICK, "--out", "out") == 0, "all of them are made again"
-
-
-def test_a_note_that_is_somebody_elses_is_told_before_training_and_stays(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("out").mkdir()
-    Path("out/run.json").write_text('{"theirs": 1}')
-    for command in (QUICK, [*SWEEP, "--processes", "1"]):
-        assert hw4(monkeypatch, *command, "--out", "out") == cli.FAILED
-        assert "out/run.json has schema version None" in capsys.readouterr().err
-    assert Path("out/run.json").read_text() == '{"theirs": 1}'
-    assert not Path("out/records").exists()
+    for command in whole:
+        hw4(*command)  # all of them are made again
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
+def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(hw4: Command) -> None:
+    hw4(*QUICK, "--out", "out")
     Path("out/claim/ladder").mkdir(parents=True)
     Path("out/claim/ladder/digits_convnet-pool_seed0.json").write_text("{")
-    assert hw4(monkeypatch, "report", "--out", "out", "--json") == cli.FAILED
-    out, err = capsys.readouterr()
+    out, err = hw4("report", "--out", "out", "--json", code=cli.FAILED)
     assert "The claim: out/claim/ladder/digits_convnet-pool_seed0.json is not complete JSON" in err
     said = json.loads(out[out.index("{") :])
     assert [title.partition(":")[0] for title in said["report"]] == ["Exercise 3"]
@@ -347,136 +275,119 @@ def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(
     Path("out/claim/ladder/digits_convnet-pool_seed0.json").unlink()
     for path in Path("out/records").glob("*convnet-stride*"):
         path.unlink()
-    assert hw4(monkeypatch, "report", "--out", "out", "--csv") == cli.FAILED, "one network alone has no page"
-    assert "Table: out/results.csv" in capsys.readouterr().out
+    assert "Table: out/results.csv" in hw4("report", "--out", "out", "--csv", code=cli.FAILED).out
     assert Path("out/results.csv").read_text().startswith("folder,key,network")
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_figures_of_the_page_before_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
+def test_figures_of_the_page_before_do_not_stay(hw4: Command) -> None:
+    hw4(*QUICK, "--out", "out")
     Path("out/own.png").touch()
-    assert hw4(monkeypatch, *QUICK, "--out", "out", "--learning-rate", "0.1") == 0
+    hw4(*QUICK, "--out", "out", "--learning-rate", "0.1")
     named = set(re.findall(r"File: <code>(.*?)</code>", Path("out/index.html").read_text()))
     assert len(named) == 2
     assert {path.name for path in Path("out").glob("*.png")} == {*named, "own.png"}
 
 
-def require_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def require_made_again(hw4: Command) -> None:
     """The page in ``out`` says two commands, and they make what lies there."""
     commands = re.findall(r"To make it again: <code>hw4 (.*?)</code>", Path("out/index.html").read_text())
     assert len(commands) == 2
     for command in commands:
-        assert hw4(monkeypatch, *command.split(), "--processes", "1", "--out", "again") == 0
+        hw4(*command.split(), "--processes", "1", "--out", "again")
     first, second = ({path.name for path in Path(out, "records").iterdir()} for out in ("out", "again"))
     assert first == second
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_the_command_to_make_it_again_makes_it_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_to_make_it_again_makes_it_again(hw4: Command) -> None:
     options = ["--learning-rate", "0.123456789", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
-    assert hw4(monkeypatch, *QUICK, *options, "--out", "out") == 0
-    sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "2", "--epochs", "2", "--momentum", "0.5"]
-    assert hw4(monkeypatch, *sweep, "--processes", "1", "--out", "out") == 0
-    require_made_again(monkeypatch)
+    hw4(*QUICK, *options, "--out", "out")
+    hw4(*TEXTS, "--stride", "100", "--trials", "2", "--epochs", "2", "--momentum", "0.5", "--out", "out")
+    require_made_again(hw4)
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_a_network_alone_costs_no_other_command_its_page(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hw4(monkeypatch, *WHOLE, "--only", "pool", "--out", "out") == 0
-    assert hw4(monkeypatch, "report", "--out", "out") == cli.FAILED, "a page compares"
-    assert "nothing in out can be reported (Exercises 1 and 3: no exercise has records" in capsys.readouterr().err
-    assert hw4(monkeypatch, *SWEEP, "--processes", "1", "--out", "out") == 0
+def test_a_network_alone_costs_no_other_command_its_page(hw4: Command) -> None:
+    hw4(*WHOLE, "--only", "pool", "--out", "out")
+    err = hw4("report", "--out", "out", code=cli.FAILED).err
+    assert "nothing in out can be reported (Exercises 1 and 3: no exercise has records" in err, "a page compares"
+    hw4(*SWEEP, "--out", "out")
     page = Path("out/index.html")
     assert '<p class="short">Exercises 1 and 3: no exercise has records of both its arch' in page.read_text()
     assert "Not on this page" not in page.read_text()
     page.unlink()
-    assert hw4(monkeypatch, *WHOLE, "--only", "pool", "--out", "out") == 0
-    assert hw4(monkeypatch, "report", "--out", "out") == 0
+    hw4(*WHOLE, "--only", "pool", "--out", "out")
+    hw4("report", "--out", "out")
     assert page.exists()
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_options_that_change_nothing_are_said(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_change_nothing_are_said(hw4: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hw4.specs.sweep_specs", partial(sweep_specs, strides=[500], trials=1, epochs=1))
     texts = ["run", "--data", "embedded", "--exercise", "stride", "--processes", "1", "--out", "out"]
-    assert hw4(monkeypatch, *texts) == 0
-    assert "Without effect" not in capsys.readouterr().out
-    assert hw4(monkeypatch, *texts, "--learning-rate", "0.5", "--seeds", "2", "--no-rescue") == 0
-    out = capsys.readouterr().out
+    assert "Without effect" not in hw4(*texts).out
+    out = hw4(*texts, "--learning-rate", "0.5", "--seeds", "2", "--no-rescue").out
     assert out.startswith("Without effect: --seeds, --learning-rate; of ConvNets, and none is trained here.\n")
     assert "1 trial: test accuracy 0." in out or "Found on disk: 1 of 1." in out
-    assert hw4(monkeypatch, *QUICK, "--controls", "--out", "out") == 0
-    assert capsys.readouterr().out.startswith("Without effect: --controls; of text CNNs, and none is trained here.\n")
-    assert hw4(monkeypatch, *QUICK, "--no-noise-floor", "--directions", "0", "--out", "out") == 0
-    assert "Without effect: --no-noise-floor; of readings, and none is asked for.\n" in capsys.readouterr().out
+    out = hw4(*QUICK, "--controls", "--out", "out").out
+    assert out.startswith("Without effect: --controls; of text CNNs, and none is trained here.\n")
+    out = hw4(*QUICK, "--no-noise-floor", "--directions", "0", "--out", "out").out
+    assert "Without effect: --no-noise-floor; of readings, and none is asked for.\n" in out
 
 
 @pytest.mark.parametrize("command", ["run", "sweep", "claim", "audit"])
-def test_a_note_of_another_program_is_told_before_the_work(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
-) -> None:
+def test_a_note_of_another_program_is_told_before_the_work(hw4: Command, command: str) -> None:
     Path("out").mkdir()
     Path("out", "run.json").write_text('{"name": "tensorboard"}')
-    assert hw4(monkeypatch, command, "--data", "embedded", "--processes", "1", "--out", "out") == cli.FAILED
-    assert "run.json has schema version None" in capsys.readouterr().err
+    err = hw4(command, "--data", "embedded", "--processes", "1", "--out", "out", code=cli.FAILED).err
+    assert "out/run.json has schema version None" in err
     assert [path.name for path in Path("out").iterdir() if path.name != ".lock"] == ["run.json"]
+    assert Path("out/run.json").read_text() == '{"name": "tensorboard"}'
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_the_file_manager_leaves_is_no_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
+def test_what_the_file_manager_leaves_is_no_record(hw4: Command) -> None:
+    hw4(*QUICK, "--out", "out")
     record = next(Path("out", "records").glob("*.json"))
     record.with_name(f"._{record.name}").write_bytes(b"\0\5\26\7")
-    assert hw4(monkeypatch, "report", "--out", "out") == 0
+    hw4("report", "--out", "out")
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_neighbours_that_cannot_be_reported_are_no_failure(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_neighbours_that_cannot_be_reported_are_no_failure(hw4: Command) -> None:
     for name in ("benchmarks/data/2024_a.json", "gate/gate.json"):
         Path(name).parent.mkdir(parents=True)
         Path(name).write_text("{}")
-    assert hw4(monkeypatch, *QUICK, "--out", "out") == 0
-    out = capsys.readouterr().out
+    out = hw4(*QUICK, "--out", "out").out
     assert "Not on the page: The gate, for gate/gate.json was not left by a gate" in out
     assert "2024" not in out
 
 
-def test_the_gpu_of_this_machine_is_none_of_the_schedulers(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hw4(monkeypatch, "run", "--data", "embedded", "--device", "cuda", "--scheduler", "tcp://x:1") == cli.USAGE
-    assert "give one of them" in capsys.readouterr().err
+def test_the_gpu_of_this_machine_is_none_of_the_schedulers(hw4: Command) -> None:
+    both = ["--device", "cuda", "--scheduler", "tcp://x:1"]
+    assert "give one of them" in hw4("run", "--data", "embedded", *both, code=cli.USAGE).err
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_what_was_left_out_is_left_out_when_it_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert hw4(monkeypatch, *QUICK, "--no-longer", "--out", "out") == 0
-    sweep = ["sweep", "--data", "embedded", "--stride", "100", "--trials", "1", "--epochs", "1", "--no-rescue"]
-    assert hw4(monkeypatch, *sweep, "--learning-rate", "1e4", "--processes", "1", "--out", "out") == 0
-    require_made_again(monkeypatch)
+def test_what_was_left_out_is_left_out_when_it_is_made_again(hw4: Command) -> None:
+    hw4(*QUICK, "--no-longer", "--out", "out")
+    one = [*TEXTS, "--stride", "100", "--trials", "1", "--epochs", "1"]
+    hw4(*one, "--no-rescue", "--learning-rate", "1e4", "--out", "out")
+    require_made_again(hw4)
 
 
-def test_a_slip_of_the_pen_gives_no_page_of_the_neighbours(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_slip_of_the_pen_gives_no_page_of_the_neighbours(hw4: Command) -> None:
     Path("reports/gate").mkdir(parents=True)
     Path("reports/gate/gate.json").write_text("{}")
-    assert hw4(monkeypatch, "report", "--out", "reports/embeded") == cli.FAILED
-    assert "there are no records in reports/embeded" in capsys.readouterr().err
+    assert "there are no records in reports/embeded" in hw4("report", "--out", "reports/embeded", code=cli.FAILED).err
     assert not Path("reports/embeded").exists()
 
 
 @pytest.mark.parametrize("closed", ["a reader that went", "stdout", "stdout and stderr"])
 @pytest.mark.usefixtures("undrawn")
-def test_nobody_need_read_what_is_printed(closed: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert hw4(monkeypatch, *SWEEP, "--processes", "1", "--out", "out") == 0
+def test_nobody_need_read_what_is_printed(hw4: Command, closed: str, tmp_path: Path) -> None:
+    hw4(*SWEEP, "--out", "out")
     ends = {"a reader that went": "", "stdout": ">&-", "stdout and stderr": ">&- 2>&-"}[closed]
     shell = f'exec "$0" -m hw4 report --out out --json {ends}'
     read, write = os.pipe()
@@ -494,12 +405,9 @@ def test_a_path_of_bytes_that_are_no_letters_can_be_told(tmp_path: Path) -> None
 
 
 @pytest.mark.usefixtures("undrawn")
-def test_auto_says_that_the_data_is_embedded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_auto_says_that_the_data_is_embedded(hw4: Command) -> None:
     arguments = ["auto" if argument == "embedded" else argument for argument in QUICK]
-    assert hw4(monkeypatch, *arguments) == 0
-    assert "because FashionMNIST is not in" in capsys.readouterr().out.splitlines()[0]
+    assert "because FashionMNIST is not in" in hw4(*arguments).out.splitlines()[0]
     assert "because FashionMNIST is not in" in Path("reports/embedded/index.html").read_text()
 
 
@@ -515,17 +423,14 @@ def test_real_and_embedded_data_are_not_mixed(
     assert cli._choose("auto", None, print, images=True)[0] == "fashion-mnist"
 
 
-def test_a_diverged_run_is_recorded_reported_and_told_apart(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert hw4(monkeypatch, *QUICK, "--learning-rate", "100", "--out", "out") == cli.DIVERGED
-    out, err = capsys.readouterr()
+def test_a_diverged_run_is_recorded_reported_and_told_apart(hw4: Command) -> None:
+    out, err = hw4(*QUICK, "--learning-rate", "100", "--out", "out", code=cli.DIVERGED)
     assert out.splitlines()[-1] == "Report: out/index.html"
     assert re.fullmatch(r"hw4: 3 of 3 ConvNets diverged and are recorded as such .*\n", err)
     assert all(record.diverged for record in Store(Path("out/records"), ConvNetRecord).load_all())
     assert "1 of 1 runs of ConvNet diverged" in Path("out/index.html").read_text()
-    assert hw4(monkeypatch, *WHOLE, "--learning-rate", "100", "--only", "pool", "--out", "one") == cli.DIVERGED
-    assert "1 of 1 ConvNets diverged and is recorded as such" in capsys.readouterr().err
+    err = hw4(*WHOLE, "--learning-rate", "100", "--only", "pool", "--out", "one", code=cli.DIVERGED).err
+    assert "1 of 1 ConvNets diverged and is recorded as such" in err
 
 
 @pytest.mark.parametrize(
@@ -577,7 +482,7 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_a_mistake_gets_one_sentence(
-    arguments: list[str], code: int, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], code: int, sentence: str, hw4: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("a file").touch()
     bad = Path("bad records/records/digits_convnet-pool_passes1_subset0.1_seed0.json")
@@ -586,8 +491,7 @@ def test_a_mistake_gets_one_sentence(
     bad.with_name("grammar_textcnn-stride5_epochs1_trial0.json").write_text("{")
     monkeypatch.setattr("hw4.data.fetch.RETRIES", 0)
     before = sorted(Path().rglob("*"))
-    assert hw4(monkeypatch, *arguments) == code
-    err = capsys.readouterr().err
+    err = hw4(*arguments, code=code).err
     assert sentence in err
     assert err.startswith("hw4: ")
     assert err.count("\n") == 1, "one sentence, one line"
@@ -596,14 +500,13 @@ def test_a_mistake_gets_one_sentence(
 
 
 def test_a_folder_that_cannot_be_written_is_named_before_training(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    hw4: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_arguments: object, **_settings: object) -> None:
         raise PermissionError(13, "Permission denied", "out/records")
 
     monkeypatch.setattr("tempfile.TemporaryFile", refuse)
-    assert hw4(monkeypatch, *QUICK, "--out", "out") == 1
-    out, err = capsys.readouterr()
+    out, err = hw4(*QUICK, "--out", "out", code=1)
     assert err.startswith("hw4: out/records: Permission denied; see to that or choose another folder")
     assert "test accuracy" not in out
 
@@ -619,9 +522,8 @@ def test_debug_shows_the_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     [["--help"], *([name, "--help"] for name in ("run", "sweep", "claim", "audit", "report", "gate", "fetch"))],
     ids=" ".join,
 )
-def test_help(arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    assert hw4(monkeypatch, *arguments) == 0
-    out = capsys.readouterr().out
+def test_help(arguments: list[str], hw4: Command) -> None:
+    out = hw4(*arguments).out
     assert "Usage: hw4" in out
     assert ("Exit codes" if arguments == ["--help"] else "Example") in out
 

@@ -20,7 +20,7 @@ from hw4.processes import spread
 from hw4.records import Store, TextCNNRecord
 from hw4.runs import _data, _tasks, make, make_all
 from hw4.specs import ConvNetSpec, exercise_specs, longer_specs
-from tests.test_cli import hw4
+from tests.factory import Command
 from tests.test_runs import in_folder, one_of_each, without_times
 from tests.test_sweep import LONG_SWEEP, wait_for
 
@@ -142,16 +142,14 @@ def test_an_absent_scheduler_is_named(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert capsys.readouterr().out == ""
 
 
-def test_a_kill_loses_nothing_finished(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_kill_loses_nothing_finished(hw4: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another worker takes over a killed one's task; without a scheduler the command ends, and goes on with another."""
     monkeypatch.chdir(tmp_path)
     with dask() as (address, processes):
 
         def ended(out: str, victim: "subprocess.Popen[bytes]") -> tuple[int, str, str]:
             """How the command ends, and what it says, when something is killed as soon as the first run is kept."""
-            command = [*LONG_SWEEP, "--out", out, "--scheduler", address]
+            command = [sys.executable, "-m", "hw4", *LONG_SWEEP, "--out", out, "--scheduler", address]
             with subprocess.Popen(command, stdout=-1, stderr=-1, text=True) as process:
                 wait_for(lambda: list(Path(out, "records").glob("*.json")), seconds=150)  # workers import torch first
                 victim.kill()
@@ -166,7 +164,6 @@ def test_a_kill_loses_nothing_finished(
     assert code == 1
     assert re.fullmatch(r"hw4: the Dask scheduler at tcp://\S+ is gone; finished runs are kept, .*\n", err)
     kept = {path: path.read_bytes() for path in Path("scheduler/records").glob("*.json")}
-    assert hw4(monkeypatch, *LONG_SWEEP[3:], "--out", "scheduler", "--processes", "1") == 0
-    assert f"Found on disk: {len(kept)} of 8." in capsys.readouterr().out
+    assert f"Found on disk: {len(kept)} of 8." in hw4(*LONG_SWEEP, "--out", "scheduler", "--processes", "1").out
     assert all(path.read_bytes() == contents for path, contents in kept.items())
     assert len(Store(Path("scheduler/records"), TextCNNRecord).load_all()) == 8

@@ -55,6 +55,7 @@ from hw4.gate import (
 from hw4.plugin import BASELINE, Call, Judging, read_baseline
 from hw4.smoothness import full_gradient
 from hw4.training import evaluate, train_ensemble, train_pass
+from tests.factory import Command
 
 ROOT = Path(__file__).parents[1]
 FROZEN_SHA256 = {
@@ -467,14 +468,6 @@ def test_the_table_says_what_to_do() -> None:
 # --- hw4's own gate ----------------------------------------------------------------------------------------------
 
 
-def own(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """The exit code of ``hw4 gate``."""
-    monkeypatch.setattr(sys, "argv", ["hw4", "gate", *arguments])
-    with pytest.raises(SystemExit) as exited:
-        cli.main()
-    return int(exited.value.code or 0)
-
-
 def test_the_committed_baseline_is_of_these_benchmarks() -> None:
     """A benchmark that is added, renamed or gone needs a new baseline, in the same commit."""
     kept = read_baseline(ROOT / "benchmarks" / BASELINE)
@@ -487,25 +480,22 @@ def test_the_committed_baseline_is_of_these_benchmarks() -> None:
     [
         (["--update", "--against", "HEAD"], "--against", cli.USAGE),
         (["--against", ""], "is a variable empty?", cli.USAGE),
-        (["--out", "{file}/below"], "nothing was judged", cli.UNFINISHED),
-        (["--out", "{folder}"], "needs a checkout", cli.UNFINISHED),
+        (["--out", "file/below"], "nothing was judged", cli.UNFINISHED),
+        (["--out", "."], "needs a checkout", cli.UNFINISHED),
     ],
 )
-def test_the_gate_refuses_before_it_measures(
-    arguments: list[str], sentence: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_gate_refuses_before_it_measures(  # noqa: PLR0917  most are fixtures
+    arguments: list[str], sentence: str, code: int, hw4: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(cli, "ROOT", tmp_path)
-    places = {"file": str(tmp_path / "file"), "folder": str(tmp_path)}
-    said: list[str] = []
-    monkeypatch.setattr(sys.stderr, "write", said.append)
-    assert own(monkeypatch, *(argument.format(**places) for argument in arguments)) == code
-    assert sentence in "".join(said)
+    monkeypatch.chdir(tmp_path)
+    assert sentence in hw4("gate", *arguments, code=code).err
 
 
 @pytest.mark.parametrize(("verdict", "code"), [("PASS", 0), ("REGRESSION", 1), ("UNMEASURABLE", 3)])
 def test_the_gate_tells_what_pytest_judged(
-    verdict: Verdict, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    verdict: Verdict, code: int, hw4: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pytest over the gated tests, here replaced by what it leaves."""
     asked: list[str] = []
@@ -518,21 +508,18 @@ def test_the_gate_tells_what_pytest_judged(
         return SimpleNamespace(stdout="", stderr="")
 
     monkeypatch.setattr(own_gate, "subprocess", SimpleNamespace(run=run))
-    assert own(monkeypatch, "--part", "timing", "--against", "HEAD~1", "--out", str(tmp_path)) == code
-    assert f"Verdict: {verdict}, compared with the baseline." in capsys.readouterr().out
+    out = hw4("gate", "--part", "timing", "--against", "HEAD~1", "--out", str(tmp_path), code=code).out
+    assert f"Verdict: {verdict}, compared with the baseline." in out
     assert json.loads((tmp_path / "gate.json").read_bytes())["environment"]["threads"] == 1
     assert (tmp_path / "gate.xml").exists()
     assert "--gate-against=HEAD~1" in asked
     assert not any("accuracy" in word for word in asked)
 
 
-def test_a_gate_whose_pytest_fails_says_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_gate_whose_pytest_fails_says_why(hw4: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failed = SimpleNamespace(stdout="", stderr="ERROR: it is broken\n")
     monkeypatch.setattr(own_gate, "subprocess", SimpleNamespace(run=lambda *_, **__: failed))
-    assert own(monkeypatch, "--out", str(tmp_path)) == cli.UNFINISHED
-    assert "pytest said: it is broken" in capsys.readouterr().err
+    assert "pytest said: it is broken" in hw4("gate", "--out", str(tmp_path), code=cli.UNFINISHED).err
 
 
 # --- the references ----------------------------------------------------------------------------------------------

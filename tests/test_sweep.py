@@ -27,7 +27,7 @@ from hw4.runs import Record, make_all
 from hw4.specs import TextCNNSpec, sweep_specs
 from hw4.studies import RESCUE_RATES, Study, sweep
 from hw4.sweep import as_seen, identity, train_trials
-from tests.test_cli import hw4
+from tests.factory import Command
 from tests.test_strides import summaries
 
 
@@ -159,24 +159,8 @@ def test_specs_that_do_not_belong_together_are_refused(questions: Data) -> None:
         train_trials(sweep_specs("trec", strides=[5], trials=1), questions, data)
 
 
-LONG_SWEEP = [
-    sys.executable,
-    "-m",
-    "hw4",
-    "sweep",
-    "--data",
-    "embedded",
-    "--stride",
-    "1",
-    "--trials",
-    "8",
-    "--epochs",
-    "10",
-    "--learning-rate",
-    "0.01",
-    "--out",
-    "out",
-]
+LONG_SWEEP = ["sweep", "--data", "embedded", "--stride", "1", "--trials", "8", "--epochs", "10"]
+LONG_SWEEP += ["--learning-rate", "0.01", "--out", "out"]
 
 
 def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
@@ -190,9 +174,9 @@ def wait_for(what: Callable[[], object], seconds: float = 60) -> None:
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="finds the worker processes through Linux's /proc")
 @pytest.mark.parametrize("victim", ["worker", "parent"])
 def test_a_kill_loses_nothing_finished(
-    victim: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    victim: str, hw4: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    command, records = [*LONG_SWEEP, "--processes", "2"], tmp_path / "out" / "records"
+    command, records = [sys.executable, "-m", "hw4", *LONG_SWEEP, "--processes", "2"], tmp_path / "out" / "records"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path) as process:
         wait_for(lambda: list(records.glob("*.json")))
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -209,8 +193,7 @@ def test_a_kill_loses_nothing_finished(
     kept = {path.name: path.read_bytes() for path in records.glob("*.json")}
     assert 1 <= len(kept) < 8
     monkeypatch.chdir(tmp_path)
-    assert hw4(monkeypatch, *LONG_SWEEP[3:], "--processes", "1") == 0
-    assert f"Found on disk: {len(kept)} of 8." in capsys.readouterr().out
+    assert f"Found on disk: {len(kept)} of 8." in hw4(*LONG_SWEEP, "--processes", "1").out
     assert all((records / name).read_bytes() == contents for name, contents in kept.items())
     assert len(Store(records, TextCNNRecord).load_all()) == 8
 
