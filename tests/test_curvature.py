@@ -29,7 +29,6 @@ class Function(nn.Module):
         self.w, self.value = nn.Parameter(w.clone()), value
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, ...) to (batch,) equal values."""
         return self.value(self.w).expand(len(x))
 
 
@@ -207,7 +206,6 @@ class Twin(nn.Module):
         self.linear = nn.Linear(4 * 4, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, 1, 8, 8) to (batch, 10)."""
         for conv, norm in zip((self.first, self.second), self.norms, strict=True):
             x = conv(x)
             x = norm(F.avg_pool2d(x.tanh(), 2) if self.smooth else F.max_pool2d(x.relu(), 2))
@@ -311,7 +309,6 @@ class Recurrent(nn.Module):
         self.cell, self.linear = nn.GRU(1, 3, batch_first=True), nn.Linear(3, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, 4) to (batch, 3)."""
         scores: Tensor = self.linear(self.cell(x.unsqueeze(-1))[0][:, -1])
         return scores
 

@@ -155,7 +155,6 @@ class SmallNet(nn.Module):
         self.linear = nn.Linear(3 * 16, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, 1, 6, 6) to (batch, 4)."""
         scores: Tensor = self.linear(F.relu(self.norm(self.conv(x))).flatten(1))
         return scores
 
