@@ -1,7 +1,10 @@
 """Records made up for tests that need outcomes, not training, and work for other processes that need no torch."""
 
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from hw4.errors import SpecError
@@ -20,6 +23,19 @@ class Said(NamedTuple):
 
 Command = Callable[..., Said]
 """The fixture ``hw4``."""
+
+
+def run(
+    *command: str, cwd: Path | None = None, env: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command as a process of its own: how it ended, and what it printed."""
+    return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=300)
+
+
+def python(*arguments: str, **where: Any) -> "subprocess.CompletedProcess[str]":
+    """The same of this Python."""
+    return run(sys.executable, *arguments, **where)
+
 
 DATA = DataIdentity(name="digits", title="made-up digits", checksum="0" * 64, n_train=100, n_test=50)
 

@@ -21,7 +21,7 @@ from hw4.files import alone
 from hw4.machine import ONE_THREAD
 from hw4.records import ConvNetRecord, Store
 from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, sweep_specs
-from tests.factory import Command
+from tests.factory import Command, python
 
 WHOLE = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1", "--processes", "1"]
 NETS = [*WHOLE, "--exercise", "smoothness"]
@@ -529,22 +529,12 @@ def test_help(arguments: list[str], hw4: Command) -> None:
 
 
 def test_version_and_module(tmp_path: Path) -> None:
-    printed = subprocess.run(
-        [sys.executable, "-m", "hw4", "--version"], capture_output=True, text=True, check=True, timeout=60, cwd=tmp_path
-    )
-    assert re.fullmatch(r"hw4 \d+\.\d+\.\d+\n", printed.stdout)
+    assert re.fullmatch(r"hw4 \d+\.\d+\.\d+\n", python("-m", "hw4", "--version", cwd=tmp_path).stdout)
 
 
 def test_the_shell_completes_commands() -> None:
     typed = {"_HW4_COMPLETE": "complete_bash", "COMP_WORDS": "hw4 r", "COMP_CWORD": "1"}
-    offered = subprocess.run(
-        [sys.executable, "-m", "hw4"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, **typed},
-        check=True,
-    )
+    offered = python("-m", "hw4", env={**os.environ, **typed})
     assert offered.stdout.split() == ["run", "report"]
 
 

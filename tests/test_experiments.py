@@ -4,8 +4,6 @@ The real runs are made once for all tests that look at them, which takes a minut
 module on one worker of pytest-xdist.
 """
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +20,7 @@ from hw4.specs import ConvNetSpec, exercise_specs
 from hw4.stats import paired_difference, paired_ratio
 from hw4.studies import grid
 from hw4.training import evaluate, train_pass
-from tests.factory import require
+from tests.factory import python, require
 from tests.test_reference import REFERENCE
 
 
@@ -57,8 +55,10 @@ def test_another_process_computes_the_same_bits(few_digits: Data) -> None:
         "spec = ConvNetSpec.build(data='digits', subset=0.1, passes=2)\n"
         "print(train_convnet(spec, load_images('digits', subset=0.1)).model_dump_json())"
     )
-    printed = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=120)
-    assert ConvNetRecord.model_validate_json(printed.stdout).rows == train_convnet(small_spec(), few_digits).rows
+    assert (
+        ConvNetRecord.model_validate_json(python("-c", code).stdout).rows
+        == train_convnet(small_spec(), few_digits).rows
+    )
 
 
 @pytest.mark.parametrize("norm", [None, "batch"])

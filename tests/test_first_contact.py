@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hw4.data.locate import IMAGES, MODEL, QUESTIONS, damage
+from tests.factory import python
 
 
 @pytest.fixture
@@ -43,17 +44,10 @@ def test_two_commands_bring_the_homework_on_its_own_data(mirror: str, tmp_path: 
     environment = {**kept, "HOME": str(home), "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
 
     def hw4(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "hw4", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=240,
-            cwd=tmp_path,
-            env=environment,
-        )
+        return python("-m", "hw4", *arguments, cwd=tmp_path, env=environment)
 
-    missing = hw4("run", "--data", "real", "--seeds", "1", "--passes", "1")
+    command = ["run", "--data", "real", "--seeds", "1", "--passes", "1"]
+    missing = hw4(*command)
     assert missing.returncode == 1
     for needed in (IMAGES, QUESTIONS, MODEL):
         assert needed.title in missing.stderr, "all that is missing is said at once, before anything is trained"
@@ -67,21 +61,7 @@ def test_two_commands_bring_the_homework_on_its_own_data(mirror: str, tmp_path: 
         assert damage(data, root / data.folder) == []
     assert all(path.stat().st_mode & 0o044 for path in root.rglob("*")), "colleagues may read it, too"
 
-    run = hw4(
-        "run",
-        "--data",
-        "real",
-        "--seeds",
-        "1",
-        "--passes",
-        "1",
-        "--directions",
-        "1",
-        "--subset",
-        "0.01",
-        "--no-controls",
-        "--no-longer",
-    )
+    run = hw4(*command, "--directions", "1", "--subset", "0.01", "--no-controls", "--no-longer")
     assert run.returncode in (0, 4), run.stderr
     assert "W095" not in run.stdout + run.stderr
     page = (tmp_path / "reports" / "real" / "index.html").read_text()

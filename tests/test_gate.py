@@ -7,8 +7,6 @@ import math
 import os
 import random
 import re
-import subprocess
-import sys
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,14 +19,7 @@ from scipy import stats
 
 from benchmarks import conftest as benchmark_rules
 from benchmarks import own_gate
-from benchmarks.frozen import (
-    FrozenConvNet,
-    FrozenEnsemble,
-    frozen_gradient,
-    frozen_pass,
-    frozen_reading,
-    frozen_scores,
-)
+from benchmarks.frozen import FrozenConvNet, FrozenEnsemble, frozen_gradient, frozen_pass, frozen_reading, frozen_scores
 from benchmarks.workloads import WORKLOADS
 from hw4 import ConvNet, TextCNN, TextCNNEnsemble, cli, gate, measure_smoothness
 from hw4.gate import (
@@ -55,7 +46,7 @@ from hw4.gate import (
 from hw4.plugin import BASELINE, Call, Judging, read_baseline
 from hw4.smoothness import full_gradient
 from hw4.training import evaluate, train_ensemble, train_pass
-from tests.factory import Command
+from tests.factory import Command, python
 
 ROOT = Path(__file__).parents[1]
 FROZEN_SHA256 = {
@@ -604,15 +595,8 @@ def test_benchmarks_refuse_what_times_nothing(
 
 def test_what_times_nothing_ends_pytest_itself(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "COV_"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", str(ROOT / "benchmarks"), "-k", "evaluation", "--numprocesses=2"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    command = ["-m", "pytest", str(ROOT / "benchmarks"), "-k", "evaluation", "--numprocesses=2"]
+    done = python(*command, cwd=tmp_path, env=environment)
     assert done.returncode not in (0, 5)
     assert "pytest-xdist is active" in done.stdout + done.stderr
 
@@ -624,17 +608,8 @@ def test_what_times_nothing_ends_pytest_itself(tmp_path: Path) -> None:
 def test_a_whole_run_must_time_every_workload(timed: list[str], keyword: str, fails: bool) -> None:
     stash = pytest.Stash()
     stash[benchmark_rules.TIMED] = timed
-    option = SimpleNamespace(
-        keyword=keyword,
-        markexpr="",
-        deselect=None,
-        lf=False,
-        ignore=None,
-        ignore_glob=None,
-        collectonly=False,
-        setuponly=False,
-        setupplan=False,
-    )
+    names = ("deselect", "lf", "ignore", "ignore_glob", "collectonly", "setuponly", "setupplan")
+    option = SimpleNamespace(keyword=keyword, markexpr="", **dict.fromkeys(names, None))
     plugins = SimpleNamespace(hasplugin=lambda _: True)
     config = SimpleNamespace(args=[str(ROOT / "benchmarks")], option=option, stash=stash, pluginmanager=plugins)
     session: Any = SimpleNamespace(config=config, exitstatus=0)

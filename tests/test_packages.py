@@ -15,20 +15,13 @@ from pathlib import Path
 import pytest
 
 from hw4.machine import git
+from tests.factory import python, run
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240
 NOT_SOURCES = (
-    ".git",
-    ".venv",
-    ".tox",
-    "build",
-    "dist",
-    "*.egg-info",
-    "__pycache__",
-    ".*_cache",
-    ".hypothesis",
-    ".benchmarks",
+    *(".git", ".venv", ".tox", "build", "dist", "*.egg-info"),
+    *("__pycache__", ".*_cache", ".hypothesis", ".benchmarks"),
 )
 COMMANDS = ("run", "sweep", "claim", "audit", "report", "gate", "fetch")
 RUNTIME = {
@@ -114,10 +107,10 @@ def test_the_metadata_names_everything_and_no_test_tool_is_required(metadata: em
 def test_the_wheel_does_without_the_repository(wheel: Path, tmp_path: Path) -> None:
     """In an environment of its own, whose other libraries are those of this one."""
     venv.create(tmp_path / "venv", symlinks=True)
-    python = tmp_path / "venv" / "bin" / "python"
+    bin_ = tmp_path / "venv" / "bin"
     (site,) = (tmp_path / "venv").glob("lib/python3*/site-packages")
-    install = [sys.executable, "-m", "pip", "--quiet", "--python", str(python), "install", "--no-deps", str(wheel)]
-    subprocess.run(install, check=True, capture_output=True, timeout=SECONDS)
+    pip = [sys.executable, "-m", "pip", "--quiet", "--python", str(bin_ / "python")]
+    subprocess.run([*pip, "install", "--no-deps", str(wheel)], check=True, capture_output=True, timeout=SECONDS)
     elsewhere = [path for path in sys.path if path.endswith(("site-packages", "dist-packages"))]
     (site / "libraries.pth").write_text("\n".join(elsewhere))
     work = tmp_path / "work"
@@ -125,15 +118,8 @@ def test_the_wheel_does_without_the_repository(wheel: Path, tmp_path: Path) -> N
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PYTEST", "COV_"))}
 
     def said(*command: str, code: int = 0) -> str:
-        done = subprocess.run(
-            [str(python.parent / command[0]), *command[1:]],
-            cwd=work,
-            env=kept,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-            check=False,
-        )
+        program, *arguments = command
+        done = run(str(bin_ / program), *arguments, cwd=work, env=kept)
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr
 
@@ -158,7 +144,7 @@ def test_workflows_are_what_actionlint_takes() -> None:
     if program is None:
         pytest.skip("needs actionlint")
     workflows = [ROOT / ".github" / "workflows" / "ci.yml", ROOT / "docs" / "example" / "gate.yml"]
-    done = subprocess.run([program, *map(str, workflows)], capture_output=True, text=True, timeout=60, check=False)
+    done = run(program, *map(str, workflows))
     assert (done.returncode, done.stdout) == (0, "")
 
 
@@ -166,22 +152,6 @@ def test_tests_run_from_another_folder_without_plugins_and_where_no_cache_can_be
     """As in a read-only checkout; the superuser, who may write everywhere, cannot make a folder in a file either."""
     (tmp_path / "file").touch()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            f"{ROOT}/tests/test_house.py",
-            "-k",
-            "45",
-            "-o",
-            f"cache_dir={tmp_path}/file/no",
-        ],
-        cwd=tmp_path,
-        env=kept | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True,
-        text=True,
-        timeout=SECONDS,
-        check=False,
-    )
+    command = ["-m", "pytest", f"{ROOT}/tests/test_house.py", "-k", "45", "-o", f"cache_dir={tmp_path}/file/no"]
+    done = python(*command, cwd=tmp_path, env=kept | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +14,7 @@ from hw4.records import ConvNetRecord, TextCNNRecord
 from hw4.runs import Record, Task, _tasks, make, make_all, run
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
 from hw4.studies import Spec, Study, cost, grid, sweep
-from tests.factory import make_or_fail
+from tests.factory import make_or_fail, python
 
 
 def small_net(**settings: object) -> ConvNetSpec:
@@ -204,14 +202,7 @@ def test_a_students_script_may_lack_the_place_that_processes_leave_out(guarded: 
     script = tmp_path / "homework.py"
     body = SCRIPT.strip().replace("\n", "\n    ")
     script.write_text(f'if __name__ == "__main__":\n    {body}\n' if guarded else SCRIPT)
-    done = subprocess.run(
-        [sys.executable, *([str(script)] if guarded else ["-m", "homework"])],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-        cwd=tmp_path,
-    )
+    done = python(*([str(script)] if guarded else ["-m", "homework"]), cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "2 True\n"), done.stderr
     assert ("hw4.run trains in one process" in done.stderr) != guarded
 

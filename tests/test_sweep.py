@@ -19,15 +19,15 @@ import torch.nn.functional as F
 from benchmarks import conftest as benchmark_rules
 from hw4.data.images import Data
 from hw4.data.vectors import load_questions
-from hw4.errors import RecordError, SpecError
+from hw4.errors import SpecError
 from hw4.experiments import BATCHES, INITIAL_WEIGHTS, seeded
 from hw4.models import TextCNN
 from hw4.records import Store, TextCNNRecord
-from hw4.runs import Record, make_all
+from hw4.runs import make_all
 from hw4.specs import TextCNNSpec, sweep_specs
 from hw4.studies import RESCUE_RATES, Study, sweep
 from hw4.sweep import as_seen, identity, train_trials
-from tests.factory import Command
+from tests.factory import Command, python
 from tests.test_strides import summaries
 
 
@@ -117,25 +117,6 @@ def in_folder(folder: Path, specs: Sequence[TextCNNSpec]) -> list[tuple[Path, St
     return [(folder, sweep(specs))]
 
 
-def test_a_sweep_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    made = list[tuple[str, bool]]()
-
-    def note(record: Record, found: bool) -> None:
-        made.append((record.key, found))
-
-    specs = sweep_specs("grammar", strides=[5, 10], trials=3, epochs=1)
-    whole = make_all(in_folder(tmp_path, specs), on_record=note)
-    assert [record.key for record in whole] == [spec.key for spec in specs]
-    path = tmp_path / f"{specs[1].key}.json"
-    path.unlink()
-    made.clear()
-    assert make_all(in_folder(tmp_path, specs), on_record=note) == whole
-    assert sorted(key for key, found in made if not found) == [specs[1].key]
-    path.write_text("{")
-    with pytest.raises(RecordError, match="not complete JSON"):
-        make_all(in_folder(tmp_path, specs))
-
-
 def test_a_stride_that_diverges_is_shown_at_a_rate_that_trains(tmp_path: Path) -> None:
     specs = sweep_specs("grammar", strides=[1, 5], trials=2, epochs=3, learning_rate=5.0)
     wanted = in_folder(tmp_path, specs)
@@ -211,7 +192,6 @@ class Asked:
         self.options = NO_SWEEP | {f"--sweep-{name.replace('_', '-')}": value for name, value in changes.items()}
 
     def getoption(self, name: str) -> object:
-        """The value of an option."""
         return self.options[name]
 
 
@@ -236,12 +216,10 @@ def test_a_sweep_of_test_items_that_cannot_be_is_refused(
 def test_a_sweep_that_no_chart_could_hold_is_a_usage_error(tmp_path: Path) -> None:
     make_all(in_folder(tmp_path / "records", sweep_specs("grammar", strides=[5], trials=2, epochs=1)))
     items = str(Path(__file__).parents[1] / "benchmarks" / "sweep.py")
-    command = [sys.executable, "-m", "pytest", items, "--sweep-data", "embedded", "--sweep-epochs", "1", "-p"]
-    command += ["no:cacheprovider", "--sweep-out", str(tmp_path), "--sweep-stride", "7", "--sweep-trials", "1"]
+    command = ["-m", "pytest", items, "--sweep-data", "embedded", "--sweep-epochs", "1", "-p", "no:cacheprovider"]
+    command += ["--sweep-out", str(tmp_path), "--sweep-stride", "7", "--sweep-trials", "1"]
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # half the time
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=120, cwd=tmp_path, env=environment
-    )
+    done = python(*command, cwd=tmp_path, env=environment)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR, done.stdout
     assert "stride 7 would have 1 trial beside 2 of stride 5" in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
