@@ -49,10 +49,12 @@ from hw4.measurers import (
     take_options,
 )
 from hw4.plugin import BASELINE, EXIT_UNMEASURABLE, Gate, Judging, _check_repeats, read_baseline
+from tests.factory import python, run
 
 ROOT = Path(__file__).parents[1]
 EXAMPLE = ROOT / "docs" / "example"
 SECONDS, TRIES = 240, 4
+AGAINST = ("--gate-against", "HEAD")
 KEPT = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH", "SYSTEMROOT") if name in os.environ}
 IDENTITY = {f"GIT_{who}_{what}": "somebody" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
 
@@ -90,21 +92,16 @@ class Project:
         self.git("init", "--quiet")
         self.commit("the example")
 
-    def git(self, *arguments: str, **environment: str) -> str:
+    def run(self, *command: str) -> "subprocess.CompletedProcess[str]":
+        return run(*command, cwd=self.folder, env=self.environment)
+
+    def git(self, *arguments: str) -> str:
         """What git prints."""
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=self.folder,
-            env={**self.environment, **environment},
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=SECONDS,
-        )
+        done = self.run("git", *arguments)
+        assert done.returncode == 0, done.stderr
         return done.stdout
 
     def commit(self, message: str) -> None:
-        """Commit everything."""
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", message)
 
@@ -123,29 +120,22 @@ class Project:
         """pytest, as it is called in a shell."""
         return [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *self.plugins, *arguments]
 
-    def pytest(self, *arguments: str) -> SimpleNamespace:
-        """Run it; gives its exit status, what it printed, and the verdicts by name.
+    def pytest(self, *arguments: str, code: int | None = None, verdicts: dict[str, str] | None = None) -> str:
+        """Run it, which must end with this exit status and these verdicts by name, and give what it printed.
 
         Where the gate finds the machine too busy and says so, as it should, it is run again, as it says.
         """
         document = self.folder.parent / "gate.json"
         for _ in range(TRIES):
             document.unlink(missing_ok=True)
-            done = subprocess.run(
-                self.command(f"--gate-json={document}", *arguments),
-                cwd=self.folder,
-                env=self.environment,
-                check=False,
-                capture_output=True,
-                text=True,
-                timeout=SECONDS,
-            )
+            done = self.run(*self.command(f"--gate-json={document}", *arguments))
             said = done.stdout + done.stderr
             if "run again" not in said:
                 break
         findings = json.loads(document.read_bytes())["findings"] if document.exists() else []
-        verdicts = {finding["what"]: finding["verdict"] for finding in findings}
-        return SimpleNamespace(code=done.returncode, said=said, verdicts=verdicts)
+        assert code in (None, done.returncode), said
+        assert verdicts in (None, {finding["what"]: finding["verdict"] for finding in findings}), said
+        return said
 
 
 SLOWED = """
@@ -157,18 +147,24 @@ def update(*arguments, **keywords):
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Project:
+def example(tmp_path_factory: pytest.TempPathFactory, installed: Path) -> Project:
     """The example with a baseline that was made here, by the plugin that pytest finds by itself."""
     made = Project(tmp_path_factory.mktemp("répo") / "exämple", installed)
-    before = made.pytest()
-    assert before.code == EXIT_UNMEASURABLE
-    assert before.verdicts == {"test_update": "NEW", "test_training": "NEW"}
-    assert "pytest test_gate.py::test_update --gate-update" in before.said
-    update = made.pytest("--gate-update")
-    assert update.code == 0, update.said
+    said = made.pytest(code=EXIT_UNMEASURABLE, verdicts={"test_update": "NEW", "test_training": "NEW"})
+    assert "pytest test_gate.py::test_update --gate-update" in said
+    made.pytest("--gate-update", code=0)
     made.commit("a baseline")
     made.load_only("hw4.plugin")
     return made
+
+
+@pytest.fixture
+def project(example: Project) -> Iterator[Project]:
+    """The same for one test, which may change and commit what it likes: afterwards all is as it was."""
+    made = example.git("rev-parse", "HEAD").strip()
+    yield example
+    example.git("reset", "--quiet", "--hard", made)
+    example.git("clean", "--quiet", "--force", "-d")
 
 
 @pytest.fixture
@@ -181,39 +177,27 @@ def alone(project: Project, installed: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_unchanged_code_passes_beside_its_baseline_and_its_commit(project: Project) -> None:
-    for arguments, compared in ((), f"the baseline {BASELINE}"), (("--gate-against", "HEAD"), "HEAD, measured here"):
-        run = project.pytest(*arguments)
-        assert run.code == 0, run.said
-        assert set(run.verdicts.values()) == {"PASS"}
-        assert compared in run.said
+    for arguments, compared in ((), f"the baseline {BASELINE}"), (AGAINST, "HEAD, measured here"):
+        said = project.pytest(*arguments, code=0, verdicts={"test_update": "PASS", "test_training": "PASS"})
+        assert compared in said
     assert project.git("status", "--porcelain") == ""
     assert project.git("worktree", "list").count("\n") == 1
 
 
 def test_a_slowdown_and_a_fault_go_red_and_an_update_takes_them(project: Project, tmp_path: Path) -> None:
-    text = (project.folder / "training.py").read_text()
-    kept = (project.folder / BASELINE).read_bytes()
-    try:
-        project.edit("training.py", "def update(", "def plain_update(")
-        project.edit("training.py", "learning_rate=0.1)", "learning_rate=0.002)")
-        with (project.folder / "training.py").open("a") as file:
-            file.write(SLOWED)
-        # Times are measured by the same processes whatever they are compared with, so once is enough for them.
-        worse = {"test_training": "REGRESSION"}
-        red = {"test_update": "REGRESSION", **worse}
-        for arguments, verdicts in ((), red), (("--gate-against", "HEAD", "-k", "training"), worse):
-            run = project.pytest(*arguments, f"--junitxml={tmp_path}/gate.xml")
-            assert run.code == 1, run.said
-            assert run.verdicts == verdicts
-            assert "slower, also beside the baseline's commit" in run.said or arguments
-            assert ET.parse(tmp_path / "gate.xml").getroot()[0].get("failures") == str(len(verdicts))
-        update = project.pytest("--gate-update")
-        assert update.code == 0, update.said
-        assert update.verdicts == red, "what is taken is shown"
-        assert project.pytest("-k", "training").verdicts == {"test_training": "PASS"}
-    finally:
-        (project.folder / "training.py").write_text(text)
-        (project.folder / BASELINE).write_bytes(kept)
+    project.edit("training.py", "def update(", "def plain_update(")
+    project.edit("training.py", "learning_rate=0.1)", "learning_rate=0.002)")
+    with (project.folder / "training.py").open("a") as file:
+        file.write(SLOWED)
+    # Times are measured by the same processes whatever they are compared with, so once is enough for them.
+    worse = {"test_training": "REGRESSION"}
+    red = {"test_update": "REGRESSION", **worse}
+    for arguments, verdicts in ((), red), ((*AGAINST, "-k", "training"), worse):
+        said = project.pytest(*arguments, f"--junitxml={tmp_path}/gate.xml", code=1, verdicts=verdicts)
+        assert "slower, also beside the baseline's commit" in said or arguments
+        assert ET.parse(tmp_path / "gate.xml").getroot()[0].get("failures") == str(len(verdicts))
+    project.pytest("--gate-update", code=0, verdicts=red)  # what is taken is shown
+    project.pytest("-k", "training", verdicts={"test_training": "PASS"})
 
 
 @pytest.mark.usefixtures("alone")
@@ -230,8 +214,7 @@ def test_times_of_another_machine_are_looked_at_beside_their_commit(
     project: Project, commit: str | None, verdict: str, sentence: str
 ) -> None:
     """A baseline of much smaller ratios, far beyond what noise makes; what drifts little passes: see test_gate.py."""
-    kept = (project.folder / BASELINE).read_bytes()
-    document = json.loads(kept)
+    document = json.loads((project.folder / BASELINE).read_bytes())
     (row,) = document["tests"]["test_gate.py::test_update"]["times"].values()
     assert row["commit"] == project.git("rev-parse", "HEAD~1").strip()
     row["log"] -= 0.2
@@ -241,51 +224,38 @@ def test_times_of_another_machine_are_looked_at_beside_their_commit(
         commit = project.git("rev-parse", "HEAD").strip()
         project.git("reset", "--hard", "--quiet", "HEAD~1")
     row["commit"] = row["commit"] if commit == "its own" else commit
-    try:
-        (project.folder / BASELINE).write_text(json.dumps(document))
-        run = project.pytest("-k", "update")
-        assert run.verdicts == {"test_update": verdict}, run.said
-        assert sentence in run.said
-    finally:
-        (project.folder / BASELINE).write_bytes(kept)
+    (project.folder / BASELINE).write_text(json.dumps(document))
+    said = project.pytest("-k", "update", verdicts={"test_update": verdict})
+    assert sentence in said
 
 
 @pytest.mark.usefixtures("alone")
 def test_a_ruler_that_was_edited_measures_nothing(project: Project) -> None:
-    text = (project.folder / "frozen.py").read_text()
-    try:
-        project.edit("frozen.py", "scores - scores.max", "scores - 0 - scores.max")
-        for arguments in ((), ("--gate-against", "HEAD")):
-            run = project.pytest("-k", "update", *arguments)
-            assert run.code == EXIT_UNMEASURABLE
-            assert "the frozen reference is another now" in run.said
-    finally:
-        (project.folder / "frozen.py").write_text(text)
+    project.edit("frozen.py", "scores - scores.max", "scores - 0 - scores.max")
+    for arguments in ((), AGAINST):
+        said = project.pytest("-k", "update", *arguments, code=EXIT_UNMEASURABLE)
+        assert "the frozen reference is another now" in said
 
 
 @pytest.mark.usefixtures("alone")
-def test_in_a_hook_a_commit_is_what_was_staged(project: Project) -> None:
+def test_in_a_hook_a_commit_is_what_was_staged(project: Project, tmp_path: Path) -> None:
     """Git tells its hooks which index is being worked on; a child that inherits that works on it."""
-    hook = project.folder / ".git" / "hooks" / "pre-commit"
+    hook = tmp_path / "pre-commit"
     hook.write_text(f"#!/bin/sh\nexec {shlex.join(project.command('-k', 'training', '--gate-against', 'HEAD~1'))}\n")
     hook.chmod(0o755)
-    try:
-        (project.folder / "notes.txt").write_text("staged\n")
-        project.git("add", "notes.txt")
-        (project.folder / "notes.txt").write_text("not staged\n")
-        project.git("commit", "--quiet", "--message", "by a hook")
-        assert project.git("show", "--name-only", "--format=").split() == ["notes.txt"]
-        assert project.git("show", "HEAD:notes.txt") == "staged\n"
-        assert project.git("status", "--porcelain").split() == ["M", "notes.txt"]
-    finally:
-        hook.unlink()
-        project.git("reset", "--quiet", "--hard", "HEAD~1")
+    (project.folder / "notes.txt").write_text("staged\n")
+    project.git("add", "notes.txt")
+    (project.folder / "notes.txt").write_text("not staged\n")
+    project.git("-c", f"core.hooksPath={tmp_path}", "commit", "--quiet", "--message", "by a hook")
+    assert project.git("show", "--name-only", "--format=").split() == ["notes.txt"]
+    assert project.git("show", "HEAD:notes.txt") == "staged\n"
+    assert project.git("status", "--porcelain").split() == ["M", "notes.txt"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_stays_of_a_run_that_is_killed(project: Project, number: int, tmp_path: Path) -> None:
     environment = {**project.environment, "TMPDIR": str(tmp_path)}
-    command = project.command("--gate-against", "HEAD")
+    command = project.command(*AGAINST)
 
     def left() -> set[str]:
         """Folders of revisions, and processes that work in them or in the project."""
@@ -316,7 +286,7 @@ def _wait(until: Callable[[], bool]) -> None:
     ("arguments", "code", "sentence"),
     [
         (["--gate-against", ""], 4, "is a variable empty?"),
-        (["--gate-against", "HEAD", "--gate-update"], 4, "does not go with --gate-against"),
+        ([*AGAINST, "--gate-update"], 4, "does not go with --gate-against"),
         (["--gate-seconds", "0"], 4, "a number above 0"),
         (["--gate-json", "training.py/gate.json"], 4, "so nothing was measured"),
         (["--gate-json", ""], 4, "--gate-json needs a file"),
@@ -328,44 +298,47 @@ def _wait(until: Callable[[], bool]) -> None:
 )
 @pytest.mark.usefixtures("alone")
 def test_what_cannot_be_done_is_said(project: Project, arguments: list[str], code: int, sentence: str) -> None:
-    run = project.pytest(*arguments)
-    assert run.code == code, run.said
-    assert sentence in run.said
-    assert "Traceback" not in run.said
+    said = project.pytest(*arguments, code=code)
+    assert sentence in said
+    assert "Traceback" not in said
     if code == 4:
-        assert "gate ====" not in run.said
-    assert not (arguments == ["--collect-only"] and "UNMEASURABLE" in run.said)
+        assert "gate ====" not in said
+    assert not (arguments == ["--collect-only"] and "UNMEASURABLE" in said)
 
 
 def test_beside_one_another_workers_train_and_do_not_time(project: Project, tmp_path: Path) -> None:
     """With pytest-xdist; what could not be judged is no failure, in the summary and in JUnit XML, and no pass."""
-    run = project.pytest("-p", "xdist.plugin", "-n", "2", f"--junitxml={tmp_path}/gate.xml")
-    assert run.verdicts == {"test_update": "UNMEASURABLE", "test_training": "PASS"}
-    assert run.code == EXIT_UNMEASURABLE, run.said
-    assert "leave out -n" in run.said
-    assert "1 passed, 1 unmeasurable" in run.said
+    said = project.pytest(
+        "-p",
+        "xdist.plugin",
+        "-n",
+        "2",
+        f"--junitxml={tmp_path}/gate.xml",
+        code=EXIT_UNMEASURABLE,
+        verdicts={"test_update": "UNMEASURABLE", "test_training": "PASS"},
+    )
+    assert "leave out -n" in said
+    assert "1 passed, 1 unmeasurable" in said
     (suite,) = ET.parse(tmp_path / "gate.xml").getroot()
     assert [suite.get(kind) for kind in ("tests", "failures", "errors")] == ["2", "0", "1"]
 
 
 @pytest.mark.usefixtures("alone")
 def test_a_gated_test_that_is_gone_did_not_pass(project: Project) -> None:
-    text = (project.folder / "test_gate.py").read_text()
-    try:
-        project.edit("test_gate.py", "def test_update(", "def check_update(")
-        run = project.pytest("--junitxml=/dev/null")
-        assert run.verdicts == {"test_update": "UNMEASURABLE", "test_training": "PASS"}
-        assert run.code == EXIT_UNMEASURABLE, run.said
-        assert "was not run" in run.said
-        assert "Traceback" not in run.said
-        assert "nothing to compare" not in project.pytest("-k", "training").said
-        (project.folder / "test_gate.py").write_text("def test_other():\n    pass\n")
-        for file in ((), ("test_gate.py",)):
-            run = project.pytest(*file)
-            assert run.verdicts == dict.fromkeys(("test_update", "test_training"), "UNMEASURABLE")
-            assert run.code == EXIT_UNMEASURABLE, run.said
-    finally:
-        (project.folder / "test_gate.py").write_text(text)
+    project.edit("test_gate.py", "def test_update(", "def check_update(")
+    said = project.pytest(
+        "--junitxml=/dev/null",
+        code=EXIT_UNMEASURABLE,
+        verdicts={"test_update": "UNMEASURABLE", "test_training": "PASS"},
+    )
+    assert "was not run" in said
+    assert "Traceback" not in said
+    assert "nothing to compare" not in project.pytest("-k", "training")
+    (project.folder / "test_gate.py").write_text("def test_other():\n    pass\n")
+    for file in ((), ("test_gate.py",)):
+        project.pytest(
+            *file, code=EXIT_UNMEASURABLE, verdicts=dict.fromkeys(("test_update", "test_training"), "UNMEASURABLE")
+        )
 
 
 @pytest.mark.usefixtures("alone")
@@ -374,12 +347,8 @@ def test_code_from_elsewhere_is_not_taken_for_the_revisions(project: Project, tm
     shutil.copy(project.folder / "training.py", tmp_path)
     (project.folder / "conftest.py").write_text(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport training\n")
     project.commit("training from elsewhere")
-    try:
-        run = project.pytest("-k", "training", "--gate-against", "HEAD")
-        assert run.code == EXIT_UNMEASURABLE, run.said
-        assert "which is not the code to be compared" in run.said
-    finally:
-        project.git("reset", "--quiet", "--hard", "HEAD~1")
+    said = project.pytest("-k", "training", *AGAINST, code=EXIT_UNMEASURABLE)
+    assert "which is not the code to be compared" in said
 
 
 def test_the_cause_is_told_in_every_style_of_traceback() -> None:
@@ -394,18 +363,12 @@ def test_a_compiled_module_that_git_does_not_keep_is_not_compared(project: Proje
     """The revision lacks it, and may do without: its code before would be another's."""
     library = Path(next(file for module in (_json, unicodedata) if (file := getattr(module, "__file__", None))))
     name = library.name.partition(".")[0]
-    text = (project.folder / "test_gate.py").read_text()
     built = project.folder / "built"
     built.mkdir()
-    try:
-        shutil.copy(library, built)
-        project.edit("test_gate.py", "def test_update(", f"import built.{name}  # noqa\n\n\ndef test_update(")
-        run = project.pytest("-k", "training", "--gate-against", "HEAD")
-        assert run.code == EXIT_UNMEASURABLE, run.said
-        assert f"built.{name} is compiled, and not kept in git" in run.said
-    finally:
-        shutil.rmtree(built)
-        (project.folder / "test_gate.py").write_text(text)
+    shutil.copy(library, built)
+    project.edit("test_gate.py", "def test_update(", f"import built.{name}  # noqa\n\n\ndef test_update(")
+    said = project.pytest("-k", "training", *AGAINST, code=EXIT_UNMEASURABLE)
+    assert f"built.{name} is compiled, and not kept in git" in said
 
 
 SEVERAL = """
@@ -439,43 +402,32 @@ def test_a_test_may_gate_several_things_each_by_its_name(
     """Another revision's are found by name; every bit of an array counts; fixtures clear away in all processes."""
     path, marker = project.folder / "test_several.py", str(tmp_path / "cleared")
     path.write_text(SEVERAL.format(first="train", second="worse", marker=marker))
-    try:
-        assert project.pytest("test_several.py", "--gate-update").code == 0
-        assert len(Path(marker).read_text().splitlines()) == 1 + 6, "pytest's own, and two teams of three"
-        request.getfixturevalue("alone")
-        project.commit("several")
-        text = path.read_text()
-        path.write_text(
-            text.replace("np.arange(5000.0)", "np.where(np.arange(5000) == 2500, 1e-12, np.arange(5000.0))")
+    project.pytest("test_several.py", "--gate-update", code=0)
+    assert len(Path(marker).read_text().splitlines()) == 1 + 6, "pytest's own, and two teams of three"
+    request.getfixturevalue("alone")
+    project.commit("several")
+    text = path.read_text()
+    path.write_text(text.replace("np.arange(5000.0)", "np.where(np.arange(5000) == 2500, 1e-12, np.arange(5000.0))"))
+    project.pytest("test_several.py", verdicts={"first": "CHANGED"})
+    path.write_text(
+        text.replace(
+            "def test_it(gate, folder):\n",
+            "def test_it(gate, folder):\n    gate.outcomes(worse, range(4), name='new')\n",
         )
-        run = project.pytest("test_several.py")
-        assert run.verdicts == {"first": "CHANGED"}, run.said
-        path.write_text(
-            text.replace(
-                "def test_it(gate, folder):\n",
-                "def test_it(gate, folder):\n    gate.outcomes(worse, range(4), name='new')\n",
-            )
-        )
-        run = project.pytest("test_several.py", "--gate-against", "HEAD")
-        assert run.verdicts == {"new": "NEW", "first": "PASS", "second": "PASS"}, run.said
-        path.write_text(text.replace('name="second"', 'name="first"'))
-        run = project.pytest("test_several.py")
-        assert run.code == EXIT_UNMEASURABLE
-        assert "two gates have the name 'first'" in run.said
-        path.unlink()
-        run = project.pytest("-k", "not update", "--deselect", "nothing")
-        assert run.verdicts == {"test_training": "PASS"}
-        other = "\n\ndef test_new(gate):\n    gate.outcomes(train, range(4))\n"
-        path.write_text(text.replace("def test_it", "@pytest.mark.skip\ndef test_it") + other)
-        kept = json.loads((project.folder / BASELINE).read_bytes())["tests"]
-        assert project.pytest("--gate-update", "test_several.py").code == 0
-        now = json.loads((project.folder / BASELINE).read_bytes())["tests"]
-        assert now.pop("test_several.py::test_new")
-        assert now == kept
-    finally:
-        project.git("checkout", "--quiet", "--", ".")
-        project.git("reset", "--quiet", "--hard", "HEAD~1")
-        project.git("clean", "--quiet", "--force")
+    )
+    project.pytest("test_several.py", *AGAINST, verdicts={"new": "NEW", "first": "PASS", "second": "PASS"})
+    path.write_text(text.replace('name="second"', 'name="first"'))
+    said = project.pytest("test_several.py", code=EXIT_UNMEASURABLE)
+    assert "two gates have the name 'first'" in said
+    path.unlink()
+    project.pytest("-k", "not update", "--deselect", "nothing", verdicts={"test_training": "PASS"})
+    other = "\n\ndef test_new(gate):\n    gate.outcomes(train, range(4))\n"
+    path.write_text(text.replace("def test_it", "@pytest.mark.skip\ndef test_it") + other)
+    kept = json.loads((project.folder / BASELINE).read_bytes())["tests"]
+    project.pytest("--gate-update", "test_several.py", code=0)
+    now = json.loads((project.folder / BASELINE).read_bytes())["tests"]
+    assert now.pop("test_several.py::test_new")
+    assert now == kept
 
 
 ODD = """
@@ -567,29 +519,22 @@ def test_gates_in_odd_places(project: Project) -> None:
     """Where fixtures clear away, in subtests, in tests that are run twice or change variables, in sets of words."""
     folder = project.folder / "odd"
     folder.mkdir()
-    try:
-        (folder / "test_odd.py").write_text(ODD)
-        usual = {"test_changes_variables", "cleared", "one", "two"}
-        run = project.pytest("odd", "-k", "not chance")
-        assert (run.code, run.verdicts) == (EXIT_UNMEASURABLE, dict.fromkeys(usual, "NEW")), run.said
-        run = project.pytest("odd", "--gate-update")
-        assert run.code == EXIT_UNMEASURABLE, run.said
-        assert "does not come to this gate in the processes that measure" in run.said
-        assert "Traceback" not in run.said
-        assert project.pytest("odd", "--gate-update", "-k", "not chance").code == 0
-        kept = json.loads((folder / BASELINE).read_bytes())["tests"]
-        runs = {key.partition("::")[2]: entry["outcomes"]["runs"]["0"]["accuracy"] for key, entry in kept.items()}
-        assert runs == dict.fromkeys(usual, 0.9) | {"test_changes_variables": 0.5}
-        (folder / "conftest.py").write_text(RUN_TWICE)
-        run = project.pytest("odd", "-k", "not chance")
-        assert (run.code, run.verdicts) == (0, dict.fromkeys(usual, "PASS")), run.said
-        (folder / "test_odd.py").rename(folder / "gone.py")
-        (folder / "test_other.py").write_text("def test_other():\n    pass\n")
-        run = project.pytest("odd")
-        assert (run.code, run.verdicts) == (EXIT_UNMEASURABLE, dict.fromkeys(usual, "UNMEASURABLE")), run.said
-        assert project.pytest("odd/test_other.py").code == 0
-    finally:
-        shutil.rmtree(folder)
+    (folder / "test_odd.py").write_text(ODD)
+    usual = {"test_changes_variables", "cleared", "one", "two"}
+    project.pytest("odd", "-k", "not chance", code=EXIT_UNMEASURABLE, verdicts=dict.fromkeys(usual, "NEW"))
+    said = project.pytest("odd", "--gate-update", code=EXIT_UNMEASURABLE)
+    assert "does not come to this gate in the processes that measure" in said
+    assert "Traceback" not in said
+    project.pytest("odd", "--gate-update", "-k", "not chance", code=0)
+    kept = json.loads((folder / BASELINE).read_bytes())["tests"]
+    runs = {key.partition("::")[2]: entry["outcomes"]["runs"]["0"]["accuracy"] for key, entry in kept.items()}
+    assert runs == dict.fromkeys(usual, 0.9) | {"test_changes_variables": 0.5}
+    (folder / "conftest.py").write_text(RUN_TWICE)
+    project.pytest("odd", "-k", "not chance", code=0, verdicts=dict.fromkeys(usual, "PASS"))
+    (folder / "test_odd.py").rename(folder / "gone.py")
+    (folder / "test_other.py").write_text("def test_other():\n    pass\n")
+    project.pytest("odd", code=EXIT_UNMEASURABLE, verdicts=dict.fromkeys(usual, "UNMEASURABLE"))
+    project.pytest("odd/test_other.py", code=0)
 
 
 NOT_PASSED = """
@@ -635,15 +580,12 @@ def pytest_runtestloop(session):  # as coverage's limit does
 def test_other_plugins_limits_and_ungated_tests_keep_nothing_from_being_written(project: Project) -> None:
     folder = project.folder / "odd"
     folder.mkdir()
-    try:
-        (folder / "test_odd.py").write_text(NOT_PASSED.replace("SKIPPED", "False"))
-        (folder / "conftest.py").write_text(LIMIT)
-        assert project.pytest("odd", "--gate-update", "-k", "kept").code == 1, "the limit says so"
-        assert (folder / BASELINE).exists(), "it is no test that failed"
-        run = project.pytest("odd", "-k", "stranger", "--gate-json=odd/new/gate.json")
-        assert (run.code, (folder / "new" / "gate.json").exists()) == (1, True), run.said
-    finally:
-        shutil.rmtree(folder)
+    (folder / "test_odd.py").write_text(NOT_PASSED.replace("SKIPPED", "False"))
+    (folder / "conftest.py").write_text(LIMIT)
+    project.pytest("odd", "--gate-update", "-k", "kept", code=1)  # the limit says so
+    assert (folder / BASELINE).exists(), "it is no test that failed"
+    project.pytest("odd", "-k", "stranger", "--gate-json=odd/new/gate.json", code=1)
+    assert (folder / "new" / "gate.json").exists()
 
 
 @pytest.mark.usefixtures("alone")
@@ -652,53 +594,42 @@ def test_what_was_not_judged_or_not_run_did_not_pass(project: Project) -> None:
     folder = project.folder / "odd"
     folder.mkdir()
     path = folder / "test_odd.py"
-    try:
-        path.write_text(NOT_PASSED.replace("SKIPPED", "False"))
-        assert project.pytest("odd", "--gate-update", "-k", "kept").code == 0
-        project.commit("kept")
-        path.write_text(NOT_PASSED.replace("SKIPPED", "True"))
-        run = project.pytest("odd")
-        assert run.code == 1, "a test without a gate fails beside two gates that cannot be judged"
-        assert run.verdicts == dict.fromkeys(("test_kept", "two", "three"), "UNMEASURABLE")
-        assert "3 seeds can show nothing" in run.said
-        for some in ("-m", "not slow"), ("-p", "xdist.plugin", "-n", "1"):
-            run = project.pytest("odd", "-k", "kept or stranger", *some)
-            assert (run.code, run.verdicts) == (1, {"test_kept": "UNMEASURABLE"}), run.said
-        run = project.pytest("odd", "-x")
-        assert run.code == 1, "what comes after the first was not run"
-        path.write_text(
-            NOT_PASSED.replace("SKIPPED", "False").replace("def test_kept(gate):", "def test_kept(gate):\n    assert 0")
-        )
-        run = project.pytest("odd", "-x")
-        assert (run.code, run.verdicts) == (1, dict.fromkeys(("test_kept", "test_few"), "UNMEASURABLE"))
-        assert "was not run, for pytest ended before it" in run.said
-        path.write_text(NOT_PASSED.replace("SKIPPED", "True").replace("assert gate !=", "assert gate =="))
-        assert project.pytest("odd").code == EXIT_UNMEASURABLE
-        run = project.pytest("odd", "-k", "kept", "--gate-against", "HEAD")
-        assert (run.code, "so nothing was compared with HEAD" in run.said) == (EXIT_UNMEASURABLE, True), run.said
-        path.write_text("def test_other(gate):\n    gate.outcomes(lambda seed: {'loss': 1.0 + seed}, range(4))\n")
-        gone = dict.fromkeys(("test_few", "test_kept"), "UNMEASURABLE")
-        run = project.pytest("odd", "--gate-against", "HEAD")
-        assert run.verdicts == {"test_other": "NEW", **gone}, run.said
-        assert "is gated at HEAD, and is not here any more" in run.said
-        other = "import pytest\n\n\n" + path.read_text()
-        for kept in ("@pytest.mark.skip\ndef test_kept(gate):\n    pass\n", "def test_kept(gate):\n    pass\n"):
-            path.write_text(f"{other}\n\n{kept}")
-            run = project.pytest("odd", "--gate-against", "HEAD")
-            assert run.verdicts == {"test_other": "NEW", **gone}, run.said
-            assert "is gated at HEAD, and is skipped or not gated here" in run.said
-        alike = NOT_PASSED.replace("SKIPPED", "False").replace("gate !=", "gate ==")
-        path.write_text(alike + "\n\n" + other.replace("import pytest\n", ""))
-        run = project.pytest("odd", "--gate-against", "HEAD")
-        assert run.verdicts == {"test_other": "NEW", "test_kept": "PASS"}, "what is skipped alike at both is no change"
-        path.write_text(other)
-        path.rename(folder / "test_another.py")
-        run = project.pytest("odd", "--gate-against", "HEAD")
-        assert run.verdicts == {"test_other": "NEW", "test_kept": "UNMEASURABLE"}, run.said
-        assert "is not here any more" in run.said
-    finally:
-        shutil.rmtree(folder)
-        project.git("reset", "--quiet", "--hard", "HEAD~1")
+    path.write_text(NOT_PASSED.replace("SKIPPED", "False"))
+    project.pytest("odd", "--gate-update", "-k", "kept", code=0)
+    project.commit("kept")
+    path.write_text(NOT_PASSED.replace("SKIPPED", "True"))
+    # A test without a gate fails beside two gates that cannot be judged.
+    said = project.pytest("odd", code=1, verdicts=dict.fromkeys(("test_kept", "two", "three"), "UNMEASURABLE"))
+    assert "3 seeds can show nothing" in said
+    for some in ("-m", "not slow"), ("-p", "xdist.plugin", "-n", "1"):
+        project.pytest("odd", "-k", "kept or stranger", *some, code=1, verdicts={"test_kept": "UNMEASURABLE"})
+    project.pytest("odd", "-x", code=1)  # what comes after the first was not run
+    path.write_text(
+        NOT_PASSED.replace("SKIPPED", "False").replace("def test_kept(gate):", "def test_kept(gate):\n    assert 0")
+    )
+    said = project.pytest("odd", "-x", code=1, verdicts=dict.fromkeys(("test_kept", "test_few"), "UNMEASURABLE"))
+    assert "was not run, for pytest ended before it" in said
+    path.write_text(NOT_PASSED.replace("SKIPPED", "True").replace("assert gate !=", "assert gate =="))
+    project.pytest("odd", code=EXIT_UNMEASURABLE)
+    said = project.pytest("odd", "-k", "kept", *AGAINST, code=EXIT_UNMEASURABLE)
+    assert "so nothing was compared with HEAD" in said
+    path.write_text("def test_other(gate):\n    gate.outcomes(lambda seed: {'loss': 1.0 + seed}, range(4))\n")
+    gone = dict.fromkeys(("test_few", "test_kept"), "UNMEASURABLE")
+    said = project.pytest("odd", *AGAINST, verdicts={"test_other": "NEW", **gone})
+    assert "is gated at HEAD, and is not here any more" in said
+    other = "import pytest\n\n\n" + path.read_text()
+    for kept in ("@pytest.mark.skip\ndef test_kept(gate):\n    pass\n", "def test_kept(gate):\n    pass\n"):
+        path.write_text(f"{other}\n\n{kept}")
+        said = project.pytest("odd", *AGAINST, verdicts={"test_other": "NEW", **gone})
+        assert "is gated at HEAD, and is skipped or not gated here" in said
+    alike = NOT_PASSED.replace("SKIPPED", "False").replace("gate !=", "gate ==")
+    path.write_text(alike + "\n\n" + other.replace("import pytest\n", ""))
+    # What is skipped alike at both is no change.
+    project.pytest("odd", *AGAINST, verdicts={"test_other": "NEW", "test_kept": "PASS"})
+    path.write_text(other)
+    path.rename(folder / "test_another.py")
+    said = project.pytest("odd", *AGAINST, verdicts={"test_other": "NEW", "test_kept": "UNMEASURABLE"})
+    assert "is not here any more" in said
 
 
 @pytest.mark.usefixtures("alone")
@@ -707,27 +638,23 @@ def test_another_revision_is_the_same_for_every_test(project: Project, tmp_path:
     folder, elsewhere = project.folder / "odd", tmp_path / "elsewhere"
     elsewhere.mkdir()
     (folder / "lib").mkdir(parents=True)
-    try:
-        (folder / "test_odd.py").write_text(ODD.replace("words = list(", "import late  # noqa\n    words = list("))
-        for place in (elsewhere, folder / "lib"):
-            (place / "late.py").touch()
-        (folder / "conftest.py").write_text(f"import sys\n\nsys.path.append({str(elsewhere)!r})\n")
-        project.commit("odd")
-        run = project.pytest("odd", "-k", "variables", "--gate-against", "HEAD")
-        assert run.verdicts == {"test_changes_variables": "UNMEASURABLE"}, run.said
-        assert "late was loaded from" in run.said
-        (folder / "test_odd.py").write_text(ODD)
-        project.commit("without what comes late")
-        (folder / "test_odd.py").write_text(FIRST + ODD)
-        run = project.pytest("odd", "-k", "first or variables", "--gate-against", "HEAD")
-        assert run.verdicts == {"test_first": "NEW", "test_changes_variables": "PASS"}, run.said
-        project.git("clone", "--quiet", ".", str(tmp_path / "clone"))
-        both = ["odd", str(tmp_path / "clone" / "odd"), "--import-mode=importlib", "--rootdir=."]
-        run = project.pytest(*both, "-k", "variables", "--gate-against", "HEAD")
-        assert "run pytest in one repository at a time" in run.said
-    finally:
-        shutil.rmtree(folder)
-        project.git("reset", "--quiet", "--hard", "HEAD~2")
+    (folder / "test_odd.py").write_text(ODD.replace("words = list(", "import late  # noqa\n    words = list("))
+    for place in (elsewhere, folder / "lib"):
+        (place / "late.py").touch()
+    (folder / "conftest.py").write_text(f"import sys\n\nsys.path.append({str(elsewhere)!r})\n")
+    project.commit("odd")
+    said = project.pytest("odd", "-k", "variables", *AGAINST, verdicts={"test_changes_variables": "UNMEASURABLE"})
+    assert "late was loaded from" in said
+    (folder / "test_odd.py").write_text(ODD)
+    project.commit("without what comes late")
+    (folder / "test_odd.py").write_text(FIRST + ODD)
+    project.pytest(
+        "odd", "-k", "first or variables", *AGAINST, verdicts={"test_first": "NEW", "test_changes_variables": "PASS"}
+    )
+    project.git("clone", "--quiet", ".", str(tmp_path / "clone"))
+    both = ["odd", str(tmp_path / "clone" / "odd"), "--import-mode=importlib", "--rootdir=."]
+    said = project.pytest(*both, "-k", "variables", *AGAINST)
+    assert "run pytest in one repository at a time" in said
 
 
 @pytest.mark.usefixtures("alone")
@@ -735,32 +662,24 @@ def test_gates_whose_test_fails_or_that_change_places_are_not_judged(project: Pr
     """Before, in a fixture, or in a test that is meant to fail; in another order, of another kind, without a name."""
     path = project.folder / "test_order.py"
     one, two = (f"gate.outcomes(train, range(4), name={name!r})" for name in ("one", "two"))
-    try:
-        path.write_text(ORDER.format(holds="False", first=one, second=two))
-        run = project.pytest("test_order.py", "-k", "after")
-        assert run.verdicts == {"prepared": "NEW", "test_after": "UNMEASURABLE"}, run.said
-        assert run.code == 1
-        path.write_text(ORDER.format(holds="True", first=one, second=two))
-        assert project.pytest("test_order.py", "--gate-update").code == 0
-        kept = {key.partition("::")[2] for key in read_baseline(project.folder / BASELINE)}
-        assert {"prepared", "one", "two"} <= kept
-        assert "test_expected" not in kept
-        project.commit("two gates in an order")
-        time = "gate.time(lambda: sum(range(9000)), beside=lambda: sum(range(9001)), name='one')"
-        unnamed = "gate.outcomes(train, range(4))"
-        for first, second, sentence in (
-            (two, one, "the gates of this test come in another order"),
-            (time, two, "a gate of this name was of another kind"),
-            (unnamed, unnamed, "two gates have the name 'test_two'; give each its own"),
-        ):
-            path.write_text(ORDER.format(holds="True", first=first, second=second))
-            run = project.pytest("test_order.py", "-k", "two", "--gate-against", "HEAD")
-            assert run.code == EXIT_UNMEASURABLE, run.said
-            assert sentence in run.said
-    finally:
-        project.git("checkout", "--quiet", "--", ".")
-        project.git("reset", "--quiet", "--hard", "HEAD~1")
-        project.git("clean", "--quiet", "--force")
+    path.write_text(ORDER.format(holds="False", first=one, second=two))
+    project.pytest("test_order.py", "-k", "after", code=1, verdicts={"prepared": "NEW", "test_after": "UNMEASURABLE"})
+    path.write_text(ORDER.format(holds="True", first=one, second=two))
+    project.pytest("test_order.py", "--gate-update", code=0)
+    kept = {key.partition("::")[2] for key in read_baseline(project.folder / BASELINE)}
+    assert {"prepared", "one", "two"} <= kept
+    assert "test_expected" not in kept
+    project.commit("two gates in an order")
+    time = "gate.time(lambda: sum(range(9000)), beside=lambda: sum(range(9001)), name='one')"
+    unnamed = "gate.outcomes(train, range(4))"
+    for first, second, sentence in (
+        (two, one, "the gates of this test come in another order"),
+        (time, two, "a gate of this name was of another kind"),
+        (unnamed, unnamed, "two gates have the name 'test_two'; give each its own"),
+    ):
+        path.write_text(ORDER.format(holds="True", first=first, second=second))
+        said = project.pytest("test_order.py", "-k", "two", *AGAINST, code=EXIT_UNMEASURABLE)
+        assert sentence in said
 
 
 @pytest.mark.usefixtures("alone")
@@ -773,15 +692,12 @@ def test_what_training_throws_is_told(project: Project) -> None:
         "def test_wrong(gate):\n    gate.outcomes(wrong, seeds=range(4))\n\n\n"
         "def test_child(gate):\n    gate.outcomes(child, seeds=range(4))\n"
     )
-    try:
-        run = project.pytest("test_throws.py", "--gate-update", "-W", "error")
-        assert run.verdicts == {"test_leaves": "UNMEASURABLE", "test_wrong": "UNMEASURABLE", "test_child": "NEW"}
-        assert run.code == 1, "what today's code throws is a failure as in any test"
-        for sentence in ("SystemExit: 3", "a dict with 'accuracy', 'loss' or both", "No baseline was written"):
-            assert sentence in run.said
-        assert "Traceback" not in run.said
-    finally:
-        (project.folder / "test_throws.py").unlink()
+    found = {"test_leaves": "UNMEASURABLE", "test_wrong": "UNMEASURABLE", "test_child": "NEW"}
+    # What today's code throws is a failure as in any test.
+    said = project.pytest("test_throws.py", "--gate-update", "-W", "error", code=1, verdicts=found)
+    for sentence in ("SystemExit: 3", "a dict with 'accuracy', 'loss' or both", "No baseline was written"):
+        assert sentence in said
+    assert "Traceback" not in said
 
 
 def test_a_baseline_that_was_edited_is_none(project: Project, tmp_path: Path) -> None:
@@ -810,17 +726,16 @@ def test_the_gate_finds_its_tests_wherever_a_checkout_lies(installed: Path, tmp_
     (project.folder / "ci").mkdir()
     (project.folder / "ci" / "pytest.ini").write_text("[pytest]\n")
     settings = ["-c", "ci/pytest.ini", "test_gate.py", "-k", "training"]
-    assert project.pytest(*settings, "--gate-update").verdicts == {"test_training": "NEW"}
-    run = project.pytest(*settings)
-    assert (run.code, run.verdicts) == (0, {"test_training": "PASS"}), run.said
+    project.pytest(*settings, "--gate-update", verdicts={"test_training": "NEW"})
+    project.pytest(*settings, code=0, verdicts={"test_training": "PASS"})
     nearer = project.folder / "nearer"
     nearer.mkdir()
     (nearer / "pytest.ini").write_text("[pytest]\naddopts = --of-another-project\n")
     (nearer / "test_own.py").write_text("def test_own(gate, base):\n    gate.outcomes(base, range(4))\n")
     fixture = "import pytest\n\n\n@pytest.fixture\ndef base():\n    return lambda seed: {'loss': 1.0 + seed}\n"
     (project.folder / "conftest.py").write_text(fixture)
-    run = project.pytest(".", "-k", "own", "--gate-update")
-    assert (run.code, run.verdicts) == (0, {"test_own": "NEW"}), "settings that lie nearer to a test are not in force"
+    # Settings that lie nearer to a test are not in force.
+    project.pytest(".", "-k", "own", "--gate-update", code=0, verdicts={"test_own": "NEW"})
 
 
 @pytest.mark.parametrize(("step", "refused"), [(0.1, False), (0.3, False), (3.0, True)])
@@ -859,7 +774,6 @@ class Frozen:
         self.n = n
 
     def work(self) -> int:
-        """Some."""
         return self.n
 
     __call__ = work
@@ -1228,5 +1142,4 @@ def test_the_plugin_starts_without_torch() -> None:
         "import sys, hw4.plugin; print([name for name in ('torch', 'scipy', 'pandas', 'spacy') if name in sys.modules])"
     )
     environment = {name: value for name, value in os.environ.items() if name != SOCKET}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert done.stdout.strip() == "[]"
+    assert python("-c", code, env=environment).stdout.strip() == "[]"
