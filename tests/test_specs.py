@@ -21,17 +21,7 @@ from hw4.specs import (
     sweep_specs,
     variant_specs,
 )
-from hw4.studies import (
-    BISECTIONS,
-    CLAIM_SEEDS,
-    CONTROLS,
-    FIRST_SEED,
-    LADDER_RATES,
-    VIEWS,
-    control_specs,
-    ladder_specs,
-    landscape_specs,
-)
+from hw4.studies import BISECTIONS, CLAIM_SEEDS, FIRST_SEED, LADDER_RATES, VIEWS
 from hw4.variants import AUDIT_SEEDS, CURVES, EXERCISES, NOTEBOOK_SEEDS, SECONDS, SEEDS, VARIANTS, Exercise
 
 
@@ -149,32 +139,6 @@ def test_the_least_and_the_most_that_make_sense_are_taken() -> None:
         assert ConvNetSpec.build(data=data, subset=1, batch_size=whole).batch_size == whole  # type: ignore[arg-type]
         with pytest.raises(SpecError, match=f"larger than the training set of {whole}"):
             ConvNetSpec.build(data=data, subset=1, batch_size=whole + 1)  # type: ignore[arg-type]
-
-
-def test_the_claim_runs_its_arms_on_the_same_seeds() -> None:
-    specs = ladder_specs(rates=(0.1, 0.2), seeds=2, data="digits", passes=1)
-    assert [(spec.learning_rate, spec.seed, spec.norm) for spec in specs] == [
-        (rate, seed, norm) for rate in (0.1, 0.2) for seed in (5, 6) for norm in (None, "batch")
-    ]
-    assert {(spec.row_passes, spec.reading_passes, spec.directions) for spec in specs} == {((), (1,), 1)}
-    for rates in ((), (0.2, 0.1), (0.1, 0.1)):
-        with pytest.raises(SpecError, match="must rise and differ"):
-            ladder_specs(rates=rates, seeds=1, data="digits")
-    beside = control_specs(seeds=2, data="digits", passes=3)
-    assert {spec.seed for spec in beside} == {5, 6}
-    assert (
-        len({spec.key for spec in beside})
-        == len(beside)
-        == 2 * sum(len(control.rates) * len(control.variants) for control in CONTROLS.values())
-    )
-    assert {spec.passes - spec.warmup_passes for spec in beside} == {3}
-    for passes, looked in ((12, (1, 4)), (2, (1,))):
-        views = landscape_specs(seeds=2, views=1, data="digits", passes=passes)
-        assert [(spec.seed, spec.norm, spec.range_view, spec.curvature_passes) for spec in views] == [
-            *((5, norm, True, looked) for norm in (None, "batch")),
-            *((6, norm, False, ()) for norm in (None, "batch")),
-        ]
-        assert {spec.step_passes for spec in views} == {looked}
 
 
 @pytest.mark.parametrize("other", [{"momentum": 0.9}, {"head_rate": 0.04}, {"warmup_passes": 1}])

@@ -178,14 +178,33 @@ def test_rates_rise_by_no_more_than_fixed_factors_and_no_seed_is_the_pilots() ->
     assert FIRST_SEED == SEEDS
 
 
-def test_the_claims_runs_are_both_networks_at_every_rate_and_seed() -> None:
-    rungs, beside = ladder_specs(seeds=2, data="digits"), control_specs(seeds=2, data="digits")
-    views = landscape_specs(seeds=2, views=3, data="digits")
-    assert len(set(rungs)) == len(LADDER_RATES) * 2 * 2
-    assert len(set(beside)) == sum(2 * len(each.rates) * len(each.variants) for each in CONTROLS.values())
-    assert [spec.seed for spec in views if not spec.norm] == [5, 6, 7]
-    assert [spec.range_view for spec in views if spec.norm] == [True] * 3
-    assert {spec.seed for spec in (*rungs, *beside)} == {5, 6}
+def test_the_claims_runs_are_both_networks_at_every_rate_on_the_same_seeds() -> None:
+    assert len(set(ladder_specs(seeds=2, data="digits"))) == len(LADDER_RATES) * 2 * 2
+    specs = ladder_specs(rates=(0.1, 0.2), seeds=2, data="digits", passes=1)
+    assert [(spec.learning_rate, spec.seed, spec.norm) for spec in specs] == [
+        (rate, seed, norm) for rate in (0.1, 0.2) for seed in (5, 6) for norm in (None, "batch")
+    ]
+    assert {(spec.row_passes, spec.reading_passes, spec.directions) for spec in specs} == {((), (1,), 1)}
+    for rates in ((), (0.2, 0.1), (0.1, 0.1)):
+        with pytest.raises(SpecError, match="must rise and differ"):
+            ladder_specs(rates=rates, seeds=1, data="digits")
+    beside = control_specs(seeds=2, data="digits", passes=3)
+    assert {spec.seed for spec in beside} == {5, 6}
+    assert (
+        len({spec.key for spec in beside})
+        == len(beside)
+        == 2 * sum(len(control.rates) * len(control.variants) for control in CONTROLS.values())
+    )
+    assert {spec.passes - spec.warmup_passes for spec in beside} == {3}
+    for passes, looked in ((12, (1, 4)), (2, (1,))):
+        views = landscape_specs(seeds=2, views=1, data="digits", passes=passes)
+        assert [(spec.seed, spec.norm, spec.range_view, spec.curvature_passes) for spec in views] == [
+            *((5, norm, True, looked) for norm in (None, "batch")),
+            *((6, norm, False, ()) for norm in (None, "batch")),
+        ]
+        assert {spec.step_passes for spec in views} == {looked}
+    more = landscape_specs(seeds=2, views=3, data="digits")
+    assert [(spec.seed, spec.range_view) for spec in more if spec.norm] == [(5, True), (6, True), (7, True)]
     with pytest.raises(SpecError, match="must be at least 1, got 0"):
         landscape_specs(seeds=2, views=0, data="digits")
 
