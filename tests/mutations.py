@@ -113,6 +113,20 @@ def around(module: Any, name: str, patch: Patch, change: Callable[..., Any]) -> 
     patch.setattr(module, name, lambda *arguments, **settings: change(original, *arguments, **settings))
 
 
+def changing(module: Any, name: str, *others: Any) -> Callable[[Callable[..., Any]], Callable[[Patch], None]]:
+    """Make a plant of what takes the place of a function there, and in other modules that have imported it."""
+
+    def made(change: Callable[..., Any]) -> Callable[[Patch], None]:
+        @functools.wraps(change)
+        def plant(patch: Patch) -> None:
+            for each in (module, *others):
+                around(each, name, patch, change)
+
+        return plant
+
+    return made
+
+
 def example(test: Any, *given: Any) -> Callable[[], object]:
     """One example of a test of properties: of the failure that is looked for here nobody needs the smallest one."""
     return lambda: test.hypothesis.inner_test(*given)
@@ -190,12 +204,10 @@ def the_two_gradients_on_different_minibatches(patch: Patch) -> None:
 
 
 @fault("public code", example(test_smoothness.test_exact_on_quadratics, 3, 0))
-def a_factor_of_two(patch: Patch) -> None:
-    def doubled(original: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        step, change = original(*arguments)
-        return step, 2 * change
-
-    around(hw4.smoothness, "_secant", patch, doubled)
+@changing(hw4.smoothness, "_secant")
+def a_factor_of_two(original: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+    step, change = original(*arguments)
+    return step, 2 * change
 
 
 @fault("public code", test_smoothness.test_the_model_is_left_bit_for_bit, None, 0, "batch")
@@ -243,16 +255,16 @@ def divided_by_another_steps_norm(patch: Patch) -> None:
 
 
 @fault("notebook", definition, False, "batch")
-def displacement_over_a_whole_pass(patch: Patch) -> None:
-    def walked(original: Any, self: Objective, w: Any, batch_size: int, generator: torch.Generator) -> Tensor:
-        w = start = self.w
-        gradients: list[Tensor] = []
-        for _ in range(round(self.n / batch_size)):
-            gradients.append(original(self, w, batch_size, generator))
-            w = start - 0.1 * torch.stack(gradients).sum(0)
-        return torch.stack(gradients).sum(0)
-
-    around(Objective, "minibatch_gradient", patch, walked)
+@changing(Objective, "minibatch_gradient")
+def displacement_over_a_whole_pass(
+    original: Any, self: Objective, w: Any, batch_size: int, generator: torch.Generator
+) -> Tensor:
+    w = start = self.w
+    gradients: list[Tensor] = []
+    for _ in range(round(self.n / batch_size)):
+        gradients.append(original(self, w, batch_size, generator))
+        w = start - 0.1 * torch.stack(gradients).sum(0)
+    return torch.stack(gradients).sum(0)
 
 
 @fault("notebook", definition, False, "batch")
@@ -261,11 +273,9 @@ def divided_by_the_learning_rate_once_more(patch: Patch) -> None:
 
 
 @fault("public code", test_smoothness.test_the_model_is_left_bit_for_bit, None, 0, "batch")
-def running_statistics_are_left_changed(patch: Patch) -> None:
-    def sharing(original: Any, tensor: Tensor, dtype: Any) -> Tensor:
-        return original(tensor, dtype) if isinstance(tensor, nn.Parameter) else tensor
-
-    around(hw4.borrowed, "_own", patch, sharing)
+@changing(hw4.borrowed, "_own")
+def running_statistics_are_left_changed(original: Any, tensor: Tensor, dtype: Any) -> Tensor:
+    return original(tensor, dtype) if isinstance(tensor, nn.Parameter) else tensor
 
 
 def always(mode: bool) -> Callable[[Patch], None]:
@@ -291,21 +301,21 @@ def training_mode_goes_unnoticed(patch: Patch) -> None:
 
 
 @fault("public code", test_smoothness.test_a_step_lost_to_rounding_is_measured_as_taken)
-def the_step_asked_for_instead_of_the_step_taken(patch: Patch) -> None:
-    def asked(original: Any, gradient: Any, w: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-        return u, original(gradient, w, u)[1]
-
-    around(hw4.smoothness, "_secant", patch, asked)
+@changing(hw4.smoothness, "_secant")
+def the_step_asked_for_instead_of_the_step_taken(
+    original: Any, gradient: Any, w: Tensor, u: Tensor
+) -> tuple[Tensor, Tensor]:
+    return u, original(gradient, w, u)[1]
 
 
 @fault("public code", test_smoothness.test_several_directions_share_the_point_and_are_single_readings)
-def later_directions_start_from_the_moved_point(patch: Patch) -> None:
-    def stale(original: Any, self: Objective, w: Any, batch_size: int, generator: torch.Generator) -> Tensor:
-        del w
-        found: Tensor = original(self, self.here, batch_size, generator)
-        return found
-
-    around(Objective, "minibatch_gradient", patch, stale)
+@changing(Objective, "minibatch_gradient")
+def later_directions_start_from_the_moved_point(
+    original: Any, self: Objective, w: Any, batch_size: int, generator: torch.Generator
+) -> Tensor:
+    del w
+    found: Tensor = original(self, self.here, batch_size, generator)
+    return found
 
 
 @fault(
@@ -316,12 +326,10 @@ def later_directions_start_from_the_moved_point(patch: Patch) -> None:
     True,
     "reordered",
 )
-def rounding_goes_unnoticed(patch: Patch) -> None:
-    def in_the_same_order(original: Any, self: Objective, loss: float) -> Tensor:
-        del original, loss
-        return self.loss_and_gradient_here()[1]
-
-    around(Objective, "reordered_gradient", patch, in_the_same_order)
+@changing(Objective, "reordered_gradient")
+def rounding_goes_unnoticed(original: Any, self: Objective, loss: float) -> Tensor:
+    del original, loss
+    return self.loss_and_gradient_here()[1]
 
 
 @fault("public code", test_curvature.test_the_largest_eigenvalue_may_be_negative_and_the_largest_in_size_is_another)
@@ -330,27 +338,25 @@ def the_largest_eigenvalue_in_size(patch: Patch) -> None:
 
 
 @fault("public code", test_curvature.test_the_largest_eigenvalue_may_be_negative_and_the_largest_in_size_is_another)
-def one_step_of_power_iteration(patch: Patch) -> None:
-    def hasty(original: Any, operator: Any, *, v0: np.ndarray, **settings: Any) -> tuple[np.ndarray, np.ndarray]:
-        del original, settings
-        v = operator.matvec(v0)
-        v /= np.linalg.norm(v)
-        return np.array([v @ operator.matvec(v)]), v[:, None]
-
-    around(hw4.curvature, "eigsh", patch, hasty)
+@changing(hw4.curvature, "eigsh")
+def one_step_of_power_iteration(
+    original: Any, operator: Any, *, v0: np.ndarray, **settings: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    del original, settings
+    v = operator.matvec(v0)
+    v /= np.linalg.norm(v)
+    return np.array([v @ operator.matvec(v)]), v[:, None]
 
 
 @fault("public code", test_curvature.test_on_smooth_twins_hessians_account_for_all_of_the_change, False)
-def curvature_of_the_first_chunk_alone(patch: Patch) -> None:
-    def first(original: Any, self: Objective, w: Tensor, v: Tensor) -> Tensor:
-        everything = self._examples
-        one = SimpleNamespace(plan=everything.plan[:1], pieces=lambda **_: [next(everything.pieces())])
-        self._examples = one  # type: ignore[assignment]
-        found: Tensor = original(self, w, v)
-        self._examples = everything
-        return found
-
-    around(Objective, "hessian_product", patch, first)
+@changing(Objective, "hessian_product")
+def curvature_of_the_first_chunk_alone(original: Any, self: Objective, w: Tensor, v: Tensor) -> Tensor:
+    everything = self._examples
+    one = SimpleNamespace(plan=everything.plan[:1], pieces=lambda **_: [next(everything.pieces())])
+    self._examples = one  # type: ignore[assignment]
+    found: Tensor = original(self, w, v)
+    self._examples = everything
+    return found
 
 
 @fault("public code", test_curvature.test_on_smooth_twins_hessians_account_for_all_of_the_change, False)
@@ -385,11 +391,9 @@ def dropout_goes_unnoticed(patch: Patch) -> None:
 
 
 @fault("public code", case("targets in a dict"))
-def examples_counted_by_the_length_of_their_targets(patch: Patch) -> None:
-    def counted(original: Any, self: Any, **settings: Any) -> Iterator[Any]:
-        return ((batch, len(batch[1])) for batch, _ in original(self, **settings))
-
-    around(hw4.examples.Examples, "pieces", patch, counted)
+@changing(hw4.examples.Examples, "pieces")
+def examples_counted_by_the_length_of_their_targets(original: Any, self: Any, **settings: Any) -> Iterator[Any]:
+    return ((batch, len(batch[1])) for batch, _ in original(self, **settings))
 
 
 @fault("public code", case("class weights, ordered by class"))
@@ -545,30 +549,24 @@ def the_relu_is_discarded(patch: Patch) -> None:
 
 
 @fault("notebook", test_questions.test_a_question_keeps_every_character)
-def questions_are_cut_at_their_first_colon(patch: Patch) -> None:
-    def cut(original: Any, contents: bytes, source: str) -> Any:
-        found = original(contents, source)
-        return replace(found, texts=tuple(text.split(":")[0] for text in found.texts))
-
-    around(test_questions, "parse_questions", patch, cut)
+@changing(test_questions, "parse_questions")
+def questions_are_cut_at_their_first_colon(original: Any, contents: bytes, source: str) -> Any:
+    found = original(contents, source)
+    return replace(found, texts=tuple(text.split(":")[0] for text in found.texts))
 
 
 @fault("notebook", test_questions.test_a_question_keeps_every_character)
-def bytes_are_printed_as_text(patch: Patch) -> None:
-    def printed(original: Any, contents: bytes, source: str) -> Any:
-        found = original(contents, source)
-        return replace(found, texts=tuple(str(text.encode("latin-1"))[2:-1] for text in found.texts))
-
-    around(test_questions, "parse_questions", patch, printed)
+@changing(test_questions, "parse_questions")
+def bytes_are_printed_as_text(original: Any, contents: bytes, source: str) -> Any:
+    found = original(contents, source)
+    return replace(found, texts=tuple(str(text.encode("latin-1"))[2:-1] for text in found.texts))
 
 
 @fault("notebook", example(test_images.test_standardised_pixels_are_bounded_whatever_the_images, 10, 0))
-def constant_pixels_explode(patch: Patch) -> None:
-    def exploding(_: Any, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
-        std, mean = torch.std_mean(train, dim=0)
-        return (train - mean) / (std + 1e-6), (test - mean) / (std + 1e-6)
-
-    around(test_images, "standardise", patch, exploding)
+@changing(test_images, "standardise")
+def constant_pixels_explode(_: Any, train: Tensor, test: Tensor) -> tuple[Tensor, Tensor]:
+    std, mean = torch.std_mean(train, dim=0)
+    return (train - mean) / (std + 1e-6), (test - mean) / (std + 1e-6)
 
 
 @fault("notebook", test_images.test_statistics_come_from_the_training_images_alone)
@@ -587,12 +585,10 @@ def one_seed_decides(patch: Patch) -> None:
 
 
 @fault("notebook", test_training.test_an_evaluation_looks_at_every_example_once)
-def every_metric_has_its_own_forward_pass(patch: Patch) -> None:
-    def twice(original: Any, *arguments: Any, **settings: Any) -> Any:
-        original(*arguments, **settings)
-        return original(*arguments, **settings)
-
-    around(test_training, "evaluate", patch, twice)
+@changing(test_training, "evaluate")
+def every_metric_has_its_own_forward_pass(original: Any, *arguments: Any, **settings: Any) -> Any:
+    original(*arguments, **settings)
+    return original(*arguments, **settings)
 
 
 @fault("notebook", test_training.test_evaluation_uses_running_statistics_and_leaves_every_mode_and_buffer)
@@ -604,16 +600,14 @@ def evaluation_by_batch_statistics(patch: Patch) -> None:
 
 
 @fault("statistics", test_stats.test_paired_differences_and_ratios_are_paired)
-def seeds_are_not_paired(patch: Patch) -> None:
-    def unpaired(_: Any, pairs: Any) -> hw4.stats.Interval:
-        first, second = zip(*pairs, strict=True)
-        a, b = hw4.stats.mean_interval(first), hw4.stats.mean_interval(second)
-        half = math.hypot(a.high - a.estimate, b.high - b.estimate)
-        return hw4.stats.Interval(
-            a.estimate - b.estimate, a.estimate - b.estimate - half, a.estimate - b.estimate + half, 3
-        )
-
-    around(test_stats, "paired_difference", patch, unpaired)
+@changing(test_stats, "paired_difference")
+def seeds_are_not_paired(_: Any, pairs: Any) -> hw4.stats.Interval:
+    first, second = zip(*pairs, strict=True)
+    a, b = hw4.stats.mean_interval(first), hw4.stats.mean_interval(second)
+    half = math.hypot(a.high - a.estimate, b.high - b.estimate)
+    return hw4.stats.Interval(
+        a.estimate - b.estimate, a.estimate - b.estimate - half, a.estimate - b.estimate + half, 3
+    )
 
 
 @fault("statistics", test_stats.test_95_percent_intervals_cover_95_percent_of_the_time)
@@ -622,13 +616,11 @@ def normal_quantiles_for_five_seeds(patch: Patch) -> None:
 
 
 @fault("statistics", test_strides.test_crossed_comparisons_seldom_err_and_find_what_is_there)
-def the_test_sets_own_noise_is_forgotten(patch: Patch) -> None:
-    def seeds_alone(_: Any, first: np.ndarray, second: np.ndarray) -> Any:
-        pairs = [(float(a.mean()), float(b.mean())) for a, b in zip(first, second, strict=True)]
-        found = hw4.stats.paired_difference(pairs)
-        return found, 0.0 if found.compared_with(0) != "not decided" else 1.0
-
-    around(test_strides, "compare_crossed", patch, seeds_alone)
+@changing(test_strides, "compare_crossed")
+def the_test_sets_own_noise_is_forgotten(_: Any, first: np.ndarray, second: np.ndarray) -> Any:
+    pairs = [(float(a.mean()), float(b.mean())) for a, b in zip(first, second, strict=True)]
+    found = hw4.stats.paired_difference(pairs)
+    return found, 0.0 if found.compared_with(0) != "not decided" else 1.0
 
 
 @fault(
@@ -656,53 +648,37 @@ def a_dead_network_counts_as_stable(patch: Patch) -> None:
 
 
 @fault("statistics", test_audit.test_each_flaw_is_what_it_says)
-def the_audit_repeats_the_right_way(patch: Patch) -> None:
-    def agreeable(original: Any, *arguments: Any) -> Any:
-        found = original(*arguments)
-        return found.model_copy(update={"smoothness": dict.fromkeys(found.smoothness, found.smoothness["right"])})
-
-    around(test_audit, "audit_run", patch, agreeable)
+@changing(test_audit, "audit_run")
+def the_audit_repeats_the_right_way(original: Any, *arguments: Any) -> Any:
+    found = original(*arguments)
+    return found.model_copy(update={"smoothness": dict.fromkeys(found.smoothness, found.smoothness["right"])})
 
 
 @fault(
     "statistics",
     lambda: test_sweep.test_what_is_held_out_is_every_fifth_training_question_and_no_test_question(grammar()),
 )
-def what_is_held_out_is_trained_on(patch: Patch) -> None:
-    def leaking(original: Any, questions: Any, spec: Any) -> Any:
-        return replace(original(questions, spec), x_train=questions.x_train, y_train=questions.y_train)
-
-    around(hw4.sweep, "as_seen", patch, leaking)
-    patch.setattr(test_sweep, "as_seen", hw4.sweep.as_seen)
+@changing(hw4.sweep, "as_seen", test_sweep)
+def what_is_held_out_is_trained_on(original: Any, questions: Any, spec: Any) -> Any:
+    return replace(original(questions, spec), x_train=questions.x_train, y_train=questions.y_train)
 
 
-@fault(
-    "statistics",
-    lambda: test_sweep.test_a_permutation_is_one_order_for_all_questions_trials_and_strides(grammar()),
-)
-def the_tests_questions_keep_their_order(patch: Patch) -> None:
-    def half(original: Any, questions: Any, spec: Any) -> Any:
-        return replace(original(questions, spec), x_test=questions.x_test)
-
-    around(hw4.sweep, "as_seen", patch, half)
-    patch.setattr(test_sweep, "as_seen", hw4.sweep.as_seen)
+@fault("statistics", lambda: test_sweep.test_a_permutation_is_one_order_for_all_questions_trials_and_strides(grammar()))
+@changing(hw4.sweep, "as_seen", test_sweep)
+def the_tests_questions_keep_their_order(original: Any, questions: Any, spec: Any) -> Any:
+    return replace(original(questions, spec), x_test=questions.x_test)
 
 
 @fault("statistics", test_studies.test_a_strides_own_rate_is_chosen_by_other_trials_on_held_out_questions)
-def the_rate_is_chosen_on_the_test_questions(patch: Patch) -> None:
-    def open_book(original: Any, trials: Any, made: Any) -> Any:
-        return [spec.model_copy(update={"held_out": False}) for spec in original(trials, made)]
-
-    around(hw4.studies, "_own_rate", patch, open_book)
+@changing(hw4.studies, "_own_rate")
+def the_rate_is_chosen_on_the_test_questions(original: Any, trials: Any, made: Any) -> Any:
+    return [spec.model_copy(update={"held_out": False}) for spec in original(trials, made)]
 
 
 @fault("statistics", test_studies.test_the_best_rate_is_the_smaller_of_equals_at_which_every_trial_trains)
-def the_best_rate_may_lose_trials(patch: Patch) -> None:
-    def lucky(original: Any, tried: Any) -> Any:
-        return original([run for run in tried if run.correct is not None])
-
-    around(hw4.studies, "best_rate", patch, lucky)
-    patch.setattr(test_studies, "best_rate", hw4.studies.best_rate)
+@changing(hw4.studies, "best_rate", test_studies)
+def the_best_rate_may_lose_trials(original: Any, tried: Any) -> Any:
+    return original([run for run in tried if run.correct is not None])
 
 
 # --- the gate ----------------------------------------------------------------------------------------------------
@@ -820,20 +796,16 @@ def blind_tests_pass(patch: Patch) -> None:
 
 
 @fault("parser", test_questions.test_a_malformed_line_is_named, "PERSON:ind who ?", "the class 'PERSON'")
-def unknown_classes_are_skipped(patch: Patch) -> None:
-    def skipping(original: Any, contents: bytes, source: str) -> Any:
-        lines = [line for line in contents.splitlines(keepends=True) if not line.startswith(b"PERSON")]
-        return original(b"".join(lines), source)
-
-    around(test_questions, "parse_questions", patch, skipping)
+@changing(test_questions, "parse_questions")
+def unknown_classes_are_skipped(original: Any, contents: bytes, source: str) -> Any:
+    lines = [line for line in contents.splitlines(keepends=True) if not line.startswith(b"PERSON")]
+    return original(b"".join(lines), source)
 
 
 @fault("parser", test_questions.test_a_question_keeps_every_character)
-def questions_are_read_as_utf_8(patch: Patch) -> None:
-    def decoded(original: Any, contents: bytes, source: str) -> Any:
-        return original(contents.decode("utf-8", errors="replace").encode("latin-1", errors="replace"), source)
-
-    around(test_questions, "parse_questions", patch, decoded)
+@changing(test_questions, "parse_questions")
+def questions_are_read_as_utf_8(original: Any, contents: bytes, source: str) -> Any:
+    return original(contents.decode("utf-8", errors="replace").encode("latin-1", errors="replace"), source)
 
 
 def a_file_of_other_contents(folder: Path) -> None:
@@ -854,13 +826,10 @@ def checksums_are_not_compared(patch: Patch) -> None:
 
 
 @fault("parser", in_folder(test_records.test_a_record_under_another_name_is_refused))
-def a_records_name_is_not_compared(patch: Patch) -> None:
-    def renamed(original: Any, path: Path, kind: Any) -> Any:
-        del original
-        return kind.model_validate_json(path.read_text())
-
-    around(hw4.records, "read_record", patch, renamed)
-    around(test_records, "read_record", patch, renamed)
+@changing(hw4.records, "read_record", test_records)
+def a_records_name_is_not_compared(original: Any, path: Path, kind: Any) -> Any:
+    del original
+    return kind.model_validate_json(path.read_text())
 
 
 @fault(
@@ -871,22 +840,18 @@ def a_records_name_is_not_compared(patch: Patch) -> None:
         )
     ),
 )
-def records_of_another_version_are_read(patch: Patch) -> None:
-    def anyway(original: Any, path: Path, kind: Any) -> Any:
-        path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2'))
-        return original(path, kind)
-
-    around(test_records, "read_record", patch, anyway)
+@changing(test_records, "read_record")
+def records_of_another_version_are_read(original: Any, path: Path, kind: Any) -> Any:
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2'))
+    return original(path, kind)
 
 
 @fault("parser", lambda: with_patch(test_vectors.test_the_embedded_vectors_are_fitted_on_training_questions_only))
-def vectors_are_fitted_on_test_questions(patch: Patch) -> None:
-    def both(original: Any, train: Any, test: Any) -> Any:
-        n = len(train.texts)
-        whole, _ = original(replace(train, texts=train.texts + test.texts), test)
-        return whole[:n], whole[n:]
-
-    around(hw4.data.vectors, "_tf_idf", patch, both)
+@changing(hw4.data.vectors, "_tf_idf")
+def vectors_are_fitted_on_test_questions(original: Any, train: Any, test: Any) -> Any:
+    n = len(train.texts)
+    whole, _ = original(replace(train, texts=train.texts + test.texts), test)
+    return whole[:n], whole[n:]
 
 
 # --- models ------------------------------------------------------------------------------------------------------
@@ -898,12 +863,10 @@ def the_text_cnn_has_no_padding(patch: Patch) -> None:
 
 
 @fault("model", test_models.test_the_ensembles_gradients_are_those_of_autograd, 5, 7)
-def the_ensemble_forgets_a_bias(patch: Patch) -> None:
-    def without(original: Any, self: Any, fields: Tensor, y: Tensor) -> Any:
-        conv, weight, bias = original(self, fields, y)
-        return conv, weight, torch.zeros_like(bias)
-
-    around(hw4.models.TextCNNEnsemble, "loss_gradients", patch, without)
+@changing(hw4.models.TextCNNEnsemble, "loss_gradients")
+def the_ensemble_forgets_a_bias(original: Any, self: Any, fields: Tensor, y: Tensor) -> Any:
+    conv, weight, bias = original(self, fields, y)
+    return conv, weight, torch.zeros_like(bias)
 
 
 @fault("model", test_training.test_a_pass_is_the_plain_pass, "batch", "pool")
