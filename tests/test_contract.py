@@ -87,12 +87,15 @@ def entropy(model: nn.Module, batch: Tensor) -> Tensor:
 
 @dataclass
 class Case:
-    """A call, and the loss in plain torch whose value it must have, or what its refusal must say."""
+    """A call, and the loss in plain torch whose value it must have, or what its refusal must say.
+
+    What is given with it are settings, or what makes them of the model.
+    """
 
     name: str
     model: Callable[[], nn.Module] = net
     data: Callable[[], tuple[Any, ...]] = lambda: (X, Y)
-    given: dict[str, Any] = field(default_factory=dict)
+    given: Any = field(default_factory=dict)
     loss: Full = entropy
     refusal: str = ""
     inside: Callable[[], Any] | None = None
@@ -257,16 +260,8 @@ def tied() -> nn.Module:
     return model
 
 
-def penalised() -> Case:
-    model = net()
-
-    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(outputs, targets) + 0.5 * torch.stack([(p**2).sum() for p in model.parameters()]).sum()
-
-    def plain(twin: nn.Module, batch: Tensor) -> Tensor:
-        return entropy(twin, batch) + 0.5 * torch.stack([(p**2).sum() for p in twin.parameters()]).sum()
-
-    return Case("a penalty on the model's own parameters", lambda: model, given={"loss": loss}, loss=plain)
+def squares(model: nn.Module) -> Tensor:
+    return torch.stack([(p**2).sum() for p in model.parameters()]).sum()
 
 
 def wrapped() -> Case:
@@ -491,7 +486,11 @@ CASES = [
         refusal="must not depend",
     ),
     # Ownership.
-    penalised(),
+    Case(
+        "a penalty on the model's own parameters",
+        given=lambda model: {"loss": lambda o, t: F.cross_entropy(o, t) + 0.5 * squares(model)},
+        loss=lambda twin, batch: entropy(twin, batch) + 0.5 * squares(twin),
+    ),
     wrapped(),
     outside(),
     Case(
@@ -675,15 +674,8 @@ def holding(weights: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]
     return loss
 
 
-def holding_parameters() -> Case:
-    model = net()
-    kept = list(model.parameters())
-    return Case(
-        "parameters taken out beforehand",
-        lambda: model,
-        given={"loss": lambda o, t: F.cross_entropy(o, t) + sum((p**2).sum() for p in kept)},
-        refusal="taken out of the model beforehand",
-    )
+def penalty(kept: list[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda o, t: F.cross_entropy(o, t) + sum((p**2).sum() for p in kept)
 
 
 def chunked(model: nn.Module, batch: Tensor) -> Tensor:
@@ -882,11 +874,7 @@ CASES += [
     Case(
         "batches of entries in float64", data=batches_of(Entries), given={"forward": of_entries, "dtype": torch.float64}
     ),
-    Case(
-        "batches that raise KeyError for attributes",
-        data=batches_of(Wrapped),
-        given={"forward": of_entries},
-    ),
+    Case("batches that raise KeyError for attributes", data=batches_of(Wrapped), given={"forward": of_entries}),
     Case("a skeleton without numbers", model=skeleton),
     *(
         Case(
@@ -1026,7 +1014,11 @@ CASES += [
         data=lambda: collated(lambda x, y: (defaultdict(int, a=x), y)),
         loss=lambda m, b: F.cross_entropy(m({"a": X.double()[b]}), Y[b]),
     ),
-    holding_parameters(),
+    Case(
+        "parameters taken out beforehand",
+        given=lambda model: {"loss": penalty(list(model.parameters()))},
+        refusal="taken out of the model beforehand",
+    ),
     Case("no generator", given={"generator": None}, refusal="must be a torch.Generator"),
     Case("an integer precision", given={"dtype": torch.int64}, refusal="floating-point"),
     Case(
@@ -1138,11 +1130,7 @@ CASES += [
     Case("a loss with a memory in a partial", given={"loss": functools.partial(MEMORY.__call__)}, refusal="remembers"),
     Case(
         "class weights in a module named in a function, float64",
-        given={
-            "loss": lambda o, t: 1.0 * WEIGHING(o, t),
-            "chunk_size": N,
-            "dtype": torch.float64,
-        },
+        given={"loss": lambda o, t: 1.0 * WEIGHING(o, t), "chunk_size": N, "dtype": torch.float64},
         loss=weighted_mean,
     ),
     Case(
@@ -1428,11 +1416,7 @@ CASES += [
     ),
     Case(
         "pairs by place, reordered",
-        given={
-            "loss": lambda o, t: F.mse_loss(*o.chunk(2)) + 0 * len(t),
-            "chunk_size": N,
-            "noise_floor": "reordered",
-        },
+        given={"loss": lambda o, t: F.mse_loss(*o.chunk(2)) + 0 * len(t), "chunk_size": N, "noise_floor": "reordered"},
         refusal="in another order",
     ),
 ]
@@ -1484,15 +1468,8 @@ CASES += [
 ]
 
 
-def reading_an_array() -> Case:
-    model = net()
-    values = model[0].weight.detach().numpy()
-    return Case(
-        "a weight's own array",
-        lambda: model,
-        given={"loss": lambda o, t: F.cross_entropy(o, t) * (1 + float((values**2).sum()))},
-        refusal="taken out of the model beforehand and shares its memory",
-    )
+def scaled_by_squares(values: np.ndarray) -> Callable[[Tensor, Tensor], Tensor]:
+    return lambda o, t: F.cross_entropy(o, t) * (1 + float((values**2).sum()))
 
 
 class State:
@@ -1593,7 +1570,11 @@ class Labelled(list[Any]):
 
 
 CASES += [
-    reading_an_array(),
+    Case(
+        "a weight's own array",
+        given=lambda model: {"loss": scaled_by_squares(model[0].weight.detach().numpy())},
+        refusal="taken out of the model beforehand and shares its memory",
+    ),
     *named_refusal(
         "remembers|is no mean",
         *(Case(f"every 32nd call by a class, from {start}", model=lambda s=start: beginning(s)) for start in (8, 16)),
@@ -1655,19 +1636,12 @@ def noting_in_a_file(self: Any, x: Tensor) -> Tensor:
         return self.body(x)
 
 
-def knowing_constants() -> Case:
-    model = net()
-    kept = dict(model.named_parameters())
-    return Case(
-        "a functional call on constants",
-        lambda: model,
-        given={
-            "forward": lambda m, b: F.cross_entropy(
-                torch.func.functional_call(m, {name: p.detach() for name, p in kept.items()}, (b[0],)), b[1]
-            )
-        },
-        refusal="taken out of the model beforehand",
-    )
+def on_constants(kept: dict[str, Tensor]) -> Callable[[nn.Module, Any], Tensor]:
+    def forward(model: nn.Module, batch: Any) -> Tensor:
+        constants = {name: p.detach() for name, p in kept.items()}
+        return F.cross_entropy(torch.func.functional_call(model, constants, (batch[0],)), batch[1])
+
+    return forward
 
 
 ROUNDED = {"loss": lambda o, t: F.cross_entropy(o.float(), t)}
@@ -1687,7 +1661,11 @@ CASES += [
     ),
     Case("a file with a random name", model=lambda: Own(noting_in_a_file), loss=lambda m, b: entropy(m.body, b)),
     Case("outputs in float32", given=ROUNDED),
-    knowing_constants(),
+    Case(
+        "a functional call on constants",
+        given=lambda model: {"forward": on_constants(dict(model.named_parameters()))},
+        refusal="taken out of the model beforehand",
+    ),
     *named_refusal(
         r"rounds to torch\.float32",
         Case("outputs in float32, float64", given={**ROUNDED, "dtype": torch.float64}),
@@ -1822,22 +1800,6 @@ def far_inside(self: Any, x: Tensor) -> Tensor:
     return self.body(x) * (2 if SETTINGS.draws.generator.random() < 0.001 else 1)
 
 
-def penalised_cell() -> Case:
-    """A penalty in a closure over a model that lists its parameters, on data in float64."""
-    torch.manual_seed(4)
-    model = Own(recurrent, cell=nn.LSTM(6, 6, batch_first=True))
-    return Case(
-        "a penalty on an LSTM, float64 data",
-        lambda: model,
-        data=lambda: (X.double(), Y),
-        given={
-            "loss": lambda o, t: F.cross_entropy(o, t) + 0.01 * sum((p**2).sum() for p in model.parameters()),
-            "dtype": torch.float64,
-        },
-        loss=lambda m, b: entropy(m, b) + 0.01 * sum((p**2).sum() for p in m.parameters()),
-    )
-
-
 @contextlib.contextmanager
 def hooked_everywhere() -> Iterator[None]:
     handle = nn.modules.module.register_module_full_backward_hook(lambda *_: None)
@@ -1961,7 +1923,16 @@ CASES += [
     Case("a dataclass that moves itself", **fed_as(Movable)),
     Case("tensors in a store of a graph", **fed_as(Graph)),
     Case("a generator in a module's module", model=lambda: Own(far_inside), refusal=RANDOM),
-    penalised_cell(),
+    Case(
+        "a penalty on an LSTM, float64 data",  # whose parameters the model lists
+        model=lambda: Own(recurrent, cell=nn.LSTM(6, 6, batch_first=True)),
+        data=lambda: (X.double(), Y),
+        given=lambda model: {
+            "loss": lambda o, t: F.cross_entropy(o, t) + 0.01 * squares(model),
+            "dtype": torch.float64,
+        },
+        loss=lambda m, b: entropy(m, b) + 0.01 * squares(m),
+    ),
     Case("a backward hook on every module", inside=hooked_everywhere, refusal="backward hook"),
     *named_refusal(
         "keeps something that it computed",
@@ -2027,7 +1998,7 @@ def by_pointer(model: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda o, t: F.cross_entropy(o, t) + sum((p**2).sum() for p in model.parameters() if p.data_ptr() in known)
 
 
-POINTED, PADDED = net(), net()
+PADDED = net()
 FLAT = torch.zeros(sum(p.numel() for p in PADDED.parameters()) + 512)
 for place, p in zip(FLAT.split([p.numel() for p in PADDED.parameters()] + [512]), PADDED.parameters(), strict=False):
     p.data = place.copy_(p.detach().flatten()).view(p.shape)
@@ -2272,7 +2243,7 @@ CASES += [
             model=lambda: Own(cached_in_numbers, made_of=gram, store=torch.zeros(12, 12), filled=torch.tensor(False)),
         ),
     ),
-    Case("addresses", lambda: POINTED, given={"loss": by_pointer(POINTED)}, refusal="tells parameters apart"),
+    Case("addresses", given=lambda model: {"loss": by_pointer(model)}, refusal="tells parameters apart"),
     *named_refusal(
         "taken out of the model beforehand",
         Case(
@@ -2481,7 +2452,8 @@ CASES += [
 def test_right_or_refused(case: Case) -> None:
     MEMORY.get_buffer("calls").zero_()  # a planted fault, in the same process, may have left something
     NORM_OF_LOSS.reset_running_stats()
-    model, data, given = case.model(), case.data(), {"chunk_size": 13, **case.given}
+    model, data = case.model(), case.data()
+    given = {"chunk_size": 13, **(case.given(model) if callable(case.given) else case.given)}
     lazy = nn.parameter.UninitializedParameter
     state = {
         k: v.clone()
