@@ -6,7 +6,7 @@ import math
 import re
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -33,6 +33,11 @@ def small() -> tuple[ConvNetSpec, Data]:
     return spec, load_images("digits", subset=0.1)
 
 
+def trained_on(images: Data, model: ConvNet, spec: ConvNetSpec, batches: torch.Generator) -> None:
+    how: dict[str, Any] = {"learning_rate": spec.learning_rate, "batch_size": spec.batch_size, "generator": batches}
+    train_pass(model, images.x_train, images.y_train, **how)
+
+
 def notebook_smoothness(spec: ConvNetSpec, images: Data) -> list[float]:
     """The notebook's whole computation once more, plainly."""
     model, batches, found = build_convnet(spec), seeded(spec.seed, BATCHES), []
@@ -44,14 +49,7 @@ def notebook_smoothness(spec: ConvNetSpec, images: Data) -> list[float]:
 
     before, start = state(model)
     for _ in range(spec.passes):
-        train_pass(
-            model,
-            images.x_train,
-            images.y_train,
-            learning_rate=spec.learning_rate,
-            batch_size=spec.batch_size,
-            generator=batches,
-        )
+        trained_on(images, model, spec, batches)
         after, end = state(model)
         found.append(float((after - before).norm() / (-spec.learning_rate * (end - start)).norm()))
         before, start = after, end
@@ -106,14 +104,7 @@ def test_a_pass_in_plain_pytorch_is_the_pass_of_hw4(downsample: Downsample) -> N
     spec = ConvNetSpec.build(data="digits", subset=0.1, downsample=downsample)
     images, ours, plain = load_images("digits", subset=0.1), build_convnet(spec), notebook_layers(downsample)
     plain.load_state_dict(dict(zip(plain.state_dict(), ours.state_dict().values(), strict=True)))
-    train_pass(
-        ours,
-        images.x_train,
-        images.y_train,
-        learning_rate=spec.learning_rate,
-        batch_size=spec.batch_size,
-        generator=seeded(spec.seed, BATCHES),
-    )
+    trained_on(images, ours, spec, seeded(spec.seed, BATCHES))
     plain_pass(plain, spec, images)
     for mine, theirs in zip(ours.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)  # of steps near 1e-2, added up otherwise

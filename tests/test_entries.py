@@ -537,11 +537,7 @@ def test_the_audit_says_what_each_flaw_changes() -> None:
             f"seeds alone scatter by {statistics.stdev(OTHER['test_accuracy']):.4f} (standard deviation)",
         ],
         ["43", "50", "4 cut, 3 otherwise mangled"],
-        [
-            shown(MISREAD),
-            shown(READ),
-            f"{shown(lost, 4, sign='+')}; logistic regression 0.680 against 0.700",
-        ],
+        [shown(MISREAD), shown(READ), f"{shown(lost, 4, sign='+')}; logistic regression 0.680 against 0.700"],
     ]
     assert rows[5][0].startswith("Train loss after 4 passes, without BatchNorm")
 

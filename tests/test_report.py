@@ -621,11 +621,7 @@ def test_a_folder_and_its_neighbours_make_one_page(tmp_path: Path) -> None:
         "The gate's last word",
     ]
     text = report.write(folder).read_text()
-    for needed in (
-        "REGRESSION, compared with the baseline, from 1 finding.",
-        "timing: a &lt;step&gt;",
-        "find out why",
-    ):
+    for needed in ("REGRESSION, compared with the baseline, from 1 finding.", "timing: a &lt;step&gt;", "find out why"):
         assert needed in text
     gate_left(folder, [])
     assert "UNMEASURABLE" in load_report(folder).entries[-1].answer[0]

@@ -193,16 +193,7 @@ def naive_smoothness(
 def test_it_is_the_definition(norm: bool, norm_mode: Literal["batch", "running"]) -> None:
     model, x, y = small_problem(norm=norm)
     batch = torch.randint(len(x), (1, 8), generator=torch.Generator().manual_seed(4))[0]
-    found = measure_smoothness(
-        model,
-        x,
-        y,
-        learning_rate=0.1,
-        batch_size=8,
-        generator=torch.Generator().manual_seed(4),
-        norm_mode=norm_mode,
-        chunk_size=len(x),
-    )
+    found = measured(model, x, y, norm_mode=norm_mode, chunk_size=len(x))
     expected = naive_smoothness(model, x, y, batch, learning_rate=0.1, training=norm_mode == "batch")
     assert found.smoothness == pytest.approx(expected, rel=EXACT)
     assert found.smoothness == found.gradient_change_norm / found.update_norm

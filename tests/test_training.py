@@ -200,17 +200,8 @@ def test_an_ensemble_trains_as_torchs_sgd_trains_each_member(stride: int) -> Non
         torch.manual_seed(0)
         models = [TextCNN(stride).double() for _ in range(3)]
     ensemble = TextCNNEnsemble.from_models(models)
-    made = train_ensemble(
-        ensemble,
-        x,
-        y,
-        learning_rate=0.05,
-        momentum=0.8,
-        batch_size=16,
-        epochs=4,
-        generators=[*map(generator, range(3))],
-    )
-    assert made == 4
+    how: dict[str, Any] = {"learning_rate": 0.05, "momentum": 0.8, "batch_size": 16, "epochs": 4}
+    assert train_ensemble(ensemble, x, y, generators=[*map(generator, range(3))], **how) == 4
     for seed, (model, found) in enumerate(zip(models, ensemble.to_models(), strict=True)):
         optimizer, order = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.8), generator(seed)
         for _ in range(4):
@@ -224,7 +215,7 @@ def test_an_ensemble_trains_as_torchs_sgd_trains_each_member(stride: int) -> Non
 
 def test_an_ensemble_of_lost_trials_stops_and_one_lost_trial_harms_no_other() -> None:
     x, y = text_problem()
-    settings = {"momentum": 0.8, "batch_size": 16, "epochs": 9}
+    settings: dict[str, Any] = {"momentum": 0.8, "batch_size": 16, "epochs": 9}
 
     def ensemble(trials: int) -> TextCNNEnsemble:
         with torch.random.fork_rng():
@@ -232,12 +223,11 @@ def test_an_ensemble_of_lost_trials_stops_and_one_lost_trial_harms_no_other() ->
             return TextCNNEnsemble.from_models([TextCNN(5).double() for _ in range(trials)])
 
     lost = ensemble(2)
-    assert train_ensemble(lost, x, y, learning_rate=1e200, generators=[generator(), generator(1)], **settings) < 9  # type: ignore[arg-type]
+    assert train_ensemble(lost, x, y, learning_rate=1e200, generators=[generator(), generator(1)], **settings) < 9
     half, whole = ensemble(2), ensemble(2)
     half.conv.data[1] = torch.nan
     for model in (half, whole):
-        made = train_ensemble(model, x, y, learning_rate=0.05, generators=[generator(), generator(1)], **settings)  # type: ignore[arg-type]
-        assert made == 9
+        assert train_ensemble(model, x, y, learning_rate=0.05, generators=[*map(generator, range(2))], **settings) == 9
     assert torch.equal(half.conv[0], whole.conv[0])
     assert torch.equal(half.linear_weight[0], whole.linear_weight[0])
 
