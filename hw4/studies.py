@@ -76,11 +76,7 @@ def sweep(trials: Sequence[TextCNNSpec], *, rescue: bool = True) -> Study:
     The rates are tried, largest first, until no trial diverges; at most the homework's ten trials of each.
     """
     settings = by_setting(trials) if rescue else []
-
-    def wanted(made: Made) -> list[Spec]:
-        return [*trials, *(spec for setting in settings for spec in _rescue(setting, made))]
-
-    return wanted
+    return lambda made: [*trials, *(spec for setting in settings for spec in _rescue(setting, made))]
 
 
 def controls(trials: Sequence[TextCNNSpec]) -> Study:
@@ -300,11 +296,7 @@ def ladder(rungs: Sequence[ConvNetSpec], *, bisections: int) -> Study:
     by_net: dict[ConvNetSpec, list[ConvNetSpec]] = {}
     for spec in rungs:
         by_net.setdefault(spec.model_copy(update={"learning_rate": 1.0}), []).append(spec)
-
-    def wanted(made: Made) -> list[Spec]:
-        return [*rungs, *(spec for net in by_net.values() for spec in _narrowed(net, made, bisections))]
-
-    return wanted
+    return lambda made: [*rungs, *(spec for net in by_net.values() for spec in _narrowed(net, made, bisections))]
 
 
 def _narrowed(rungs: Sequence[ConvNetSpec], made: Made, bisections: int) -> list[ConvNetSpec]:
