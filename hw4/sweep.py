@@ -61,7 +61,7 @@ def train_trials(
     test, correct = _evaluate(ensemble, questions.x_test, questions.y_test)
     where = questions_environment()
     records = [
-        _record(each, data, where, diverged=not (end <= start and math.isfinite(tested)), train_loss=end, right=right)
+        _record(each, data, where, end, right if end <= start and math.isfinite(tested) else None)
         for each, start, end, tested, right in zip(specs, first, last, test, correct.tolist(), strict=True)
     ]
     if keep is not None:
@@ -91,14 +91,9 @@ def _build(spec: TextCNNSpec) -> TextCNN:
 
 
 def _record(
-    spec: TextCNNSpec,
-    data: QuestionIdentity,
-    where: Environment,
-    *,
-    diverged: bool,
-    train_loss: float,
-    right: list[bool],
+    spec: TextCNNSpec, data: QuestionIdentity, where: Environment, train_loss: float, right: list[bool] | None
 ) -> TextCNNRecord:
+    """The record of a trial: which answers are right, or None where it diverged."""
     return TextCNNRecord(
         key=spec.key,
         spec=spec,
@@ -106,10 +101,10 @@ def _record(
         trial=spec.trial,
         data=data,
         environment=where,
-        test_accuracy=None if diverged else sum(right) / len(right),
-        correct=None if diverged else right,
+        test_accuracy=None if right is None else sum(right) / len(right),
+        correct=right,
         train_loss=train_loss if math.isfinite(train_loss) else None,
-        diverged=diverged,
+        diverged=right is None,
     )
 
 
