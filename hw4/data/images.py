@@ -85,15 +85,13 @@ def load_images(
     if kept < len(train):
         chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:kept]
         train, train_labels = train[chosen], train_labels[chosen]
-    digest = hashlib.sha256()
-    for part in (train, train_labels, test, test_labels):
-        digest.update(part.numpy().tobytes())
+    seen = b"".join(part.numpy().tobytes() for part in (train, train_labels, test, test_labels))
     x_train, x_test = (rule or standardise)(train.float(), test.float())
     title = {"fashion-mnist": "FashionMNIST", "digits": "scikit-learn digits, enlarged to 28x28"}[name]
     return Data(
         name=name,
         title=title,
-        checksum=digest.hexdigest(),
+        checksum=hashlib.sha256(seen).hexdigest(),
         x_train=x_train.unsqueeze(1),
         y_train=train_labels,
         x_test=x_test.unsqueeze(1),
