@@ -224,7 +224,6 @@ def variant_specs(
 
 
 def _told_by(variant: Variant) -> tuple[str | None, Downsample]:
-    """What a spec tells a variant by."""
     return variant.norm, variant.downsample
 
 

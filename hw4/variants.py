@@ -86,7 +86,8 @@ class Exercise:
             raise SpecError(f"an exercise draws at least one of {', '.join(map(repr, CURVES))}, got {self.measures!r}")
 
 
-CURVES = (*(f"{part} {what}" for part in ("train", "test") for what in ("loss", "accuracy")), "smoothness")
+SCORES = tuple(f"{part} {what}" for part in ("train", "test") for what in ("loss", "accuracy"))
+CURVES = (*SCORES, "smoothness")
 SECONDS = ("seconds per pass", "processor seconds per pass")
 """What exercises may show: over passes and in their table, or there alone."""
 
@@ -102,14 +103,7 @@ EXERCISES: dict[str, Exercise] = {
         title="Exercise 3: max-pooling or stride?",
         question="Max-pooling or strided convolutions: what does either cost in accuracy and in seconds per pass?",
         variants=("pool", "stride"),
-        measures=(
-            "train loss",
-            "train accuracy",
-            "test loss",
-            "test accuracy",
-            "seconds per pass",
-            "processor seconds per pass",
-        ),
+        measures=(*SCORES, *SECONDS),
         # A stride of two leaves a quarter of the multiplications: four times the passes fill the pooled network's time.
         longer=4,
     ),
