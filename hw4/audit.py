@@ -106,7 +106,6 @@ def read_notebook() -> dict[str, Any]:
 
 
 def _train(model: nn.Module, spec: ConvNetSpec, images: Data, batches: torch.Generator) -> None:
-    """One pass, as the spec says."""
     x, y = images.x_train, images.y_train
     train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
 
@@ -205,7 +204,6 @@ def largest_pixels(data: Dataset) -> list[float]:
 
 
 def _seconds(work: Callable[[], object]) -> PassTime:
-    """What some work takes."""
     wall, cpu = time.perf_counter(), time.process_time()
     work()
     return PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)

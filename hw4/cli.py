@@ -346,7 +346,6 @@ def _say_idle(context: typer.Context, say: Say, *, nets: bool, texts: bool) -> N
 
 
 def _counted(nets: "Sequence[Spec]", trials: "Sequence[Spec]") -> str:
-    """How many networks are trained, in words."""
     kinds = ((nets, "ConvNet"), (trials, "text CNN"))
     return " and ".join(f"{len(runs)} {kind}{'s' * (len(runs) > 1)}" for runs, kind in kinds if runs)
 
@@ -610,10 +609,7 @@ def audit_command(  # noqa: PLR0917  typer makes options of them
     specs = homework.exercise_specs(["smoothness"], seeds=seeds, data=name, passes=passes)
     with _held(folder):
         Store(folder / AUDIT / "sweep", TextCNNRecord).load_all()  # which raises for a bad one, and not amid the work
-        with (
-            _cluster(scheduler, say) as executor,
-            progress_bar(total=parts(specs, notebook_seeds), unit="part") as bar,
-        ):
+        with _cluster(scheduler, say) as executor, progress_bar(total=parts(specs, notebook_seeds), unit="part") as bar:
 
             def on_audit(part: str) -> None:
                 bar.set_description(part, refresh=False)

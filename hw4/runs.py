@@ -57,7 +57,6 @@ def _images(data: Dataset, subset: float, device: str) -> "Data":
 
 @cache
 def _questions(name: QuestionSet) -> "tuple[Data, QuestionIdentity]":
-    """The questions, once for each process."""
     from hw4.data.vectors import load_questions
     from hw4.sweep import identity
 
@@ -299,7 +298,6 @@ def _progress(specs: Sequence[Spec], say: Say) -> Iterator[OnRecord]:
 
 
 def _net_line(record: ConvNetRecord) -> str:
-    """How a ConvNet's run ended, in a line."""
     run, accuracy = record.spec, record.last.test_accuracy
     outcome = "diverged" if record.diverged or accuracy is None else f"test accuracy {accuracy:.3f}"
     passes = f"{run.passes} pass{'es' if run.passes > 1 else ''}"

@@ -40,7 +40,6 @@ def _find(data: Published) -> Path | None:
 
 
 def _not_found(titles: list[str]) -> str:
-    """Say what was found nowhere, and where was looked."""
     *others, last = titles
     what = f"{', '.join(others)} and {last} are" if others else f"{last} is"
     installed = ", nor is the model installed" if MODEL.title in titles else ""

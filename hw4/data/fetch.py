@@ -148,7 +148,6 @@ def _bring(url: str, path: Path, sha256: str | None = None) -> None:
 
 
 def _reason(error: Exception) -> str:
-    """Say in a few words why a download failed."""
     if not isinstance(error, requests.RequestException):
         return "the server sent something else"  # often a login or error page instead of the file
     if isinstance(error, requests.Timeout):
