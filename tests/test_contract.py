@@ -16,7 +16,7 @@ import random
 import threading
 from collections import OrderedDict, UserDict, defaultdict, namedtuple
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fractions import Fraction
 from tempfile import NamedTemporaryFile, TemporaryFile
 from types import MappingProxyType, ModuleType, SimpleNamespace
@@ -85,20 +85,38 @@ def entropy(model: nn.Module, batch: Tensor) -> Tensor:
     return F.cross_entropy(model(X.double()[batch]), Y[batch])
 
 
-@dataclass
+def evaluated(model: nn.Module, batch: Tensor) -> Tensor:
+    return entropy(model.eval(), batch)
+
+
+def of_body(model: Any, batch: Tensor) -> Tensor:
+    return entropy(model.body, batch)
+
+
+def of_entry(model: nn.Module, batch: Tensor) -> Tensor:
+    return F.cross_entropy(model({"a": X.double()[batch]}), Y[batch])
+
+
 class Case:
     """A call, and the loss in plain torch whose value it must have, or what its refusal must say.
 
-    What is given with it are settings, or what makes them of the model.
+    ``given`` are the call's settings; ``made`` makes more of them, of the model.
     """
 
-    name: str
-    model: Callable[[], nn.Module] = net
-    data: Callable[[], tuple[Any, ...]] = lambda: (X, Y)
-    given: Any = field(default_factory=dict)
-    loss: Full = entropy
-    refusal: str = ""
-    inside: Callable[[], Any] | None = None
+    def __init__(
+        self,
+        name: str,
+        model: Callable[[], nn.Module] = net,
+        data: Callable[[], tuple[Any, ...]] = lambda: (X, Y),
+        *,
+        plain: Full = entropy,
+        refusal: str = "",
+        inside: Callable[[], Any] = torch.enable_grad,
+        made: Callable[[Any], dict[str, Any]] = lambda _: {},
+        **given: Any,
+    ) -> None:
+        self.name, self.model, self.data, self.plain, self.refusal = name, model, data, plain, refusal
+        self.inside, self.made, self.given = inside, made, given
 
 
 class Items(Dataset[Any]):
@@ -271,7 +289,7 @@ def wrapped() -> Case:
     return Case(
         "forward wrapped by a closure",
         lambda: model,
-        loss=lambda twin, batch: F.cross_entropy(2 * nn.Sequential.forward(twin, X.double()[batch]), Y[batch]),  # type: ignore[arg-type]
+        plain=lambda twin, batch: F.cross_entropy(2 * nn.Sequential.forward(twin, X.double()[batch]), Y[batch]),  # type: ignore[arg-type]
     )
 
 
@@ -279,7 +297,7 @@ def outside() -> Case:
     scale = torch.ones((), requires_grad=True)
     return Case(
         "a trained tensor outside the model",
-        given={"loss": lambda o, t: F.cross_entropy(scale * o, t)},
+        loss=lambda o, t: F.cross_entropy(scale * o, t),
         refusal="requires a gradient and is no parameter of the model",
     )
 
@@ -361,8 +379,8 @@ MEAN = "is no mean over the examples"
 RANDOM = "random numbers were drawn from"
 CASES = [
     Case("tensors"),
-    Case("one chunk", given={"chunk_size": N}),
-    Case("chunks of one", given={"chunk_size": 1}),
+    Case("one chunk", chunk_size=N),
+    Case("chunks of one", chunk_size=1),
     # Weighting: examples are counted by what was drawn.
     Case("a loader with its own batch sizes", data=loader),
     Case("a batch_sampler", data=lambda: (DataLoader(TensorDataset(X, Y), batch_sampler=[range(7), range(7, N)]),)),  # type: ignore[arg-type]
@@ -371,44 +389,45 @@ CASES = [
     Case(
         "targets in a dict",
         data=lambda: loader(lambda i: (X[i], {"cls": Y[i], "extra": torch.ones(2)})),
-        given={"loss": lambda o, t: F.cross_entropy(o, t["cls"])},
+        loss=lambda o, t: F.cross_entropy(o, t["cls"]),
     ),
     Case(
         "targets in a tuple",
         data=lambda: loader(lambda i: (X[i], (Y[i], 1))),
-        given={"loss": lambda o, t: F.cross_entropy(o, t[0])},
+        loss=lambda o, t: F.cross_entropy(o, t[0]),
     ),
     Case(
         "tensors in dicts",
         model=lambda: Own(lambda self, x: self.body(x["a"])),
         data=lambda: ({"a": X}, {"cls": Y}),
-        given={"loss": lambda o, t: F.cross_entropy(o, t["cls"]), "noise_floor": "reordered"},
-        loss=lambda m, b: F.cross_entropy(m({"a": X.double()[b]}), Y[b]),
+        loss=lambda o, t: F.cross_entropy(o, t["cls"]),
+        noise_floor="reordered",
+        plain=of_entry,
     ),
     Case(
         "inputs in a UserDict",
         model=lambda: Own(lambda self, x: self.body(x["a"])),
         data=lambda: collated(lambda x, y: (UserDict(a=x), y)),
-        loss=lambda m, b: F.cross_entropy(m({"a": X.double()[b]}), Y[b]),
+        plain=of_entry,
     ),
     Case(
         "inputs in a named tuple",
         model=lambda: Own(lambda self, x: self.body(x.inputs)),
         data=lambda: loader(lambda i: (Pair(X[i], 0), Y[i])),
-        loss=lambda m, b: F.cross_entropy(m(Pair(X.double()[b], 0)), Y[b]),
+        plain=lambda m, b: F.cross_entropy(m(Pair(X.double()[b], 0)), Y[b]),
     ),
     Case(
         "packed sequences",
         model=lambda: Own(lambda self, x: self.body(self.cell(x)[1][0][0]), cell=nn.LSTM(6, 6)),
         data=lambda: collated(lambda x, y: (pack_padded_sequence(torch.stack([x, x]), torch.full((len(x),), 2)), y)),
-        loss=lambda m, b: F.cross_entropy(m(torch.stack([X.double()[b]] * 2)), Y[b]),
+        plain=lambda m, b: F.cross_entropy(m(torch.stack([X.double()[b]] * 2)), Y[b]),
     ),
-    Case("targets flattened, all alike", data=lambda: collated(flattened), loss=tokens),
+    Case("targets flattened, all alike", data=lambda: collated(flattened), plain=tokens),
     Case(
         "time first",
         model=lambda: Own(lambda self, x: self.body(x[0] + x[1])),
         data=lambda: collated(lambda x, y: (torch.stack([x, 2 * x]), y)),
-        loss=lambda m, b: F.cross_entropy(m(torch.stack([X.double()[b], 2 * X.double()[b]])), Y[b]),
+        plain=lambda m, b: F.cross_entropy(m(torch.stack([X.double()[b], 2 * X.double()[b]])), Y[b]),
     ),
     Case("collating drops some", data=lambda: loader(collate_fn=first_alone), refusal=MEAN),
     Case("shuffled", data=lambda: loader(shuffle=True), refusal="RandomSampler.*shuffle=False"),
@@ -435,68 +454,68 @@ CASES = [
     # Additivity.
     *named_refusal(
         MEAN,
-        Case("class weights", given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": 20}),
-        Case("a sum", given={"loss": nn.CrossEntropyLoss(reduction="sum"), "chunk_size": 20}),
-        Case("ignored targets", data=lambda: (X, IGNORED), given={"chunk_size": 20}),
-        Case("Dice", given={"loss": dice, "chunk_size": 20}),
-        Case("contrastive", given={"loss": contrastive, "chunk_size": 20}),
-        Case("a BatchNorm of one's own", model=lambda: Own(own_normalisation), given={"chunk_size": 20}),
+        Case("class weights", loss=nn.CrossEntropyLoss(weight=WEIGHTS), chunk_size=20),
+        Case("a sum", loss=nn.CrossEntropyLoss(reduction="sum"), chunk_size=20),
+        Case("ignored targets", data=lambda: (X, IGNORED), chunk_size=20),
+        Case("Dice", loss=dice, chunk_size=20),
+        Case("contrastive", loss=contrastive, chunk_size=20),
+        Case("a BatchNorm of one's own", model=lambda: Own(own_normalisation), chunk_size=20),
     ),
-    Case(
-        "class weights, all at once",
-        given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": N},
-        loss=weighted_mean,
-    ),
-    Case("class weights as a pair", given={"loss": weighted, "chunk_size": 7}, loss=weighted_mean),
+    Case("class weights, all at once", loss=nn.CrossEntropyLoss(weight=WEIGHTS), chunk_size=N, plain=weighted_mean),
+    Case("class weights as a pair", loss=weighted, chunk_size=7, plain=weighted_mean),
     Case(
         "class weights in float64",
-        given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": N, "dtype": torch.float64},
-        loss=weighted_mean,
+        loss=nn.CrossEntropyLoss(weight=WEIGHTS),
+        chunk_size=N,
+        dtype=torch.float64,
+        plain=weighted_mean,
     ),
     Case(
         "class weights of a partial in float64",
-        given={"loss": functools.partial(F.cross_entropy, weight=WEIGHTS), "chunk_size": N, "dtype": torch.float64},
-        loss=weighted_mean,
+        loss=functools.partial(F.cross_entropy, weight=WEIGHTS),
+        chunk_size=N,
+        dtype=torch.float64,
+        plain=weighted_mean,
     ),
     Case(
         "a sum, all at once",
-        given={"loss": nn.CrossEntropyLoss(reduction="sum"), "chunk_size": N},
-        loss=lambda m, b: len(b) * entropy(m, b),
+        loss=nn.CrossEntropyLoss(reduction="sum"),
+        chunk_size=N,
+        plain=lambda m, b: len(b) * entropy(m, b),
     ),
     Case(
         "ignored targets as a pair",
         data=lambda: (X, IGNORED),
-        given={"loss": not_ignored, "chunk_size": 7},
-        loss=lambda m, b: F.cross_entropy(m(X.double()[b]), IGNORED[b]),
+        loss=not_ignored,
+        chunk_size=7,
+        plain=lambda m, b: F.cross_entropy(m(X.double()[b]), IGNORED[b]),
     ),
     Case(
         "Dice, all at once",
-        given={"loss": dice, "chunk_size": N, "dtype": torch.float64},
-        loss=lambda m, b: dice(m(X.double()[b]), Y[b]),
+        loss=dice,
+        chunk_size=N,
+        dtype=torch.float64,
+        plain=lambda m, b: dice(m(X.double()[b]), Y[b]),
     ),
     Case(
         "label smoothing",
-        given={"loss": functools.partial(F.cross_entropy, label_smoothing=0.1)},
-        loss=lambda m, b: F.cross_entropy(m(X.double()[b]), Y[b], label_smoothing=0.1),
+        loss=functools.partial(F.cross_entropy, label_smoothing=0.1),
+        plain=lambda m, b: F.cross_entropy(m(X.double()[b]), Y[b], label_smoothing=0.1),
     ),
-    Case("a loss for each example", given={"loss": nn.CrossEntropyLoss(reduction="none")}, refusal="got shape"),
-    Case(
-        "a weight of parameters",
-        given={"loss": lambda o, t: (F.cross_entropy(o, t), o.sum() ** 2)},
-        refusal="must not depend",
-    ),
+    Case("a loss for each example", loss=nn.CrossEntropyLoss(reduction="none"), refusal="got shape"),
+    Case("a weight of parameters", loss=lambda o, t: (F.cross_entropy(o, t), o.sum() ** 2), refusal="must not depend"),
     # Ownership.
     Case(
         "a penalty on the model's own parameters",
-        given=lambda model: {"loss": lambda o, t: F.cross_entropy(o, t) + 0.5 * squares(model)},
-        loss=lambda twin, batch: entropy(twin, batch) + 0.5 * squares(twin),
+        made=lambda model: {"loss": lambda o, t: F.cross_entropy(o, t) + 0.5 * squares(model)},
+        plain=lambda twin, batch: entropy(twin, batch) + 0.5 * squares(twin),
     ),
     wrapped(),
     outside(),
     Case(
         "keeps its output, a log and a lock",
         model=lambda: Own(keeping, last=None, log=[], lock=threading.Lock()),
-        loss=lambda m, b: entropy(m.body, b),
+        plain=of_body,
     ),  # type: ignore[operator]
     Case("old weight_norm", model=lambda: net(nn.utils.weight_norm(nn.Linear(12, 12)))),
     Case("parametrised weight_norm", model=lambda: net(nn.utils.parametrizations.weight_norm(nn.Linear(12, 12)))),
@@ -528,15 +547,10 @@ CASES = [
     Case(
         "spectral norm, evaluated",
         model=lambda: net(nn.utils.parametrizations.spectral_norm(nn.Linear(12, 12))),
-        given={"norm_mode": "running"},
-        loss=lambda m, b: entropy(m.eval(), b),
+        norm_mode="running",
+        plain=evaluated,
     ),
-    Case(
-        "spectral norm by hooks, evaluated",
-        model=hooked_norm,
-        given={"norm_mode": "running"},
-        loss=lambda m, b: entropy(m.eval(), b),
-    ),
+    Case("spectral norm by hooks, evaluated", model=hooked_norm, norm_mode="running", plain=evaluated),
     Case(
         "spectral norm by hooks, before it has run",
         model=lambda: hooked_norm(runs=0),
@@ -549,26 +563,21 @@ CASES = [
         refusal="x or y is a nested tensor",
     ),
     Case("dropout", model=lambda: net(nn.Dropout(0.5)), refusal=r"dropout is on in 2 \(p = 0.5\).*norm_mode='running'"),
-    Case(
-        "dropout, evaluated",
-        model=lambda: net(nn.Dropout(0.5)),
-        given={"norm_mode": "running"},
-        loss=lambda m, b: entropy(m.eval(), b),
-    ),
+    Case("dropout, evaluated", model=lambda: net(nn.Dropout(0.5)), norm_mode="running", plain=evaluated),
     Case(
         "NaN in the data",
         data=lambda: (torch.where(torch.arange(N)[:, None] == 3, torch.nan, X), Y),
         refusal="are not finite",
     ),
     # Mode.
-    Case("frozen BatchNorm by train()", model=Frozen, given={"chunk_size": N, "norm_mode": "as is"}),
+    Case("frozen BatchNorm by train()", model=Frozen, chunk_size=N, norm_mode="as is"),
     *named_refusal(
         "norm_mode='as is'",
         Case("frozen BatchNorm, mode overwritten", model=lambda: net(nn.BatchNorm1d(12).eval())),
         Case("dropout set to eval", model=lambda: net(nn.Dropout(0.5).eval())),
     ),
-    Case("dropout set to eval, as is", model=lambda: net(nn.Dropout(0.5).eval()), given={"norm_mode": "as is"}),
-    Case("BatchNorm, all at once", model=lambda: net(nn.BatchNorm1d(12)), given={"chunk_size": N}),
+    Case("dropout set to eval, as is", model=lambda: net(nn.Dropout(0.5).eval()), norm_mode="as is"),
+    Case("BatchNorm, all at once", model=lambda: net(nn.BatchNorm1d(12)), chunk_size=N),
     Case("GroupNorm", model=lambda: net(nn.GroupNorm(3, 12))),
     # Kinds of models.
     Case("complex parameters", model=lambda: nn.Linear(6, 3, dtype=torch.complex64), refusal="complex"),
@@ -584,15 +593,15 @@ CASES = [
         "two inputs",
         model=lambda: Own(lambda self, x, other=None: self.body(x + (other if other is not None else x))),
         data=lambda: loader(lambda i: (X[i], X[i], Y[i])),
-        given={"forward": lambda m, b: F.cross_entropy(m(b[0], other=b[1]), b[2])},
-        loss=entropy,
+        forward=lambda m, b: F.cross_entropy(m(b[0], other=b[1]), b[2]),
+        plain=entropy,
     ),  # type: ignore[arg-type]
     Case(
         "a model of named inputs",
         model=lambda: Own(named),
         data=lambda: loader(lambda i: {"input_ids": X[i], "labels": Y[i]}),
-        given={"forward": lambda m, b: m(**b)["loss"]},
-        loss=lambda m, b: m(X.double()[b], labels=Y[b])["loss"],
+        forward=lambda m, b: m(**b)["loss"],
+        plain=lambda m, b: m(X.double()[b], labels=Y[b])["loss"],
     ),
 ]
 
@@ -864,23 +873,23 @@ CASES += [
     Case(
         "inputs whose attributes are their entries",
         data=lambda: (Entries(a=X), Y),
-        given={"forward": lambda m, b: F.cross_entropy(m(b[0].a), b[1]), "chunk_size": 20},
+        forward=lambda m, b: F.cross_entropy(m(b[0].a), b[1]),
+        chunk_size=20,
     ),
     Case(
         "inputs that raise KeyError for attributes",
         data=lambda: (Dotted(a=X), Y),
-        given={"forward": lambda m, b: F.cross_entropy(m(b[0].a), b[1]), "chunk_size": 20},
+        forward=lambda m, b: F.cross_entropy(m(b[0].a), b[1]),
+        chunk_size=20,
     ),
-    Case(
-        "batches of entries in float64", data=batches_of(Entries), given={"forward": of_entries, "dtype": torch.float64}
-    ),
-    Case("batches that raise KeyError for attributes", data=batches_of(Wrapped), given={"forward": of_entries}),
+    Case("batches of entries in float64", data=batches_of(Entries), forward=of_entries, dtype=torch.float64),
+    Case("batches that raise KeyError for attributes", data=batches_of(Wrapped), forward=of_entries),
     Case("a skeleton without numbers", model=skeleton),
     *(
         Case(
             f"factors that eval() puts together in {where}",
             model=functools.partial(Folding, frozen),
-            given={"norm_mode": "running"},
+            norm_mode="running",
             refusal=rf"changes Folding\.{name} in train\(\) or eval\(\), .* with nothing merged",
         )
         for frozen, where, name in ((True, "a frozen weight", "frozen"), (False, "an attribute", "folded"))
@@ -911,20 +920,22 @@ CASES += [
     Case(
         "a training step as forward=",
         model=lambda: Own(lambda self, x: self.body(x)),
-        given={"forward": by_step},
+        forward=by_step,
         refusal=r"forward\(model, batch\) failed \(TypeError: .*, here a tuple; a training_step is given by forward=",
     ),
-    Case("a decorated forward=", given={"forward": decorated}),
+    Case("a decorated forward=", forward=decorated),
     Case(
         "a batch in the middle that is fitted",
         data=lambda: (X, FITTED),
-        given={"loss": expanded, "chunk_size": 10},
-        loss=lambda m, b: F.mse_loss(m(X.double()[b]), FITTED.double()[b]),
+        loss=expanded,
+        chunk_size=10,
+        plain=lambda m, b: F.mse_loss(m(X.double()[b]), FITTED.double()[b]),
     ),
     Case(
         "inputs with an attribute and entries that raise KeyError",
         data=lambda: (dotted(), Y),
-        given={"forward": lambda m, b: F.cross_entropy(m(b[0].a), b[1]), "chunk_size": 20},
+        forward=lambda m, b: F.cross_entropy(m(b[0].a), b[1]),
+        chunk_size=20,
     ),
     Case(
         "a data set of many numbers in lists",
@@ -933,11 +944,11 @@ CASES += [
     Case(
         "a property in the place of a slot",
         model=lambda: Own(lambda self, x: self.body(x), held=SYMBOL, lock=threading.Lock()),
-        given={"forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]) + 0 * SYMBOL.value},
+        forward=lambda m, b: F.cross_entropy(m(b[0]), b[1]) + 0 * SYMBOL.value,
     ),
     Case(
         "a forward= of one argument",
-        given={"forward": lambda m: m(X).sum()},
+        forward=lambda m: m(X).sum(),
         refusal=r"forward is called as forward\(model, batch\), but of this one too many positional arguments",
     ),
     Case("a list of examples", data=lambda: (list(X), Y), refusal=r"torch\.stack makes one of them"),
@@ -948,29 +959,29 @@ CASES += [
         Case(
             "class weights, ordered by class",
             data=lambda: (X[BY_CLASS], Y[BY_CLASS]),
-            given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": 12},
+            loss=nn.CrossEntropyLoss(weight=WEIGHTS),
+            chunk_size=12,
         ),
-        Case("ignored targets in the middle", data=lambda: (X, MIDDLE), given={"chunk_size": 6}),
+        Case("ignored targets in the middle", data=lambda: (X, MIDDLE), chunk_size=6),
         Case(
             "a rare class of great weight, in no sample",
             data=lambda: (X, RARE),
-            given={"loss": nn.CrossEntropyLoss(weight=torch.tensor([1.0, 100.0, 1.0])), "chunk_size": 6},
+            loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 100.0, 1.0])),
+            chunk_size=6,
         ),
-        Case("class weights in batches of one", given={"loss": nn.CrossEntropyLoss(weight=WEIGHTS), "chunk_size": 1}),
+        Case("class weights in batches of one", loss=nn.CrossEntropyLoss(weight=WEIGHTS), chunk_size=1),
         Case(
             "a sum in bfloat16",
             model=lambda: net().bfloat16(),
             data=lambda: (X.bfloat16(), Y),
-            given={"loss": nn.CrossEntropyLoss(reduction="sum")},
+            loss=nn.CrossEntropyLoss(reduction="sum"),
         ),
     ),
     *named_refusal(
         "return the mean alone, or",
-        Case(
-            "loss and accuracy", given={"loss": lambda o, t: (F.cross_entropy(o, t), (o.argmax(1) == t).float().mean())}
-        ),
-        Case("mean and count", given={"loss": lambda o, t: (F.cross_entropy(o, t), len(t))}),
-        Case("loss and scores", given={"loss": lambda o, t: (F.cross_entropy(o, t), o.detach())}),
+        Case("loss and accuracy", loss=lambda o, t: (F.cross_entropy(o, t), (o.argmax(1) == t).float().mean())),
+        Case("mean and count", loss=lambda o, t: (F.cross_entropy(o, t), len(t))),
+        Case("loss and scores", loss=lambda o, t: (F.cross_entropy(o, t), o.detach())),
     ),
     Case("layers that share what cannot be copied", model=sharing_settings),
     Case("a gradient hook", model=hooked, refusal="hook that may change"),
@@ -992,41 +1003,42 @@ CASES += [
     Case("a kind of parameter", model=lambda: Own(by_kind, mark=Marked(torch.full((), 2.0)))),
     Case("an alias of a weight", model=aliased, refusal="share memory"),
     Case("an attribute called args", model=lambda: Own(lambda self, x: self.body(x), args=None, keywords=[1])),
-    Case("a closure over a tensor", given={"loss": holding(WEIGHTS)}, loss=weighted_mean),
+    Case("a closure over a tensor", loss=holding(WEIGHTS), plain=weighted_mean),
     Case("a sparse buffer", model=sparse),
     Case(
         "inputs changed in place",
         data=lambda: (X.clone(), Y),
         model=lambda: nn.Sequential(nn.ReLU(inplace=True), net()),
-        loss=lambda m, b: F.cross_entropy(m(X.double()[b].clone()), Y[b]),
+        plain=lambda m, b: F.cross_entropy(m(X.double()[b].clone()), Y[b]),
     ),
     Case(
         "targets in float64",
         data=lambda: (X, TARGETS),
-        given={"loss": F.mse_loss, "chunk_size": 7},
-        loss=lambda m, b: F.mse_loss(m(X.double()[b]), TARGETS[b]),
+        loss=F.mse_loss,
+        chunk_size=7,
+        plain=lambda m, b: F.mse_loss(m(X.double()[b]), TARGETS[b]),
     ),
-    Case("BatchNorm in chunks", model=lambda: net(nn.BatchNorm1d(12)), loss=chunked),
-    Case("BatchNorm without running statistics", model=untracked, loss=chunked),
+    Case("BatchNorm in chunks", model=lambda: net(nn.BatchNorm1d(12)), plain=chunked),
+    Case("BatchNorm without running statistics", model=untracked, plain=chunked),
     Case(
         "a defaultdict",
         model=lambda: Own(lambda self, x: self.body(x["a"])),
         data=lambda: collated(lambda x, y: (defaultdict(int, a=x), y)),
-        loss=lambda m, b: F.cross_entropy(m({"a": X.double()[b]}), Y[b]),
+        plain=of_entry,
     ),
     Case(
         "parameters taken out beforehand",
-        given=lambda model: {"loss": penalty(list(model.parameters()))},
+        made=lambda model: {"loss": penalty(list(model.parameters()))},
         refusal="taken out of the model beforehand",
     ),
-    Case("no generator", given={"generator": None}, refusal="must be a torch.Generator"),
-    Case("an integer precision", given={"dtype": torch.int64}, refusal="floating-point"),
-    Case(
-        "a whole number as the loss", given={"loss": lambda o, t: (o.argmax(1) != t).sum()}, refusal="one real number"
-    ),
+    Case("no generator", generator=None, refusal="must be a torch.Generator"),
+    Case("an integer precision", dtype=torch.int64, refusal="floating-point"),
+    Case("a whole number as the loss", loss=lambda o, t: (o.argmax(1) != t).sum(), refusal="one real number"),
     Case(
         "float64 beside a tensor of float32",
-        given={"loss": lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS), "chunk_size": N, "dtype": torch.float64},
+        loss=lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS),
+        chunk_size=N,
+        dtype=torch.float64,
         refusal="failed",
     ),
 ]
@@ -1041,7 +1053,7 @@ def telling_apart(name: str, penalty: Callable[[Tensor, set[int], Tensor], Any],
     def loss(outputs: Tensor, targets: Tensor) -> Tensor:
         return F.cross_entropy(outputs, targets) + sum(penalty(p, ids, first) for p in model.parameters())
 
-    return Case(name, lambda: model, given={"loss": loss, **given}, refusal="tells parameters apart")
+    return Case(name, lambda: model, loss=loss, **given, refusal="tells parameters apart")
 
 
 def knowing_ids() -> nn.Module:
@@ -1122,49 +1134,44 @@ CASES += [
         Case(
             "weights by parameter",
             model=lambda: FIRST_NETS_FISHER,
-            given={
-                "forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]) + sum(FISHER[p].sum() for p in m.parameters())
-            },
+            forward=lambda m, b: F.cross_entropy(m(b[0]), b[1]) + sum(FISHER[p].sum() for p in m.parameters()),
         ),
     ),
-    Case("a loss with a memory in a partial", given={"loss": functools.partial(MEMORY.__call__)}, refusal="remembers"),
+    Case("a loss with a memory in a partial", loss=functools.partial(MEMORY.__call__), refusal="remembers"),
     Case(
         "class weights in a module named in a function, float64",
-        given={"loss": lambda o, t: 1.0 * WEIGHING(o, t), "chunk_size": N, "dtype": torch.float64},
-        loss=weighted_mean,
+        loss=lambda o, t: 1.0 * WEIGHING(o, t),
+        chunk_size=N,
+        dtype=torch.float64,
+        plain=weighted_mean,
     ),
     Case(
         "a BatchNorm inside the loss",
-        given={"loss": lambda o, t: F.cross_entropy(NORM_OF_LOSS(o), t), "chunk_size": N},
-        loss=lambda m, b: F.cross_entropy(F.batch_norm(m(X.double()[b]), None, None, training=True), Y[b]),
+        loss=lambda o, t: F.cross_entropy(NORM_OF_LOSS(o), t),
+        chunk_size=N,
+        plain=lambda m, b: F.cross_entropy(F.batch_norm(m(X.double()[b]), None, None, training=True), Y[b]),
     ),
     Case(
         "a teacher beside it, float64",
-        given={
-            "forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]) + F.mse_loss(m(b[0]), 2 * TEACHER(b[0])),
-            "dtype": torch.float64,
-        },
-        loss=lambda m, b: (
+        forward=lambda m, b: F.cross_entropy(m(b[0]), b[1]) + F.mse_loss(m(b[0]), 2 * TEACHER(b[0])),
+        dtype=torch.float64,
+        plain=lambda m, b: (
             entropy(m, b) + F.mse_loss(m(X.double()[b]), 2 * copy.deepcopy(TEACHER).double()(X.double()[b]))
         ),
     ),
     Case("an average of weights", model=lambda: AveragedModel(net())),
     Case(
         "a functional call",
-        given={
-            "forward": lambda m, b: F.cross_entropy(
-                torch.func.functional_call(m, dict(m.named_parameters()), (b[0],)), b[1]
-            )
-        },
+        forward=lambda m, b: F.cross_entropy(torch.func.functional_call(m, dict(m.named_parameters()), (b[0],)), b[1]),
     ),
     Case("low-rank parts beside a frozen net", model=low_rank),
-    Case("a model that calls backward()", model=lambda: Own(calling_backward), loss=lambda m, b: entropy(m.body, b)),
+    Case("a model that calls backward()", model=lambda: Own(calling_backward), plain=of_body),
     Case("float64 by default", inside=defaulting_to_double),
     Case(
         "keys that are tuples",
         model=lambda: Own(lambda self, x: self.body(x["a", 1])),
         data=lambda: loader(lambda i: ({("a", 1): X[i]}, Y[i])),
-        loss=lambda m, b: F.cross_entropy(m({("a", 1): X.double()[b]}), Y[b]),
+        plain=lambda m, b: F.cross_entropy(m({("a", 1): X.double()[b]}), Y[b]),
     ),
     Case(
         "a mapping that cannot be changed",
@@ -1178,14 +1185,12 @@ CASES += [
     ),
     *named_refusal(
         "real tensors",
-        Case("a list as the update", given=updated([1.0, 2.0])),
-        Case("an update of lists", given=updated({name: part.tolist() for name, part in BY_NAME.items()})),
-        Case("a complex update", given=updated({name: part + 0j for name, part in BY_NAME.items()})),
+        Case("a list as the update", **updated([1.0, 2.0])),
+        Case("an update of lists", **updated({name: part.tolist() for name, part in BY_NAME.items()})),
+        Case("a complex update", **updated({name: part + 0j for name, part in BY_NAME.items()})),
     ),
-    Case(
-        "an update with NaN", given=updated({**BY_NAME, "0.bias": torch.full((12,), torch.nan)}), refusal="not finite"
-    ),
-    Case("an update of other shapes", given=updated({**BY_NAME, "0.bias": torch.ones(1)}), refusal="of its shape"),
+    Case("an update with NaN", **updated({**BY_NAME, "0.bias": torch.full((12,), torch.nan)}), refusal="not finite"),
+    Case("an update of other shapes", **updated({**BY_NAME, "0.bias": torch.ones(1)}), refusal="of its shape"),
 ]
 
 
@@ -1221,7 +1226,7 @@ def scaled_by(name: str, get: Callable[[nn.Module], Callable[[], Tensor]]) -> Ca
     return Case(
         name,
         lambda: model,
-        given={"loss": lambda o, t: F.cross_entropy(o * kept().detach().norm(), t)},
+        loss=lambda o, t: F.cross_entropy(o * kept().detach().norm(), t),
         refusal="taken out of the model beforehand and shares its memory",
     )
 
@@ -1258,8 +1263,8 @@ def tapped() -> Case:
     return Case(
         "a penalty on what a hook kept",
         lambda: model,
-        given={"loss": lambda o, t: F.cross_entropy(o, t) + (tap.out**2).mean()},
-        loss=lambda m, b: entropy(m, b) + (m[0](X.double()[b]) ** 2).mean(),
+        loss=lambda o, t: F.cross_entropy(o, t) + (tap.out**2).mean(),
+        plain=lambda m, b: entropy(m, b) + (m[0](X.double()[b]) ** 2).mean(),
     )
 
 
@@ -1274,8 +1279,8 @@ def routed() -> Case:
     return Case(
         "a loss in a dict that model and loss share",
         lambda: Own(noting, aux=aux),
-        given={"loss": lambda o, t: F.cross_entropy(o, t) + aux["z"]},
-        loss=lambda m, b: entropy(m.body, b) + (m.body(X.double()[b]).logsumexp(1) ** 2).mean(),
+        loss=lambda o, t: F.cross_entropy(o, t) + aux["z"],
+        plain=lambda m, b: entropy(m.body, b) + (m.body(X.double()[b]).logsumexp(1) ** 2).mean(),
     )
 
 
@@ -1328,11 +1333,10 @@ CASES += [
         "return the mean alone, or",
         Case(
             "loss and accuracy, all at once",
-            given={"loss": lambda o, t: (F.cross_entropy(o, t), (o.argmax(1) == t).float().mean()), "chunk_size": N},
+            loss=lambda o, t: (F.cross_entropy(o, t), (o.argmax(1) == t).float().mean()),
+            chunk_size=N,
         ),
-        Case(
-            "mean and count, all at once", given={"loss": lambda o, t: (F.cross_entropy(o, t), len(t)), "chunk_size": N}
-        ),
+        Case("mean and count, all at once", loss=lambda o, t: (F.cross_entropy(o, t), len(t)), chunk_size=N),
     ),
     *named_refusal(
         "changes its trained weights",
@@ -1342,7 +1346,7 @@ CASES += [
             model=lambda: nn.Sequential(nn.Embedding(10, 6, max_norm=1.0), net()),
             data=lambda: (torch.arange(N) % 10, Y),
         ),
-        Case("an adapter merged in eval()", model=Merging, given={"norm_mode": "running"}),
+        Case("an adapter merged in eval()", model=Merging, norm_mode="running"),
     ),
     scaled_by("a weight kept", lambda model: functools.partial(getattr, model.get_parameter("2.weight"), "data")),
     scaled_by("a weight in a state_dict", from_state),
@@ -1355,22 +1359,21 @@ CASES += [
         Case(
             "class weights under a large constant",
             data=lambda: (X[BY_CLASS], Y[BY_CLASS]),
-            given={"loss": lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS) + 1e3, "chunk_size": 20},
+            loss=lambda o, t: F.cross_entropy(o, t, weight=WEIGHTS) + 1e3,
+            chunk_size=20,
         ),
         Case(
             "class weights, bfloat16 outputs in float32",
             model=lambda: net().bfloat16(),
             data=lambda: (X.bfloat16()[BY_CLASS], Y[BY_CLASS]),
-            given={"loss": lambda o, t: F.cross_entropy(o.float(), t, weight=WEIGHTS), "chunk_size": 20},
+            loss=lambda o, t: F.cross_entropy(o.float(), t, weight=WEIGHTS),
+            chunk_size=20,
         ),
     ),
-    Case("confident examples alone", given={"loss": confident}, refusal="depends on the outputs"),
+    Case("confident examples alone", loss=confident, refusal="depends on the outputs"),
     Case("a chunk where no target counts", data=lambda: (X, FEW), refusal="is not finite, but its gradient is"),
     Case(
-        "a minibatch where no target counts",
-        data=lambda: (X, FEW),
-        given={"loss": not_ignored},
-        refusal="weight of the minibatch",
+        "a minibatch where no target counts", data=lambda: (X, FEW), loss=not_ignored, refusal="weight of the minibatch"
     ),
     *named_refusal(
         RANDOM,
@@ -1407,16 +1410,18 @@ CASES += [
         ),
         refusal="gives None",
     ),
-    Case("a batch_size of 16.0", given={"batch_size": 16.0}, refusal="whole number"),
+    Case("a batch_size of 16.0", batch_size=16.0, refusal="whole number"),
     Case(
         "BatchNorm in batches of one",
         model=lambda: net(nn.BatchNorm1d(12)),
-        given={"chunk_size": 1},
+        chunk_size=1,
         refusal="more than one example",
     ),
     Case(
         "pairs by place, reordered",
-        given={"loss": lambda o, t: F.mse_loss(*o.chunk(2)) + 0 * len(t), "chunk_size": N, "noise_floor": "reordered"},
+        loss=lambda o, t: F.mse_loss(*o.chunk(2)) + 0 * len(t),
+        chunk_size=N,
+        noise_floor="reordered",
         refusal="in another order",
     ),
 ]
@@ -1441,29 +1446,25 @@ ALMOST = torch.tensor([1.0, 1.001, 0.999])
 CASES += [
     *named_refusal(
         MEAN,
-        Case("a small term of the whole batch", given={"loss": balanced}),
-        Case("a small term of the whole batch in float32", given={"loss": balanced_in_float32}),
-        Case("class weights that are almost alike", given={"loss": nn.CrossEntropyLoss(weight=ALMOST)}),
+        Case("a small term of the whole batch", loss=balanced),
+        Case("a small term of the whole batch in float32", loss=balanced_in_float32),
+        Case("class weights that are almost alike", loss=nn.CrossEntropyLoss(weight=ALMOST)),
         Case(
             "a penalty divided by the batch",
-            given={
-                "forward": lambda m, b: (
-                    F.cross_entropy(m(b[0]), b[1]) + 1e-4 * sum((p**2).sum() for p in m.parameters()) / len(b[1])
-                )
-            },
+            forward=lambda m, b: (
+                F.cross_entropy(m(b[0]), b[1]) + 1e-4 * sum((p**2).sum() for p in m.parameters()) / len(b[1])
+            ),
         ),
     ),
-    Case("a pair for some batches", given={"loss": sometimes_paired}, refusal="a number for others"),
+    Case("a pair for some batches", loss=sometimes_paired, refusal="a number for others"),
     Case(
         "class weights as a pair, float32 beside float64",
-        given={
-            "loss": lambda o, t: (
-                F.cross_entropy(o, t, weight=WEIGHTS.to(o.dtype), reduction="sum"),
-                WEIGHTS[t].sum(dtype=torch.float64),
-            ),
-            "dtype": torch.float64,
-        },
-        loss=lambda m, b: F.cross_entropy(m(X.double()[b]), Y[b], weight=WEIGHTS.double()),
+        loss=lambda o, t: (
+            F.cross_entropy(o, t, weight=WEIGHTS.to(o.dtype), reduction="sum"),
+            WEIGHTS[t].sum(dtype=torch.float64),
+        ),
+        dtype=torch.float64,
+        plain=lambda m, b: F.cross_entropy(m(X.double()[b]), Y[b], weight=WEIGHTS.double()),
     ),
 ]
 
@@ -1572,7 +1573,7 @@ class Labelled(list[Any]):
 CASES += [
     Case(
         "a weight's own array",
-        given=lambda model: {"loss": scaled_by_squares(model[0].weight.detach().numpy())},
+        made=lambda model: {"loss": scaled_by_squares(model[0].weight.detach().numpy())},
         refusal="taken out of the model beforehand and shares its memory",
     ),
     *named_refusal(
@@ -1606,13 +1607,13 @@ CASES += [
         "sparse inputs",
         model=lambda: Own(lambda self, x: self.body(x.to_dense())),
         data=lambda: (X.to_sparse(), Y),
-        loss=lambda m, b: entropy(m.body, b),
+        plain=of_body,
     ),
     Case(
         "sparse batches",
         model=lambda: Own(lambda self, x: self.body(x.to_dense())),
         data=lambda: collated(lambda x, y: (x.to_sparse(), y)),
-        loss=lambda m, b: entropy(m.body, b),
+        plain=of_body,
     ),
 ]
 
@@ -1650,7 +1651,7 @@ CASES += [
         "inputs that require a gradient",
         model=lambda: Own(slopes),
         data=lambda: (X.clone().requires_grad_(), Y),
-        loss=lambda m, b: F.cross_entropy(m(X.double().requires_grad_()[b]), Y[b]),
+        plain=lambda m, b: F.cross_entropy(m(X.double().requires_grad_()[b]), Y[b]),
     ),
     Case(
         "many things with slots, one by one",
@@ -1659,17 +1660,17 @@ CASES += [
             **{f"state_{i}": State(i) for i in range(100)},
         ),
     ),
-    Case("a file with a random name", model=lambda: Own(noting_in_a_file), loss=lambda m, b: entropy(m.body, b)),
-    Case("outputs in float32", given=ROUNDED),
+    Case("a file with a random name", model=lambda: Own(noting_in_a_file), plain=of_body),
+    Case("outputs in float32", **ROUNDED),
     Case(
         "a functional call on constants",
-        given=lambda model: {"forward": on_constants(dict(model.named_parameters()))},
+        made=lambda model: {"forward": on_constants(dict(model.named_parameters()))},
         refusal="taken out of the model beforehand",
     ),
     *named_refusal(
         r"rounds to torch\.float32",
-        Case("outputs in float32, float64", given={**ROUNDED, "dtype": torch.float64}),
-        Case("outputs in float32, beside float64", given={**ROUNDED, "noise_floor": "float64"}),
+        Case("outputs in float32, float64", **ROUNDED, dtype=torch.float64),
+        Case("outputs in float32, beside float64", **ROUNDED, noise_floor="float64"),
     ),
     Case("a model without a mode", model=lambda: Exported(None), refusal="norm_mode='as is'"),
     Case("inputs in float64", data=lambda: (X.double(), Y), refusal="cannot compute with these types"),
@@ -1680,14 +1681,14 @@ CASES += [
     ),
     Case(
         "loss and logits",
-        given={"forward": lambda m, b: (F.cross_entropy(m(b[0]), b[1]), m(b[0]))},
+        forward=lambda m, b: (F.cross_entropy(m(b[0]), b[1]), m(b[0])),
         refusal="return the mean alone",
     ),
-    Case("a class of losses", given={"loss": nn.CrossEntropyLoss}, refusal="such as torch.nn.CrossEntropyLoss"),
+    Case("a class of losses", loss=nn.CrossEntropyLoss, refusal="such as torch.nn.CrossEntropyLoss"),
     Case("a table", data=lambda: (State(1), Y), refusal="holds no tensor"),
-    Case("no chunk", given={"chunk_size": None}, refusal="must be at least 1 and whole"),
-    Case("a tensor as batch_size", given={"batch_size": torch.tensor(16)}, refusal="must be a whole number"),
-    Case("a text as learning_rate", given={"learning_rate": "0.1"}, refusal="must be a number"),
+    Case("no chunk", chunk_size=None, refusal="must be at least 1 and whole"),
+    Case("a tensor as batch_size", batch_size=torch.tensor(16), refusal="must be a whole number"),
+    Case("a text as learning_rate", learning_rate="0.1", refusal="must be a number"),
 ]
 
 
@@ -1780,13 +1781,15 @@ class Graph:
         return Graph(self.inputs.to(device), self.targets.to(device))
 
 
-def fed_as(kind: Any) -> dict[str, Any]:
-    return {
-        "model": in_place,
-        "data": lambda: collated(kind),
-        "given": {"forward": lambda m, b: F.cross_entropy(m(b.inputs), b.targets), "dtype": torch.float64},
-        "loss": lambda m, b: F.cross_entropy(m(X.double()[b].clone()), Y[b]),
-    }
+def fed_as(name: str, kind: Any) -> Case:
+    return Case(
+        name,
+        model=in_place,
+        data=lambda: collated(kind),
+        forward=lambda m, b: F.cross_entropy(m(b.inputs), b.targets),
+        dtype=torch.float64,
+        plain=lambda m, b: F.cross_entropy(m(X.double()[b].clone()), Y[b]),
+    )
 
 
 def in_parts() -> nn.Module:
@@ -1876,7 +1879,8 @@ CASES += [
             "a mean over classes that parts lack",
             model=lambda: nn.Sequential(net(), nn.Linear(3, 10)),
             data=lambda: (X, TEN),
-            given={"loss": by_class, "chunk_size": 15},
+            loss=by_class,
+            chunk_size=15,
         ),
     ),
     Case(
@@ -1888,7 +1892,8 @@ CASES += [
     Case("a sampler without an end", data=lambda: loader(sampler=Endless()), refusal="Subset"),
     Case(
         "a loss without a gradient",
-        given={**updated(BY_NAME), "forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]).detach()},
+        **updated(BY_NAME),
+        forward=lambda m, b: F.cross_entropy(m(b[0]), b[1]).detach(),
         refusal="is detached from",
     ),
     Case(
@@ -1901,37 +1906,34 @@ CASES += [
         Case(
             "a model of batches of twenty",
             model=lambda: Own(of_twenty, cell=nn.GRU(6, 6, batch_first=True)),
-            given={"chunk_size": 20},
+            chunk_size=20,
         ),
         Case(
             "a graph of all examples",
             model=lambda: Own(lambda self, x: self.body(x + torch.eye(N).to(x) @ x)),
-            given={"chunk_size": N},
+            chunk_size=N,
         ),
     ),
-    Case("a frozen encoder with padding", model=frozen_encoder, given={"norm_mode": "running"}),
+    Case("a frozen encoder with padding", model=frozen_encoder, norm_mode="running"),
     Case(
         "terms that cancel",
         model=drifted,
         data=lambda: (X, FAKE),
-        given={"forward": critic},
-        loss=lambda m, b: critic(m, (X.double()[b], FAKE.double()[b])),
+        forward=critic,
+        plain=lambda m, b: critic(m, (X.double()[b], FAKE.double()[b])),
     ),
     Case("real and imaginary parts of one tensor", model=in_parts),
-    Case("a dataclass", **fed_as(Fed)),
-    Case("a dataclass with slots", **fed_as(Packed)),
-    Case("a dataclass that moves itself", **fed_as(Movable)),
-    Case("tensors in a store of a graph", **fed_as(Graph)),
+    fed_as("a dataclass", Fed),
+    fed_as("a dataclass with slots", Packed),
+    fed_as("a dataclass that moves itself", Movable),
+    fed_as("tensors in a store of a graph", Graph),
     Case("a generator in a module's module", model=lambda: Own(far_inside), refusal=RANDOM),
     Case(
         "a penalty on an LSTM, float64 data",  # whose parameters the model lists
         model=lambda: Own(recurrent, cell=nn.LSTM(6, 6, batch_first=True)),
         data=lambda: (X.double(), Y),
-        given=lambda model: {
-            "loss": lambda o, t: F.cross_entropy(o, t) + 0.01 * squares(model),
-            "dtype": torch.float64,
-        },
-        loss=lambda m, b: entropy(m, b) + 0.01 * squares(m),
+        made=lambda model: {"loss": lambda o, t: F.cross_entropy(o, t) + 0.01 * squares(model), "dtype": torch.float64},
+        plain=lambda m, b: entropy(m, b) + 0.01 * squares(m),
     ),
     Case("a backward hook on every module", inside=hooked_everywhere, refusal="backward hook"),
     *named_refusal(
@@ -1943,7 +1945,7 @@ CASES += [
         Case("a cache of weights in a buffer", model=lambda: buffered(gram)),
     ),
     Case(
-        "a constant in a buffer", model=lambda: buffered(lambda _: torch.eye(12)), loss=lambda m, b: entropy(m.body, b)
+        "a constant in a buffer", model=lambda: buffered(lambda _: torch.eye(12)), plain=lambda m, b: entropy(m.body, b)
     ),
 ]
 
@@ -2154,19 +2156,15 @@ CASES += [
     *named_refusal(
         "taken out of the model beforehand",
         *(
-            Case(
-                f"a {name} that the model writes and the loss took",
-                lambda m=m: m,
-                given={"loss": loss, "chunk_size": N},
-            )
+            Case(f"a {name} that the model writes and the loss took", lambda m=m: m, loss=loss, chunk_size=N)
             for (m, loss), name in zip(ROUTED, ("buffer", "tensor"), strict=True)
         ),
     ),
     Case(
         "a constant buffer that the loss took",
         lambda: WEIGHED[0],
-        given={"loss": WEIGHED[1]},
-        loss=lambda m, b: F.cross_entropy(2 * m(X.double()[b]), Y[b]),
+        loss=WEIGHED[1],
+        plain=lambda m, b: F.cross_entropy(2 * m(X.double()[b]), Y[b]),
     ),
     Case("weights made anew", lambda: Own(replacing), refusal="makes the parameter body.0.weight, or puts another"),
     Case(
@@ -2178,10 +2176,10 @@ CASES += [
     Case(
         "a training closure",
         lambda: STEPPED[0],
-        given={"forward": stepping(step=True)},
+        forward=stepping(step=True),
         refusal="makes a step of the optimiser Adam",
     ),
-    Case("a closure that empties gradients", lambda: STEPPED[0], given={"forward": stepping(step=False)}),
+    Case("a closure that empties gradients", lambda: STEPPED[0], forward=stepping(step=False)),
     Case(
         "a tree",
         data=lambda: loader(lambda i: (Node(X[i]), Y[i]), collate_fn=lambda b: (b[0][0], b[0][1])),
@@ -2190,8 +2188,8 @@ CASES += [
     Case(
         "complex buffers in float64",
         phased,
-        given={"dtype": torch.float64},
-        loss=lambda m, b: F.cross_entropy(waves(m, X.double()[b]), Y[b]),
+        dtype=torch.float64,
+        plain=lambda m, b: F.cross_entropy(waves(m, X.double()[b]), Y[b]),
     ),
     Case(
         "batches drawn at random",
@@ -2203,26 +2201,24 @@ CASES += [
         data=lambda: (batches(sampler=range(N), batch_size=8, drop_last=True),),
         refusal="drops the last 4 of 60",
     ),
-    Case(
-        "no targets", data=lambda: (X,), given={"forward": lambda m, b: m(b).square().mean()}, refusal="TensorDataset"
-    ),
+    Case("no targets", data=lambda: (X,), forward=lambda m, b: m(b).square().mean(), refusal="TensorDataset"),
     Case(
         "inputs that are made float",
         lambda: Own(lambda s, x: s.body(x.float() / 255)),
         data=lambda: ((X * 9).long().abs(), Y),
-        given={"dtype": torch.float64},
+        dtype=torch.float64,
         refusal="let the model convert inputs by",
     ),
 ]
 
 
 CASES += [
-    Case("a sentinel", model=lambda: Own(chosen, scale=UNSET), loss=lambda m, b: entropy(m.body, b)),
+    Case("a sentinel", model=lambda: Own(chosen, scale=UNSET), plain=of_body),
     Case(
         "notes of a hook",
         model=hooked_notes,
-        given={"forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]) + 0.1 * (m.notes["hidden"] ** 2).mean()},
-        loss=lambda m, b: entropy(m.body, b) + 0.1 * (m.body[0](X.double()[b]) ** 2).mean(),
+        forward=lambda m, b: F.cross_entropy(m(b[0]), b[1]) + 0.1 * (m.notes["hidden"] ** 2).mean(),
+        plain=lambda m, b: entropy(m.body, b) + 0.1 * (m.body[0](X.double()[b]) ** 2).mean(),
     ),
     Case("a registry of classes", model=lambda: Own(lambda self, x: self.body[2](REGISTRY["tanh"](self.body[0](x))))),
     Case(
@@ -2230,9 +2226,7 @@ CASES += [
     ),
     Case("a module whose hash is of its state", model=lambda: Own(lambda self, x: self.body(x), metric=ByState())),
     *named_refusal(
-        MEAN,
-        Case("a loss over its own value", given={"loss": over_itself}),
-        Case("terms that are balanced", given={"loss": evened}),
+        MEAN, Case("a loss over its own value", loss=over_itself), Case("terms that are balanced", loss=evened)
     ),
     *named_refusal(
         "keeps something that it computed",
@@ -2243,21 +2237,17 @@ CASES += [
             model=lambda: Own(cached_in_numbers, made_of=gram, store=torch.zeros(12, 12), filled=torch.tensor(False)),
         ),
     ),
-    Case("addresses", given=lambda model: {"loss": by_pointer(model)}, refusal="tells parameters apart"),
+    Case("addresses", made=lambda model: {"loss": by_pointer(model)}, refusal="tells parameters apart"),
     *named_refusal(
         "taken out of the model beforehand",
-        Case(
-            "a norm of padded memory",
-            model=lambda: PADDED,
-            given={"loss": lambda o, t: F.cross_entropy(o * FLAT.norm(), t)},
-        ),
+        Case("a norm of padded memory", model=lambda: PADDED, loss=lambda o, t: F.cross_entropy(o * FLAT.norm(), t)),
         Case("a weight's numbers in numpy", model=in_numpy),
     ),
     Case(
         "a list as long as the data",
         model=lambda: Own(lambda self, x: self.body(x["a"])),
         data=lambda: ({"a": X, "scale": [1.0] * N}, Y),
-        given={"chunk_size": N},
+        chunk_size=N,
         refusal="a list of 60 things that are no tensors",
     ),
     Case("a sparse parameter", model=sparse_weight, refusal="extra is sparse_coo"),
@@ -2269,7 +2259,7 @@ CASES += [
         refusal="cannot be put together in a batch",
     ),
     Case("torch.cond", model=lambda: Own(branching), refusal="cannot be looked into"),
-    Case("a rate that is a fraction", given={"learning_rate": Fraction(1, 10)}),
+    Case("a rate that is a fraction", learning_rate=Fraction(1, 10)),
     Case("a lazy layer whose weights were loaded", model=lazy_loaded, refusal="becomes another module"),
     Case(
         "a loader with an iterator of its own", data=lambda: (doubling(),), refusal="has a way of iterating of its own"
@@ -2287,15 +2277,15 @@ CASES += [
     Case(
         "two outputs",
         model=lambda: Own(lambda s, x: (s.body(x), x)),
-        given={"loss": F.mse_loss},
+        loss=F.mse_loss,
         data=lambda: (X, torch.randn(N, 3)),
         refusal="the tuple that the model returns",
     ),
     Case(
         "a scripted loss network",
         model=lambda: (scripted(), net())[1],
-        given={"forward": lambda m, b: F.cross_entropy(scripted()[0](m(b[0])), b[1])},
-        loss=lambda model, batch: F.cross_entropy(scripted()[1](model(X.double()[batch])), Y[batch]),
+        forward=lambda m, b: F.cross_entropy(scripted()[0](m(b[0])), b[1]),
+        plain=lambda model, batch: F.cross_entropy(scripted()[1](model(X.double()[batch])), Y[batch]),
     ),
     Case("a data set that seeds by index", data=lambda: loader(seeded_by_index), refusal="made anew for each example"),
     Case(
@@ -2311,24 +2301,24 @@ CASES += [
     ),
     Case(
         "a number",
-        given={"forward": lambda m, b: F.cross_entropy(m(b[0]), b[1]).item()},
+        forward=lambda m, b: F.cross_entropy(m(b[0]), b[1]).item(),
         refusal="is detached from the trained parameters",
     ),
     Case(
         "outputs squeezed too far",
         model=lambda: Own(lambda s, x: s.body(x) + 0 * x[1, 0]),
-        given={"chunk_size": 2},
+        chunk_size=2,
         refusal="the loss of 1 examples cannot be computed",
     ),
     Case("batches that are named pairs", data=lambda: loader(lambda i: Pair(X[i], Y[i]))),
     Case(
         "binary targets that are whole numbers",
         data=lambda: (X, torch.randint(2, (N, 3))),
-        given={"loss": nn.BCEWithLogitsLoss()},
+        loss=nn.BCEWithLogitsLoss(),
         refusal="convert the examples",
     ),
     *(
-        Case(f"a rate of {rate}", given={"learning_rate": rate}, refusal="learning_rate must be above 0 and finite")
+        Case(f"a rate of {rate}", learning_rate=rate, refusal="learning_rate must be above 0 and finite")
         for rate in (-0.1, float("nan"), float("inf"))
     ),
 ]
@@ -2407,15 +2397,15 @@ def half_before(model: Any, x: Tensor) -> Tensor:
 
 
 CASES += [
-    Case("a sum with a gradient of its own, in chunks", given={"chunk_size": 13, "loss": own_sum}),
+    Case("a sum with a gradient of its own, in chunks", chunk_size=13, loss=own_sum),
     Case(
         "a mask in half precision, in another order",
         model=lambda: Own(half_before),
-        given={"noise_floor": "reordered"},
-        loss=lambda m, b: entropy(m.body, b),
+        noise_floor="reordered",
+        plain=of_body,
     ),
     *(
-        Case(f"{name}, in chunks of {size}", model=model, given={"chunk_size": size, **given}, loss=full)
+        Case(f"{name}, in chunks of {size}", model=model, chunk_size=size, **given, plain=full)
         for size in (N, 13)
         for name, model, given, full in (
             ("a gradient of its own", net, {"loss": OwnSlope.apply}, entropy),
@@ -2435,12 +2425,13 @@ CASES += [
     Case(
         "two examples in another order",
         data=lambda: (X[:2], Y[:2]),
-        given={"noise_floor": "reordered", "batch_size": 2},
+        noise_floor="reordered",
+        batch_size=2,
         refusal="the same sum in any order",
     ),
     Case(
         "another order in bfloat16",
-        given={"noise_floor": "reordered"},
+        noise_floor="reordered",
         inside=lambda: torch.autocast("cpu", torch.bfloat16),
         refusal="below float32",
     ),
@@ -2453,7 +2444,7 @@ def test_right_or_refused(case: Case) -> None:
     MEMORY.get_buffer("calls").zero_()  # a planted fault, in the same process, may have left something
     NORM_OF_LOSS.reset_running_stats()
     model, data = case.model(), case.data()
-    given = {"chunk_size": 13, **(case.given(model) if callable(case.given) else case.given)}
+    given = {"chunk_size": 13, **case.given, **case.made(model)}
     lazy = nn.parameter.UninitializedParameter
     state = {
         k: v.clone()
@@ -2466,10 +2457,7 @@ def test_right_or_refused(case: Case) -> None:
         return measure_smoothness(model, *data, **{**settings(), **given}).smoothness
 
     if case.refusal:
-        with (
-            case.inside() if case.inside else torch.enable_grad(),
-            pytest.raises(ValueError, match=case.refusal) as refused,
-        ):
+        with case.inside(), pytest.raises(ValueError, match=case.refusal) as refused:
             found()
         assert "\n" not in str(refused.value)
     else:
@@ -2477,8 +2465,8 @@ def test_right_or_refused(case: Case) -> None:
             twin = copy.deepcopy(model)
         except (TypeError, RuntimeError, AttributeError):  # a lock, or a weight with a history
             twin = case.model()
-        expected = right(twin, case.loss)
-        with case.inside() if case.inside else torch.enable_grad():
+        expected = right(twin, case.plain)
+        with case.inside():
             value = found()
         # float32 against float64; in float64 there is rounding of the step alone.
         assert value == pytest.approx(expected, rel=1e-9 if given.get("dtype") == torch.float64 else 1e-5)
