@@ -23,6 +23,8 @@ from hw4.records import ConvNetRecord, Store
 from hw4.specs import DEFAULT_SUBSET, ConvNetSpec, sweep_specs
 from tests.factory import Command, python
 
+pytestmark = pytest.mark.usefixtures("undrawn")  # pictures are looked at in the report's tests
+
 WHOLE = ["run", "--data", "embedded", "--subset", "0.1", "--passes", "1", "--seeds", "1", "--processes", "1"]
 NETS = [*WHOLE, "--exercise", "smoothness"]
 QUICK = [*WHOLE, "--exercise", "pooling"]
@@ -112,7 +114,6 @@ def test_what_others_have_not_written_whole_stays(tmp_path: Path) -> None:
         assert (ours.exists(), theirs.exists()) == (False, True)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_two_commands_do_not_share_a_folder(hw4: Command) -> None:
     with alone(Path("out")):
         assert "hw4: another hw4 is writing to out; wait until it ends" in hw4(*QUICK, "--out", "out", code=1).err
@@ -133,7 +134,6 @@ def test_a_sweep_ends_with_its_report_and_goes_on(hw4: Command) -> None:
     hw4("report", "--out", "reports/embedded", "--anyway")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(hw4: Command) -> None:
     for data, asked, studies in (("grammar", None, 1), ("trec", None, 2), ("trec", False, 1), ("grammar", True, 2)):
         specs = sweep_specs(data, strides=[5], trials=1)  # type: ignore[arg-type]
@@ -149,7 +149,6 @@ def test_controls_are_made_where_asked_for_or_with_real_data_and_go_on(hw4: Comm
     assert "Found on disk: 36 of 36." in hw4(*command, "--controls").out
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_strides_of_unequal_numbers_are_refused_before_training(hw4: Command) -> None:
     one = [*TEXTS, "--epochs", "1", "--out", "out", "--stride"]
     hw4(*one, "5", "--trials", "2")
@@ -188,7 +187,6 @@ def test_one_exercise_trains_its_two_networks_and_one_of_them_longer(hw4: Comman
     assert {path.name for path in Path("here").iterdir()} == {"index.html", "pooling.png", "records", ".lock"}
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_exercises_asked_for_together_are_all_done(hw4: Command) -> None:
     assert "Training 4 ConvNets in 1 process." in hw4(*NETS, "--exercise", "pooling", "--out", "here").out
     assert {path.name for path in Path("here").glob("*.png")} == {"smoothness.png", "pooling.png"}
@@ -198,7 +196,6 @@ def fail(*_arguments: object, **_settings: object) -> NoReturn:
     raise RuntimeError("no luck\nand much more")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_an_exercise_that_fails_costs_no_other_and_is_named(hw4: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     few = partial(sweep_specs, strides=[5, 500], trials=2, epochs=1)
     monkeypatch.setattr("hw4.specs.sweep_specs", few)
@@ -234,7 +231,6 @@ def test_a_run_of_which_nothing_can_be_reported_names_the_cause(hw4: Command, mo
     assert hw4(*QUICK, "--out", "none", code=cli.FAILED).err == "hw4: nothing could be done (RuntimeError: no luck)\n"
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_cannot_be_reported_costs_no_other_part_of_the_page(hw4: Command) -> None:
     left = Path("out/records/grammar_textcnn-stride5_epochs1_trial1.json")
     hw4(*SWEEP, "--out", "out")
@@ -243,7 +239,6 @@ def test_what_cannot_be_reported_costs_no_other_part_of_the_page(hw4: Command) -
     assert "Exercise 3: max-pooling" in Path("out/index.html").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_runs_of_other_code_that_would_stay_are_refused_before_training(hw4: Command) -> None:
     """A page could not compare them with what is trained now, and that would be said after the work."""
     whole = [[*SWEEP, "--out", "out"], [*QUICK, "--out", "out"]]
@@ -262,7 +257,6 @@ def test_runs_of_other_code_that_would_stay_are_refused_before_training(hw4: Com
         hw4(*command)  # all of them are made again
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(hw4: Command) -> None:
     hw4(*QUICK, "--out", "out")
     Path("out/claim/ladder").mkdir(parents=True)
@@ -279,7 +273,6 @@ def test_a_table_needs_no_page_and_a_page_lacks_only_what_cannot_be_on_it(hw4: C
     assert Path("out/results.csv").read_text().startswith("folder,key,network")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_figures_of_the_page_before_do_not_stay(hw4: Command) -> None:
     hw4(*QUICK, "--out", "out")
     Path("out/own.png").touch()
@@ -299,7 +292,6 @@ def require_made_again(hw4: Command) -> None:
     assert first == second
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_the_command_to_make_it_again_makes_it_again(hw4: Command) -> None:
     options = ["--learning-rate", "0.123456789", "--batch-size", "64", "--directions", "1", "--no-noise-floor"]
     hw4(*QUICK, *options, "--out", "out")
@@ -307,7 +299,6 @@ def test_the_command_to_make_it_again_makes_it_again(hw4: Command) -> None:
     require_made_again(hw4)
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_a_network_alone_costs_no_other_command_its_page(hw4: Command) -> None:
     hw4(*WHOLE, "--only", "pool", "--out", "out")
     err = hw4("report", "--out", "out", code=cli.FAILED).err
@@ -322,7 +313,6 @@ def test_a_network_alone_costs_no_other_command_its_page(hw4: Command) -> None:
     assert page.exists()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_options_that_change_nothing_are_said(hw4: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hw4.specs.sweep_specs", partial(sweep_specs, strides=[500], trials=1, epochs=1))
     texts = ["run", "--data", "embedded", "--exercise", "stride", "--processes", "1", "--out", "out"]
@@ -346,7 +336,6 @@ def test_a_note_of_another_program_is_told_before_the_work(hw4: Command, command
     assert Path("out/run.json").read_text() == '{"name": "tensorboard"}'
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_the_file_manager_leaves_is_no_record(hw4: Command) -> None:
     hw4(*QUICK, "--out", "out")
     record = next(Path("out", "records").glob("*.json"))
@@ -354,7 +343,6 @@ def test_what_the_file_manager_leaves_is_no_record(hw4: Command) -> None:
     hw4("report", "--out", "out")
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_neighbours_that_cannot_be_reported_are_no_failure(hw4: Command) -> None:
     for name in ("benchmarks/data/2024_a.json", "gate/gate.json"):
         Path(name).parent.mkdir(parents=True)
@@ -369,7 +357,6 @@ def test_the_gpu_of_this_machine_is_none_of_the_schedulers(hw4: Command) -> None
     assert "give one of them" in hw4("run", "--data", "embedded", *both, code=cli.USAGE).err
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_what_was_left_out_is_left_out_when_it_is_made_again(hw4: Command) -> None:
     hw4(*QUICK, "--no-longer", "--out", "out")
     one = [*TEXTS, "--stride", "100", "--trials", "1", "--epochs", "1"]
@@ -385,7 +372,6 @@ def test_a_slip_of_the_pen_gives_no_page_of_the_neighbours(hw4: Command) -> None
 
 
 @pytest.mark.parametrize("closed", ["a reader that went", "stdout", "stdout and stderr"])
-@pytest.mark.usefixtures("undrawn")
 def test_nobody_need_read_what_is_printed(hw4: Command, closed: str, tmp_path: Path) -> None:
     hw4(*SWEEP, "--out", "out")
     ends = {"a reader that went": "", "stdout": ">&-", "stdout and stderr": ">&- 2>&-"}[closed]
@@ -404,7 +390,6 @@ def test_a_path_of_bytes_that_are_no_letters_can_be_told(tmp_path: Path) -> None
     assert "d\\\\udcff" in (tmp_path / "run.json").read_text()
 
 
-@pytest.mark.usefixtures("undrawn")
 def test_auto_says_that_the_data_is_embedded(hw4: Command) -> None:
     arguments = ["auto" if argument == "embedded" else argument for argument in QUICK]
     assert "because FashionMNIST is not in" in hw4(*arguments).out.splitlines()[0]

@@ -7,7 +7,6 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from unittest.mock import patch
 
 import pytest
 
@@ -17,7 +16,7 @@ from hw4.data.choose import choose_data
 from hw4.data.fetch import fetch
 from hw4.data.locate import IMAGES, MODEL, QUESTIONS, Published, damage, find_model, model_name, read_verified
 from hw4.errors import DataError
-from tests.test_locate import CONTENTS, GOOD, MODEL_FILES, NAME, PACKED, wheel, write
+from tests.test_locate import CONTENTS, GOOD, MODEL_FILES, NAME, PACKED, published, wheel, write
 
 NOBODY = "http://127.0.0.1:9/"
 """Nobody listens there."""
@@ -36,8 +35,7 @@ def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.delenv("HW4_DATA", raising=False)
     with contextlib.ExitStack() as stack:
         for data, files in ((IMAGES, CONTENTS), (QUESTIONS, LABELS), (MODEL, {**MODEL_FILES, "meta.json": b"3.6.0"})):
-            sums = {name: hashlib.sha256(contents).hexdigest() for name, contents in files.items()}
-            stack.enter_context(patch.dict(data.sha256, sums, clear=True))  # puts their order back, too
+            stack.enter_context(published(data, files))
         yield
 
 

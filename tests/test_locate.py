@@ -7,9 +7,11 @@ import io
 import threading
 import zipfile
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,12 +27,9 @@ CONTENTS = {name: f"contents of {name}".encode() * 99 for name in ("train-images
 PACKED = {f"{name}.gz": gzip.compress(contents, mtime=0) for name, contents in CONTENTS.items()}
 
 
-def publish(monkeypatch: pytest.MonkeyPatch, data: Published, contents: dict[str, bytes]) -> None:
-    """Let these be the published files of a set."""
-    for name in list(data.sha256):
-        monkeypatch.delitem(data.sha256, name)
-    for name, each in contents.items():
-        monkeypatch.setitem(data.sha256, name, hashlib.sha256(each).hexdigest())
+def published(data: Published, contents: dict[str, bytes]) -> AbstractContextManager[object]:
+    """Let these be the published files of a set; afterwards the others are there again, in their order."""
+    return patch.dict(data.sha256, {n: hashlib.sha256(each).hexdigest() for n, each in contents.items()}, clear=True)
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -45,12 +44,13 @@ def read_verified(folder: Path, name: str) -> bytes:
 
 
 @pytest.fixture(autouse=True)
-def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def small_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """Two small files take the place of the published ones, and an empty folder that of the user's cache."""
-    publish(monkeypatch, IMAGES, CONTENTS)
     monkeypatch.setattr(fetching, "RETRIES", 0)
     monkeypatch.setattr("hw4.data.locate.cache_root", lambda: tmp_path / "cache")
     monkeypatch.delenv("HW4_DATA", raising=False)
+    with published(IMAGES, CONTENTS):
+        yield
 
 
 def test_without_a_home_the_folder_that_is_named_serves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -273,9 +273,10 @@ MODEL_FILES = {"meta.json": b'{"version": "3.6.0"}', "config.cfg": b"[nlp]\n", "
 
 
 @pytest.fixture
-def model_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def model_files() -> Iterator[None]:
     """A small model in the place of the published one."""
-    publish(monkeypatch, MODEL, {**MODEL_FILES, "meta.json": b"3.6.0"})
+    with published(MODEL, {**MODEL_FILES, "meta.json": b"3.6.0"}):
+        yield
 
 
 def wheel(package: str = "en_core_web_sm", **changes: bytes) -> bytes:
