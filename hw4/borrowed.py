@@ -123,7 +123,7 @@ class Borrowed:
             )
 
     def _memo(self, beside: Sequence[Any], held: Sequence[Any], replaced: Mapping[Tensor, Tensor]) -> dict[int, Any]:
-        """What copies of attributes hold: our tensors, and as they are modules, data and what the loss holds too."""
+        """The memo of deepcopy: tensors map to ours; modules, data and the loss's own objects map to themselves."""
         alone = {id(module) for module in self.modules}
         mine = list(reachable([value for module in self.modules for value in vars(module).values()], alone, code=False))
         # What code names is told apart by `is`.
@@ -159,7 +159,7 @@ class Borrowed:
 
     @property
     def keeps(self) -> bool:
-        """Whether modules, or what they refer to, hold something else than at first: our own, as it is asked inside."""
+        """Whether modules, or what they refer to, have changed since the start. To be asked inside :meth:`inside`."""
         return (
             bool(self.changed_buffers())
             or any(not _alike(now, then) for now, then in self._plain.values())
@@ -420,7 +420,7 @@ def _own(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 
 def in_precision(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype | None:
-    """The type of numbers that a tensor is moved to where real ones are computed with in ``dtype``, if to another."""
+    """The dtype that a tensor gets where computing is done in ``dtype``; None where it keeps its own."""
     if tensor.is_complex() and dtype is not None:
         return dtype.to_complex()
     return dtype if tensor.is_floating_point() else None
@@ -440,7 +440,7 @@ def copied(value: Any, memo: dict[int, Any]) -> Any:
 
 
 def _copied_in_parts(value: Any, memo: dict[int, Any]) -> Any:
-    """A copy of what holds something without one: all else in it is copied."""
+    """A copy of an object, part by part; a part that cannot be copied is shared."""
     if id(value) in memo:
         return memo[id(value)]
     if _runs(value) or _ends(value):
@@ -512,7 +512,7 @@ MEETING = (
 
 
 def is_own_attributes(value: Any) -> bool:
-    """Whether an object's entries are its attributes (``self.__dict__ = self``), which those of a copy are not."""
+    """Whether a dict is its own ``__dict__`` (``self.__dict__ = self``), which a copy of it would not be."""
     return getattr(value, "__dict__", None) is value
 
 
@@ -645,7 +645,7 @@ def _size(value: Tensor | np.ndarray[Any, Any]) -> float:
 
 
 def lent(objects: Sequence[Any], kept: Sequence[Any]) -> contextlib.AbstractContextManager[None]:
-    """Inside, objects have copies of their attributes, of which ``kept`` are none; afterwards they have their own."""
+    """Inside, objects work on copies of their attributes, except ``kept``; afterwards they have the originals again."""
     memo = {id(each): each for each in (*objects, *kept)}
     mine = [(each, vars(each)) for each in objects if hasattr(each, "__dict__")]
     return standing_in([(each, {name: copied(value, memo) for name, value in own.items()}) for each, own in mine])
@@ -758,7 +758,7 @@ EMPTY = (dict, list, set, OrderedDict)  # of which every module has a dozen
 
 @functools.lru_cache(2**16)
 def _is_closed(kind: Any) -> bool:
-    """Whether what is in objects of a kind is not looked at."""
+    """Whether the search leaves out what objects of this type hold."""
     return issubclass(kind, (int, np.ndarray, Tensor, *get_args(Generator))) or _meets(kind)
 
 
@@ -824,7 +824,7 @@ def _within(value: Any) -> list[Any]:  # noqa: PLR0911  a kind a line
 
 @functools.lru_cache(2**16)
 def _globals(code: types.CodeType) -> tuple[str, ...]:
-    """The globals that code names; not those by which pytest looks into an assert, and has all of its own."""
+    """The globals that code loads, without those (``@...``) that pytest adds to test code."""
     named = {
         each.argval for each in dis.get_instructions(code) if "GLOBAL" in each.opname or each.opname == "LOAD_NAME"
     }

@@ -49,7 +49,7 @@ class Decision:
 
     @property
     def verdict(self) -> Verdict:
-        """On which side of nothing the effect is, if that is decided."""
+        """On which side of ``null`` the effect lies, if that is decided."""
         if self.adjusted is None or self.adjusted > LEVEL:
             return "not decided"
         if self.counts is not None:
@@ -110,7 +110,7 @@ def adjust(tests: Sequence[Decision]) -> list[Decision]:
 
 
 def seen_by(test: Decision, tests: Sequence[Decision]) -> str:
-    """The effect that a test of this size would have found, mostly (power 80%), in words."""
+    """The smallest effect that a test of this size finds with a power of 80%, in words."""
     family = sum(other.family == test.family for other in tests)
     if test.counts is not None:
         most = next((k for k in range(1, test.n + 1) if family * mcnemar(k, 0) <= LEVEL), None)

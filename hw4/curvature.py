@@ -69,7 +69,7 @@ def largest_eigenvalues(
 
 
 def _known(value: float, vector: np.ndarray, image: np.ndarray, products: int) -> Sharpness:
-    """An eigenvalue with its residual, where that is below it: else nobody knows its sign, and no multiple says it."""
+    """An eigenvalue with its relative residual; None where that is 1 or more, for then its sign is unknown."""
     off = float(np.linalg.norm(image - value * vector))
     return Sharpness(value=value, residual=off / abs(value) if off < abs(value) else None, products=products)
 
@@ -237,7 +237,7 @@ def largest_steps(
 
 
 def _largest_step(objective: Objective, downhill: Tensor, here: tuple[float, Tensor], start: float) -> dict[str, Any]:
-    """The bracket of one direction: doubled or halved from ``start`` until the loss crosses its own level, then cut."""
+    """The bracket of one direction's largest step: doubled or halved from ``start`` on, then bisected."""
     loss, gradient = here
 
     def raises(rate: float) -> bool:

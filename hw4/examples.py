@@ -183,12 +183,12 @@ def _indices(loader: DataLoader[Any]) -> list[list[int]]:
 
 
 def _sampler(loader: DataLoader[Any]) -> str:
-    """What draws a loader's examples, by its type."""
+    """The type of the sampler that a loader uses."""
     return type(_drawing(loader)).__name__
 
 
 def _drawing(loader: DataLoader[Any]) -> Any:
-    """What draws a loader's examples: torch gives one with a batch_sampler a sampler that it does not use."""
+    """The sampler that a loader uses; torch gives one with a batch_sampler a second, unused one."""
     return getattr(loader.batch_sampler, "sampler", loader.batch_sampler)
 
 

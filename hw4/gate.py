@@ -37,7 +37,7 @@ LEAST_VISITS = 12
 WANTED_ERROR, LARGEST_ERROR = 0.007, 0.013
 """Standard errors of a log ratio: what is measured for, and beyond which nothing is said."""
 LARGEST_DRIFT = 0.08
-"""So much of a slowdown may be the machine's or the hour's: twice the largest that was seen of unchanged code."""
+"""The slowdown that machine or hour may cause: twice the largest that was seen of unchanged code."""
 PROCESS_ERROR = 0.005  # error shared by all visits to the same processes (memory layout); more visits do not reduce it
 TRIMMED = 0.2
 

@@ -94,7 +94,7 @@ def _run(*arguments: str, env: dict[str, str], stdin: bytes = b"", seconds: floa
 
 
 LARGE_FILE = b"version https://git-lfs.github.com/spec/v1\n"
-"""How what git keeps of a file begins that is kept by git-lfs."""
+"""The beginning of a git-lfs pointer, which git keeps in the place of the file."""
 
 
 def _large_file(folder: Path, pointer: bytes, name: Path) -> bytes:

@@ -76,7 +76,7 @@ def overlapping(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[tuple[str
 
 
 def _meet(first: Tensor, second: Tensor, length: int) -> bool:
-    """Whether tensors, that take so many bytes from the first's beginning on, share any: parts may lie in between."""
+    """Whether two strided tensors share an element; both lie within ``length`` bytes of the first's start."""
     size, between = first.element_size(), second.data_ptr() - first.data_ptr()
     if second.element_size() != size or between % size:
         return True

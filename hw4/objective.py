@@ -212,7 +212,7 @@ class Objective:
         return value.detach(), weight
 
     def _of_any_number(self, count: int) -> contextlib.AbstractContextManager[None]:
-        """An error over so many examples, which whole batches do not have, in a sentence."""
+        """Explain an error that comes for this number of examples and not for a whole batch."""
         return _in_a_sentence(
             f"the loss of {count} examples",
             f"though that of a whole batch can; let the model and the loss take any number of examples, or let one "
@@ -261,7 +261,7 @@ class Objective:
     # Checking ----------------------------------------------------------------------------------------------------
 
     def _check_mean(self, *, aside: bool = False) -> dict[int, float]:
-        """Raise ObjectiveError unless some batches' losses are of the model's parameters and the means of their parts'.
+        """Raise ObjectiveError unless sampled batch losses depend on the parameters alone and are means over examples.
 
         Looked at are the first and the last batch, whose parts in the mean are returned, and two drawn from all over
         the data: what is no mean shows where examples differ, which neighbours may not. The first two are looked at
@@ -294,7 +294,7 @@ class Objective:
         return seen
 
     def _is_mean_aside(self, here: float) -> bool:
-        """Whether the loss is a mean a small step away, beside whose value there it is a residue ``here``."""
+        """Whether, a small step away, the loss is a mean over examples and much larger than ``here``."""
         generator = torch.Generator().manual_seed(0)
         try:
             with torch.no_grad():
@@ -435,7 +435,7 @@ class Objective:
     def _in_parts(
         self, indices: Sequence[int], known: tuple[Tensor, float | None] | None = None, watch: Watch | None = None
     ) -> list[tuple[Tensor, float | None]]:
-        """The losses and weights of a batch, which may be known, and of its parts; layers that look at it all aside."""
+        """Loss and weight of a batch (``known`` where computed) and of its parts, BatchNorm's statistics fixed."""
         with self._borrowed.without_batch_statistics():
             found = [known] if known and not self._borrowed.looks_at_batches else []
             for part in [indices, *_parts(indices)][len(found) :]:
@@ -464,7 +464,7 @@ class Objective:
                 raise ObjectiveError(_no_mean(len(indices), losses[0], None, self.n))
 
     def _only_rounded(self, indices: Sequence[int], found: Sequence[tuple[Tensor, float | None]]) -> bool:
-        """Whether in float64 a batch is what its parts are, and these losses come again: large terms cancel in them."""
+        """Whether only rounding differs: these losses come again, and in float64 the batch agrees with its parts."""
         again = self._in_parts(indices)
         if any(float(a) != float(b) for (a, _), (b, _) in zip(found, again, strict=True)):
             return False
@@ -714,7 +714,7 @@ class Objective:
             return _wide(flatten(list(self._start())))
 
     def _start(self) -> Iterator[Tensor]:
-        """The model's own parameters, one by one, in the precision that is computed in, if they are the same still."""
+        """The user's parameters in the dtype of the computation; raises ObjectiveError if they have changed since."""
         self._require_untrained()
         return (own.detach().to(p.dtype) for own, p in zip(self._borrowed.originals, self.parameters, strict=True))
 
@@ -1115,7 +1115,7 @@ BESIDE = (nn.Module, Dataset, DataLoader, torch.optim.Optimizer)  # what a loss 
 FEW = 16  # so many examples' losses are computed in float64
 SINGLE = torch.finfo(torch.float32).eps
 SINGLE_BYTES, LARGE = 4, 2**28
-"""Of a number in float32; and by so many bytes a copy in float64 may be larger than twice the model."""
+"""Bytes of a number in float32; bytes by which a copy in float64 may exceed twice the model."""
 RESIDUE = 1e-6  # a loss that is smaller than this beside what it is a small step away may be what rounding leaves of it
 EXACT = 1e-10  # how far, relatively, ways to sum one loss may differ in float64; a loss may be small beside its terms
 ALIKE = 0.002  # losses that are relatively nearer than this are about the same
@@ -1149,7 +1149,7 @@ REENTRANT = (
 
 
 def _wide(vector: Tensor) -> Tensor:
-    """The same in float32, where it is in less: sums of many numbers stall there."""
+    """The vector in float32 at least: long sums stall in less."""
     return vector.to(torch.promote_types(vector.dtype, torch.float32))
 
 

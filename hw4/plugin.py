@@ -230,7 +230,7 @@ class Judging:
             self._looked.add(self.config.rootpath / report.nodeid)
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        """A test that is run again calls the gate for the first time again, in processes that are not past it."""
+        """Forget what an earlier run of this test has called, and end its processes."""
         if self._calls.pop(item.nodeid, None):
             self._end_teams()
         self._said.pop(item.nodeid, None)

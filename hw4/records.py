@@ -213,7 +213,7 @@ class TextCNNRecord(Record):
 
 
 def made_by(record: ConvNetRecord | TextCNNRecord) -> dict[str, str]:
-    """What tells this run's network from one of the same name that other data, code or circumstances made."""
+    """What identifies the trained network of this run: its data, its code and where it was made."""
     where = record.environment
     network = {"network": record.network} if isinstance(record, ConvNetRecord) and record.network else {}
     return network | {
@@ -224,7 +224,7 @@ def made_by(record: ConvNetRecord | TextCNNRecord) -> dict[str, str]:
 
 
 def was_made_by(record: ConvNetRecord | TextCNNRecord, about: Mapping[str, str]) -> bool:
-    """Whether that is told of this run's network; what was kept before it was told where says nothing of that."""
+    """Whether a network's file says the same of itself; older files do not say where they were made."""
     told = made_by(record)
     return told.items() <= {"where": told["where"], **about}.items()
 

@@ -133,9 +133,9 @@ def _save(folder: Path, record: Record, network: bytes | None) -> Record:
 
 
 def _found(spec: Spec, folder: Path, *, device: str, cpus: Collection[str], weights: bool) -> Record | None:
-    """The record of a run, where the folder holds one that a run made now, here or on ``cpus``, would repeat.
+    """The kept record of a run, if a run made now, here or on ``cpus``, would give the same; else None.
 
-    With its network beside it, where ``weights`` are asked for, its folder keeps them, and it did not diverge.
+    Where ``weights`` are asked for, the trained network must lie beside it, unless the run diverged.
     """
     record = Store(folder, KINDS[type(spec)]).load(spec.key)
     weights &= folder.name == RECORDS.name  # its networks alone are kept
@@ -305,7 +305,7 @@ def _net_line(record: ConvNetRecord) -> str:
 
 
 def _but_for_trial(spec: Spec) -> Spec:
-    """What a spec shares with the other trials of its line; permutations go with trials. Other runs have none."""
+    """The spec without trial and permutation: text CNNs for which that is equal share a line of progress."""
     if not isinstance(spec, TextCNNSpec):
         return spec
     return spec.model_copy(update={"trial": 0, "permutation": None if spec.permutation is None else 0})

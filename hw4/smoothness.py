@@ -334,7 +334,7 @@ def _readings(
 
 
 def _error(objective: Objective, double: Objective, change: Tensor) -> float:
-    """Norm of the error of a change (p,) of the gradient up to where the parameters are, by the same in float64."""
+    """Norm of the rounding error of a gradient change (p,), by comparison with the same change in float64."""
     double.move_to(objective.here)
     exact = double.loss_and_gradient_here()[1]
     double.move_to(objective.w)

@@ -306,7 +306,7 @@ def by_setting(specs: Sequence[TextCNNSpec]) -> list[list[TextCNNSpec]]:
 def groups(specs: Sequence[TextCNNSpec]) -> list[list[TextCNNSpec]]:
     """Trials that are trained together: equal but for the trial, as many as fit the cache; the costliest first.
 
-    It is told by the specs, for which trials share a batched product can change their last bits.
+    It depends on the specs alone, since training together can change the last bits.
     """
     found: list[list[TextCNNSpec]] = []
     for trials in by_setting(specs):

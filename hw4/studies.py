@@ -71,7 +71,7 @@ def grid(specs: Sequence[Spec]) -> Study:
 
 
 def sweep(trials: Sequence[TextCNNSpec], *, rescue: bool = True) -> Study:
-    """These trials, and where most trials of a setting diverge the same at smaller learning rates, unless not wanted.
+    """These trials and, with ``rescue``, the same at smaller learning rates where most of a setting's diverged.
 
     The rates are tried, largest first, until no trial diverges; at most the homework's ten trials of each.
     """
@@ -155,7 +155,7 @@ def require_one_protocol(wanted: Sequence[ConvNetSpec], found: "Sequence[ConvNet
 
 
 def require_same_code(wanted: Sequence[Spec], found: "Sequence[ConvNetRecord | TextCNNRecord]", code: str) -> None:
-    """Raise SpecError when these would stand beside runs that other code made and that they do not make again.
+    """Raise SpecError when the page would mix these with runs that other code made.
 
     ``found`` are runs for the same parts of the page. At other learning rates a study may ask for them yet.
     """
@@ -284,8 +284,8 @@ def landscape_specs(
 
 
 LOOKED_AFTER = {"row_passes": (1, 2, 4, 6), "step_passes": (1, 4)}
-"""Passes after which landscapes are evaluated and smoothness is read, beside start and end, and of these the passes
-after which the costly measurements are made."""
+"""Passes after which landscapes are evaluated and smoothness is read, besides start and end; those after which
+largest steps and curvature are measured, too."""
 
 
 def ladder(rungs: Sequence[ConvNetSpec], *, bisections: int) -> Study:

@@ -195,8 +195,8 @@ def _protocol(record: TextCNNRecord) -> tuple[str, float, int, int]:
 def _of_protocol(bars: Sequence[Bar]) -> Iterator[Sweep]:
     """The sweeps of one protocol.
 
-    What stands at a rate that rescues use, of a stride that lost trials at a larger one, was not necessarily asked for:
-    it makes no sweep of its own, and does not say how many trials the others must have.
+    Trials at a rate of RESCUE_RATES, of a stride that lost trials at a larger one, count as its rescue: they make no
+    sweep of their own, and do not say how many trials the others must have.
     """
     for rate in {bar.learning_rate for bar in bars}:
         mine = [bar for bar in bars if bar.learning_rate == rate]
@@ -491,7 +491,7 @@ def _verdicts(pairs: Sequence[Pair], where: str = "") -> Iterator[str]:
 
 
 def _control(bars: Sequence[Bar]) -> Iterator[str]:
-    """What strides that are one function show: noise, and at equal seeds not even that."""
+    """Compare strides that compute one function: they differ by their seeds alone."""
     for same in grouped(bars, lambda bar: bar.function).values():
         if len(same) < 2 or not same[0].accuracies:
             continue

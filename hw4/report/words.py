@@ -58,7 +58,7 @@ def compared(ratio: Interval, what: str, seeds: int) -> str:
 def contrasted(
     found: Interval, what: str, ours: str, other: str, seeds: int, *, ratio: bool = False, at: str = ""
 ) -> str:
-    """Whether something of ours is lower or higher than of the other, ``at`` some condition, up to the value itself."""
+    """A sentence that compares ours with the other, ``at`` some condition; the caller adds the value."""
     noun, less = ("ratio", "over") if ratio else ("difference", "less")
     the, some = (f"{at} the", f"{at} a") if at else ("The", "A")
     return decide(
