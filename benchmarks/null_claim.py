@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hw4.claim import EDGE, LARGER, NORMED, RATES, Claim, Decision, decide
+from hw4.claim import BY_RATE, EDGE, LARGER, NORMED, Claim, Decision, decide
 from hw4.files import LADDER as LADDER_RECORDS
 from hw4.files import LANDSCAPES
 from hw4.machine import ONE_THREAD
@@ -58,7 +58,7 @@ def arms(runs: Sequence[ConvNetRecord], first: int, *, factor: float = 1) -> Cla
 def comparisons(found: Claim) -> list[Decision]:
     """The tests that compare the two networks; a slope of one alone is no comparison."""
     tests = decide(found)
-    return [t for t in tests if t.family in {LARGER, RATES} or (t.family == EDGE and "BatchNorm" not in t.name)]
+    return [t for t in tests if t.family in {LARGER, BY_RATE} or (t.family == EDGE and "BatchNorm" not in t.name)]
 
 
 def tossed(runs: Sequence[ConvNetRecord], swapped: set[int]) -> list[ConvNetRecord]:

@@ -41,7 +41,7 @@ from hw4.records import (
     TextCNNRecord,
     TimedIteration,
 )
-from hw4.runs import Record, make_all
+from hw4.runs import RunRecord, make_all
 from hw4.smoothness import measure_directions
 from hw4.specs import (
     DEFAULT_SUBSET,
@@ -274,7 +274,7 @@ def class_0_share(questions: Data) -> float:
     return float((questions.y_test == 0).double().mean())
 
 
-def audit_strides(records: Iterable[Record], share: float) -> list[AuditedStride]:
+def audit_strides(records: Iterable[RunRecord], share: float) -> list[AuditedStride]:
     """A sweep's means as the notebook takes them, with class 0's share for a run that diverged, and as they are."""
     trials = sorted((record for record in records if isinstance(record, TextCNNRecord)), key=lambda each: each.trial)
     found = []

@@ -138,7 +138,7 @@ class Borrowed:
             and _has_state(each)
             and id(each) not in alone
         ]
-        once = [each for each in mine if isinstance(each, Generator | Dataset | DataLoader) or type(each) is object]
+        once = [each for each in mine if isinstance(each, Rng | Dataset | DataLoader) or type(each) is object]
         once += [each for each in mine if _runs(each) or _ends(each)]
         kept = (*beside, *self.modules, *self._shared, *once)
         return {id(each): each for each in kept} | {id(tensor): own for tensor, own in replaced.items()}
@@ -428,7 +428,7 @@ def in_precision(tensor: Tensor, dtype: torch.dtype | None) -> torch.dtype | Non
 
 def copied(value: Any, memo: dict[int, Any]) -> Any:
     """A copy, or the value itself where it has none (a lock, an open file), which then everybody shares."""
-    if isinstance(value, Generator | bool | int | float | str | type(None) | type):
+    if isinstance(value, Rng | bool | int | float | str | type(None) | type):
         return value
     settled = len(memo)
     try:
@@ -664,10 +664,10 @@ def _alike(first: Any, second: Any) -> bool:
     return torch.equal(first, second) or bool(((first == second) | (first.isnan() & second.isnan())).all())
 
 
-Generator = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
+Rng = torch.Generator | np.random.Generator | np.random.RandomState | random.Random
 Ways = tuple[Callable[[], Any], Callable[[Any], Any]]  # to read a state, and to put it back
 FUNCTIONS = types.FunctionType | types.MethodType | types.BuiltinFunctionType
-FIXED = nn.Module | Tensor | Generator | type | FUNCTIONS | types.ModuleType  # whose attributes are not looked at here
+FIXED = nn.Module | Tensor | Rng | type | FUNCTIONS | types.ModuleType  # whose attributes are not looked at here
 
 
 class Randomness:
@@ -679,7 +679,7 @@ class Randomness:
 
     def __init__(self, holders: Sequence[Any] = ()) -> None:
         self.moved: list[str] = []
-        self._own = [each for each in reachable(holders) if isinstance(each, Generator)]
+        self._own = [each for each in reachable(holders) if isinstance(each, Rng)]
         if any(isinstance(each, random.SystemRandom) for each in self._own):
             raise ObjectiveError(
                 "the model, the loss or the data set holds a random.SystemRandom, whose draws nobody can see or "
@@ -750,7 +750,7 @@ def reachable(holders: Iterable[Any], alone: Collection[int] = (), *, code: bool
             todo += _within(value)
 
 
-ARRAYS, NO_COUNTERS = (np.ndarray, Tensor), (int, *get_args(Generator))
+ARRAYS, NO_COUNTERS = (np.ndarray, Tensor), (int, *get_args(Rng))
 UNSEEN = (str, bytes, float, types.ModuleType)
 BOUND = (types.MethodType, types.BuiltinFunctionType, staticmethod, classmethod, property, functools.cached_property)
 EMPTY = (dict, list, set, OrderedDict)  # of which every module has a dozen
@@ -759,7 +759,7 @@ EMPTY = (dict, list, set, OrderedDict)  # of which every module has a dozen
 @functools.lru_cache(2**16)
 def _is_closed(kind: Any) -> bool:
     """Whether the search leaves out what objects of this type hold."""
-    return issubclass(kind, (int, np.ndarray, Tensor, *get_args(Generator))) or _meets(kind)
+    return issubclass(kind, (int, np.ndarray, Tensor, *get_args(Rng))) or _meets(kind)
 
 
 def counts(holders: Iterable[Any]) -> list[str]:

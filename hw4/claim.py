@@ -24,9 +24,8 @@ MATCHED_LOSSES = (0.4, 0.3)
 AGREES = 1.25  # a factor agrees with another when their ratio's whole interval lies within this and its inverse
 LEVEL = 1 - CONFIDENCE
 
-Runs = Sequence[ConvNetRecord]
-Measure = Callable[[PassRow], float | None]  # a number of a run after a pass, or None where it was not measured
-Verdict = Literal["above", "below", "not decided"]
+RowMeasure = Callable[[PassRow], float | None]  # a number of a run after a pass, or None where it was not measured
+Side = Literal["above", "below", "not decided"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Decision:
     adjusted: float | None = None
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Side:
         """On which side of ``null`` the effect lies, if that is decided."""
         if self.adjusted is None or self.adjusted > LEVEL:
             return "not decided"
@@ -224,7 +223,7 @@ class Claim(NamedTuple):
             and all(getattr(run.spec, field) == value for field, value in settings.items())
         }
 
-    def values(self, variant: str, measure: Measure, when: When = under_way) -> dict[int, float]:
+    def values(self, variant: str, measure: RowMeasure, when: When = under_way) -> dict[int, float]:
         """A landscape measure's geometric mean by seed, over the passes meant."""
         found = {}
         for run in (run for run in self.landscapes if run.spec.variant == variant):
@@ -234,7 +233,7 @@ class Claim(NamedTuple):
                 found[run.spec.seed] = statistics.geometric_mean(taken)
         return found
 
-    def ratios(self, measure: Measure, when: When = under_way) -> list[float]:
+    def ratios(self, measure: RowMeasure, when: When = under_way) -> list[float]:
         """A landscape measure with BatchNorm over that without, by paired seed."""
         return divided(*(self.values(variant, measure, when) for variant in (NORMED, PLAIN)))
 
@@ -271,7 +270,7 @@ def sharpest(row: PassRow) -> float | None:
     return row.sharpness.value if row.sharpness is not None else None
 
 
-def layer(name: str, *, weight: bool = False) -> Measure:
+def layer(name: str, *, weight: bool = False) -> RowMeasure:
     """Gradient change over update of one layer's weight alone, in the first reading; or that weight's norm."""
 
     def measure(row: PassRow) -> float | None:
@@ -283,7 +282,7 @@ def layer(name: str, *, weight: bool = False) -> Measure:
     return measure
 
 
-def step(direction: str) -> Measure:
+def step(direction: str) -> RowMeasure:
     """The largest step in a direction, in learning rates, that does not raise the loss: its bracket's middle."""
 
     def measure(row: PassRow) -> float | None:
@@ -313,7 +312,7 @@ def at_loss(run: ConvNetRecord, loss: float) -> float | None:
 
 # Families of tests ----------------------------------------------------------------------------------------------------
 
-LARGER, RATES, SMOOTH, REASON, EDGE, START, HEAD, GROUPS, MOMENTUM, STEPS = FAMILIES = (
+LARGER, BY_RATE, SMOOTH, REASON, EDGE, START, HEAD, GROUPS, MOMENTUM, STEPS = FAMILIES = (
     *("larger rates", "rate by rate", "smoothness", "smoothness as the reason", "smoothness and the rate"),
     *("the start", "the head", "batch statistics", "momentum", "steps"),
 )
@@ -338,10 +337,10 @@ def _by_rate(claim: Claim) -> Iterator[Decision]:
     for criterion in claim.criteria(PLAIN):
         for rate in claim.rates:
             pairs = _lost(claim, criterion, [_by_seed(claim.of(name, rate=rate)) for name in (PLAIN, NORMED)])
-            yield paired_counts(RATES, f"{criterion}, at {rate:g}", pairs)
+            yield paired_counts(BY_RATE, f"{criterion}, at {rate:g}", pairs)
 
 
-def _by_seed(runs: Runs) -> dict[int, ConvNetRecord]:
+def _by_seed(runs: Sequence[ConvNetRecord]) -> dict[int, ConvNetRecord]:
     return {run.spec.seed: run for run in runs}
 
 

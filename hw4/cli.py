@@ -16,7 +16,7 @@ import typer
 from hw4 import __version__, studies
 from hw4 import specs as homework
 from hw4.errors import Hw4Error, RecordError, SpecError, first_line
-from hw4.files import AUDIT, CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS, alone, write_atomically
+from hw4.files import AUDIT, CLAIM_CONTROLS, LADDER, LANDSCAPES, RECORDS, SWEEP_CONTROLS, alone, write_atomically
 from hw4.processes import GOES_ON, one_thread, spare_garbage
 from hw4.specs import (
     HOMEWORK_RATE,
@@ -69,7 +69,7 @@ VariantChoice = StrEnum("VariantChoice", {name.upper(): name for name in VARIANT
 """What ``--only`` takes."""
 
 
-Data = Annotated[
+DataOption = Annotated[
     homework.DataChoice,
     typer.Option(help="FashionMNIST and TREC (real), digits and generated questions (embedded), real if found (auto)."),
 ]
@@ -128,7 +128,7 @@ Subset = Annotated[
     float | None,
     typer.Option(help="Share of the training images, above 0 and at most 1.  [default: 0.1 real, 1 embedded]"),
 ]
-NoiseFloor = Annotated[
+NoiseFloorOption = Annotated[
     bool, typer.Option(help="Measure what rounding makes of each reading, for one full gradient more.")
 ]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what the folder already holds.")]
@@ -261,7 +261,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
         list[ExerciseChoice] | None,
         typer.Option(help="Which exercise to run; may be given several times.  [default: all]"),
     ] = None,
-    data: Data = "auto",
+    data: DataOption = "auto",
     out: Out = None,
     fresh: Fresh = False,
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet, with seeds 0, 1, ...")] = SEEDS,
@@ -270,7 +270,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     batch_size: Annotated[int, typer.Option(help="Images in a minibatch.")] = 32,
     subset: Subset = None,
     directions: Annotated[int, typer.Option(help="Smoothness readings after each pass; 0 for none.")] = 3,
-    noise_floor: NoiseFloor = True,
+    noise_floor: NoiseFloorOption = True,
     longer: Longer = True,
     rescue: Rescue = True,
     controls: Controls = None,
@@ -378,8 +378,10 @@ def _studies(
     found.append((folder / RECORDS, studies.sweep(trials, rescue=rescue)))
     if controls or (controls is None and any(spec.data == "trec" for spec in trials)):
         if not fresh:
-            Store(folder / CONTROLS, TextCNNRecord).load_all()  # which raises for a bad one, and not amid the work
-        found.append((folder / CONTROLS, studies.controls(trials)))
+            Store(
+                folder / SWEEP_CONTROLS, TextCNNRecord
+            ).load_all()  # which raises for a bad one, and not amid the work
+        found.append((folder / SWEEP_CONTROLS, studies.controls(trials)))
     return found, [spec for _, study in found for spec in study({})]
 
 
@@ -480,7 +482,7 @@ def _end_with(absent: Mapping[str, str], own: str, say: Say) -> None:
 
 @app.command("sweep", epilog=EXAMPLES["sweep"])
 def sweep_command(  # noqa: PLR0917  typer makes options of them
-    data: Data = "auto",
+    data: DataOption = "auto",
     out: Out = None,
     fresh: Fresh = False,
     stride: Annotated[
@@ -521,7 +523,7 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
 
 @app.command("claim", epilog=EXAMPLES["claim"])
 def claim_command(  # noqa: PLR0917  typer makes options of them
-    data: Data = "auto",
+    data: DataOption = "auto",
     out: Out = None,
     fresh: Fresh = False,
     device: Device = "cpu",
@@ -582,7 +584,7 @@ def _require_one_protocol(
 
 @app.command("audit", epilog=EXAMPLES["audit"])
 def audit_command(  # noqa: PLR0917  typer makes options of them
-    data: Data = "auto",
+    data: DataOption = "auto",
     out: Out = None,
     seeds: Annotated[int, typer.Option(help="Runs of each ConvNet.")] = AUDIT_SEEDS,
     notebook_seeds: Annotated[

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hw4.errors import Hw4Error
 
-RECORDS, WEIGHTS, CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = PLACES = tuple(
+RECORDS, WEIGHTS, SWEEP_CONTROLS, LADDER, LANDSCAPES, CLAIM_CONTROLS, AUDIT = PLACES = tuple(
     map(Path, ("records", "weights", "controls", "claim/ladder", "claim/landscapes", "claim/controls", "audit"))
 )
 """In a report's folder: records of the exercises, their networks, and records of exercise 2's controls, of

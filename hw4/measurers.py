@@ -92,7 +92,7 @@ Clock = Literal["processor", "wall"]
 CLOCKS: dict[str, Callable[[], float]] = {"processor": time.process_time, "wall": time.perf_counter}
 
 
-def environment() -> dict[str, Any]:
+def machine_facts() -> dict[str, Any]:
     """What must be equal for two times to compare: class of processor, Python, the libraries that compute."""
     found = {}
     for name in LIBRARIES:
@@ -455,7 +455,7 @@ class Team:
             )
         if first is not None and first["wrong"]:
             raise UnmeasurableError(first["wrong"])
-        ours = environment()["libraries"]
+        ours = machine_facts()["libraries"]
         if first is not None and not first.get("libraries", ours).items() <= ours.items():
             raise UnmeasurableError(
                 f"the processes that measure load {first['libraries']}, and this one {ours}: use a virtual environment"
@@ -560,7 +560,9 @@ class Serving:
             self._say({"ended": report.nodeid, "why": why, "broken": report.failed})
 
     def _arrive(self, test: str, name: str, **facts: object) -> None:
-        self._say({"at": test, "gate": name, "wrong": self._wrong(), "libraries": environment()["libraries"], **facts})
+        self._say(
+            {"at": test, "gate": name, "wrong": self._wrong(), "libraries": machine_facts()["libraries"], **facts}
+        )
 
     def _wrong(self) -> str:
         """Why nothing that is measured here would mean anything, in words, or nothing."""

@@ -51,7 +51,7 @@ def _drawn() -> Tensor:
         return torch.randint(-(2**62), 2**62, (PIECE,), generator=generator, dtype=torch.int64, device="cpu") | 1
 
 
-def span(tensor: Tensor) -> tuple[str, int, int] | None:
+def extent(tensor: Tensor) -> tuple[str, int, int] | None:
     """The device, the first and the last byte of a tensor and one more; None where it has no memory of its own."""
     if tensor.layout != torch.strided or tensor.is_nested or tensor.device.type == "meta" or not tensor.numel():
         return None
@@ -65,7 +65,7 @@ def span(tensor: Tensor) -> tuple[str, int, int] | None:
 
 def overlapping(named: Iterable[tuple[str, Tensor]]) -> Iterator[tuple[tuple[str, Tensor], tuple[str, Tensor]]]:
     """Pairs of named tensors that have memory in common."""
-    spans = [(found, one) for one in named if (found := span(one[1]))]
+    spans = [(found, one) for one in named if (found := extent(one[1]))]
     reaching: list[tuple[tuple[str, int, int], tuple[str, Tensor]]] = []
     for found, one in sorted(spans, key=lambda pair: pair[0]):
         reaching = [(other, each) for other, each in reaching if other[0] == found[0] and found[1] < other[2]]
@@ -103,7 +103,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             _leave_uncompiled()
         self.read: dict[str, None] = {}
         self.eps, self.trained_eps, self.rounded = 0.0, 0.0, dict[torch.dtype, None]()
-        self._spans = [(found, name) for name, t in zip(names, tensors, strict=True) if (found := span(t))]
+        self._spans = [(found, name) for name, t in zip(names, tensors, strict=True) if (found := extent(t))]
         self._starts, self._ends = (np.array([found[i] for found, _ in self._spans], dtype=np.int64) for i in (1, 2))
 
     @classmethod
@@ -116,7 +116,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         del types
         given = [each for each in tree_leaves((args, kwargs)) if isinstance(each, Tensor)]
         if self._spans and not func.overloadpacket.__name__.startswith(EMPTY):
-            for device, first, last in filter(None, map(span, given)):
+            for device, first, last in filter(None, map(extent, given)):
                 for i in np.flatnonzero((self._starts < last) & (first < self._ends)):
                     (on, *_), name = self._spans[i]
                     self.read |= {name: None} if on == device else {}

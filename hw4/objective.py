@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from hw4.borrowed import BATCH_STATISTICS, Borrowed, Randomness, counts, lent, reachable
 from hw4.errors import ObjectiveError, first_line
 from hw4.examples import Batch, of_anything
-from hw4.memory import Watch, fingerprint, span
+from hw4.memory import Watch, extent, fingerprint
 from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
 
@@ -75,7 +75,7 @@ class Objective:
         _refuse_arrays([*found, *reachable([model])], self.names, self._borrowed.originals)
         norms = [each for each in model.modules() if norm_mode == "running" and isinstance(each, BATCH_STATISTICS)]
         self._evaluated = [
-            b for each in norms for b in (each.running_mean, each.running_var) if b is not None and span(b)
+            b for each in norms for b in (each.running_mean, each.running_var) if b is not None and extent(b)
         ]
         self._sums = self._originals_sums()
         data = [x.dataset, x.collate_fn] if isinstance(x, DataLoader) else [x]

@@ -36,7 +36,7 @@ from hw4.errors import Hw4Error
 from hw4.files import write_atomically
 from hw4.gate import FAILING, BrokenError, Estimate, Finding, Outcome, Part, Rules, Runs, Sample, UnmeasurableError
 from hw4.machine import git
-from hw4.measurers import Clock, Serving, Team, Tree, environment, has_plugin, is_gated
+from hw4.measurers import Clock, Serving, Team, Tree, has_plugin, is_gated, machine_facts
 
 BASELINE = "gate-baseline.json"
 SCHEMA_VERSION = 2
@@ -671,7 +671,7 @@ class Judging:
 
     def _new_time(self, call: "Call") -> Finding:
         """Measure a step for the baseline: several times, by two teams of processes."""
-        samples, facts, where, dropped = list[Sample](), dict[str, Any](), environment(), list[str]()
+        samples, facts, where, dropped = list[Sample](), dict[str, Any](), machine_facts(), list[str]()
         times = dict(read_baseline(call.path).get(call.key, {}).get("times", {}))
         for number in range(BASELINE_TEAMS):
             team = self._team(call, number)
@@ -743,7 +743,7 @@ class Judging:
             self._team(call, 0).leave()
         team = self._team(call, -1)
         _reach(team, call)
-        where = environment()
+        where = machine_facts()
         now = team.train(chunks, fault=False, seconds=seconds)
         if not (self.against or team.on_a_gpu):  # of which nothing tells whether it is the same
             libraries = known.get("libraries", {}).items() <= where["libraries"].items()
@@ -822,7 +822,7 @@ class Call:
 
     def row(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """What was measured on such a processor with such libraries; raises UnmeasurableError where nothing was."""
-        here = environment()
+        here = machine_facts()
         if here["cpu"] not in stored:
             known = ", ".join(f"'{name}'" for name in stored)
             raise UnmeasurableError(

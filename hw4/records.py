@@ -426,7 +426,7 @@ class QuestionAudit(_Document):
     stride5_notebook: list[Share]
 
 
-Loss = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+PositiveLoss = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class RepeatedRun(_Document):
@@ -438,9 +438,9 @@ class RepeatedRun(_Document):
     variant: str
     seed: int
     n_train: int
-    train_loss: list[Loss]
+    train_loss: list[PositiveLoss]
     train_accuracy: list[Share]
-    test_loss: list[Loss]
+    test_loss: list[PositiveLoss]
     test_accuracy: list[Share]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw4.errors import RecordError
-from hw4.files import CLAIM_CONTROLS, CONTROLS, LADDER, LANDSCAPES, RECORDS
+from hw4.files import CLAIM_CONTROLS, LADDER, LANDSCAPES, RECORDS, SWEEP_CONTROLS
 from hw4.records import ConvNetRecord, PassRow, Store, TextCNNRecord
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def load_results(folder: Path | str) -> "pd.DataFrame":
     are no records or one cannot be read.
     """
     found = []
-    for part in (RECORDS, CONTROLS, LADDER, CLAIM_CONTROLS, LANDSCAPES):
+    for part in (RECORDS, SWEEP_CONTROLS, LADDER, CLAIM_CONTROLS, LANDSCAPES):
         nets = Store(Path(folder) / part, ConvNetRecord).load_all("*_convnet-*.json")
         trials = Store(Path(folder) / part, TextCNNRecord).load_all("*_textcnn-*.json")
         found += [{**row, "folder": part.as_posix()} for row in _rows([*nets, *trials])]

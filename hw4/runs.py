@@ -25,13 +25,13 @@ from hw4.studies import Spec, Study, cost, grid, sweep
 if TYPE_CHECKING:
     from hw4.data.images import Data
 
-Record = ConvNetRecord | TextCNNRecord
-OnRecord = Callable[[Record, bool], None]
+RunRecord = ConvNetRecord | TextCNNRecord
+OnRecord = Callable[[RunRecord, bool], None]
 """Called for every run as it ends, with its record and whether it was found on disk."""
 OnFailure = Callable[[Spec, Exception], None]  # called for every run that could not be made, with what stood in the way
 Say = Callable[..., None]  # prints a sentence for whoever waits
 
-KINDS: Mapping[type[Spec], type[Record]] = {ConvNetSpec: ConvNetRecord, TextCNNSpec: TextCNNRecord}
+KINDS: Mapping[type[Spec], type[RunRecord]] = {ConvNetSpec: ConvNetRecord, TextCNNSpec: TextCNNRecord}
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def _data(task: Task) -> Any:
     return _questions(first.data) if isinstance(first, TextCNNSpec) else _images(first.data, first.subset, "cpu")
 
 
-def make(task: Task, data: Any = None) -> list[tuple[Record, bytes | None]]:
+def make(task: Task, data: Any = None) -> list[tuple[RunRecord, bytes | None]]:
     """Make a task's runs in whatever process or machine this is, which loads the data unless it is given.
 
     Returns records, and networks as files where they are asked for.
@@ -87,12 +87,12 @@ def make(task: Task, data: Any = None) -> list[tuple[Record, bytes | None]]:
     _one_thread()
     first, files = task.specs[0], dict[str, bytes]()
 
-    def pack(record: Record, model: Any) -> None:
+    def pack(record: RunRecord, model: Any) -> None:
         from hw4.weights import packed
 
         files[record.key] = packed(record, model)
 
-    keep, made = pack if task.weights else None, list[Record]()
+    keep, made = pack if task.weights else None, list[RunRecord]()
     if isinstance(first, TextCNNSpec):
         trials = [spec for spec in task.specs if isinstance(spec, TextCNNSpec)]
         made += train_trials(trials, *(data or _questions(first.data)), keep=keep)
@@ -107,7 +107,7 @@ def _network(folder: Path, key: str) -> Path:
     return folder.parent / WEIGHTS / f"{key}.safetensors"
 
 
-def _kept(path: Path, record: Record) -> bool:
+def _kept(path: Path, record: RunRecord) -> bool:
     """Whether this file holds the network of a run, and not that of one that other code or data made."""
     from safetensors import SafetensorError, safe_open
 
@@ -119,7 +119,7 @@ def _kept(path: Path, record: Record) -> bool:
     return was_made_by(record, about)
 
 
-def _save(folder: Path, record: Record, network: bytes | None) -> Record:
+def _save(folder: Path, record: RunRecord, network: bytes | None) -> RunRecord:
     """Write a run, its network first: a record whose network a kill left out would be taken for done.
 
     Returns the record, which shares with others what is equal: it came with a copy of its own.
@@ -132,7 +132,7 @@ def _save(folder: Path, record: Record, network: bytes | None) -> Record:
     return record.model_validate(record)
 
 
-def _found(spec: Spec, folder: Path, *, device: str, cpus: Collection[str], weights: bool) -> Record | None:
+def _found(spec: Spec, folder: Path, *, device: str, cpus: Collection[str], weights: bool) -> RunRecord | None:
     """The kept record of a run, if a run made now, here or on ``cpus``, would give the same; else None.
 
     Where ``weights`` are asked for, the trained network must lie beside it, unless the run diverged.
@@ -200,7 +200,7 @@ def make_all(
     weights: bool = False,
     on_record: OnRecord = lambda _record, _on_disk: None,
     on_failure: OnFailure | None = None,
-) -> list[Record]:
+) -> list[RunRecord]:
     """Make every run that the studies want and their folders do not hold, until nothing more is wanted.
 
     Returns all records in the order in which they were wanted. Runs go, the longest first, to so many processes of one
@@ -208,7 +208,7 @@ def make_all(
     ``fresh``; with ``weights``, where the exercises' networks are there too. Every run is saved as it ends: whatever
     stops this, the same call goes on from there. ``on_failure`` is told what cannot be made; without it that is raised.
     """
-    made: dict[Path, dict[Spec, Record | None]] = {folder: {} for folder, _ in studies}
+    made: dict[Path, dict[Spec, RunRecord | None]] = {folder: {} for folder, _ in studies}
     making: Counter[tuple[Path, Spec]] = Counter()
     queue: list[Task] = []
     cpus = executor.cpus if executor else ()
@@ -241,9 +241,9 @@ def _fail(on_failure: OnFailure, task: Task, error: Exception) -> None:
 
 def _not_found(
     wanted: Sequence[tuple[Path, Spec]],
-    made: Mapping[Path, dict[Spec, Record | None]],
+    made: Mapping[Path, dict[Spec, RunRecord | None]],
     on_record: OnRecord,
-    find: Callable[..., Record | None] | None,
+    find: Callable[..., RunRecord | None] | None,
 ) -> list[tuple[Path, Spec]]:
     """What of these runs is yet to be made, into folders that can be written to; what is found is noted."""
     for folder in {folder for folder, _ in wanted}:
@@ -259,7 +259,7 @@ def _not_found(
 
 
 def _new(
-    studies: Sequence[tuple[Path, Study]], made: Mapping[Path, Mapping[Spec, Record | None]]
+    studies: Sequence[tuple[Path, Study]], made: Mapping[Path, Mapping[Spec, RunRecord | None]]
 ) -> list[tuple[Path, Spec]]:
     """What the studies want now and did not want before, each run once."""
     wanted = [(folder, spec) for folder, study in studies for spec in study(made[folder])]
@@ -275,7 +275,7 @@ def _progress(specs: Sequence[Spec], say: Say) -> Iterator[OnRecord]:
     form = "{l_bar}{bar}| {elapsed} gone, {remaining} left{postfix}"
     with progress_bar(total=sum(map(cost, specs)), bar_format=form) as bar:
 
-        def on_record(record: Record, found: bool) -> None:
+        def on_record(record: RunRecord, found: bool) -> None:
             nonlocal found_on_disk, ended
             found_on_disk, ended = found_on_disk + found, ended + 1
             if isinstance(record, TextCNNRecord):
@@ -330,13 +330,13 @@ def _trials_line(made: Sequence[TextCNNRecord], asked: Mapping[Spec, int]) -> st
     return f"text CNN, stride {first.stride}{order}, rate {first.learning_rate:g}, {trials}: {outcome}"
 
 
-def carry_out(studies: Sequence[tuple[Path, Study]], specs: Sequence[Spec], say: Say, **how: Any) -> list[Record]:
+def carry_out(studies: Sequence[tuple[Path, Study]], specs: Sequence[Spec], say: Say, **how: Any) -> list[RunRecord]:
     """What :func:`make_all` does, with a bar over these runs, which are known beforehand, and a line for each."""
     with _progress(specs, say) as on_record:
         return make_all(studies, on_record=on_record, **how)
 
 
-def run(specs: Iterable[Spec], folder: Path | str, *, processes: int | None = None) -> list[Record]:
+def run(specs: Iterable[Spec], folder: Path | str, *, processes: int | None = None) -> list[RunRecord]:
     """Make these runs in a folder as ``hw4 run`` does, with a progress bar; those that it holds already are read.
 
     Returns their records, and those of text CNNs at the smaller learning rates that are tried where most trials of a

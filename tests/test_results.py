@@ -7,7 +7,7 @@ import pytest
 
 from hw4 import as_table, load_results
 from hw4.errors import RecordError
-from hw4.files import CONTROLS, RECORDS
+from hw4.files import RECORDS, SWEEP_CONTROLS
 from hw4.records import ConvNetRecord, Store, TextCNNRecord
 from hw4.results import COLUMNS
 from hw4.specs import exercise_specs, sweep_specs
@@ -50,7 +50,7 @@ def test_a_lost_trial_has_a_row_and_no_accuracy(folder: Path) -> None:
 
 
 def test_controls_are_told_from_the_sweep(folder: Path) -> None:
-    store = Store(folder / CONTROLS, TextCNNRecord)
+    store = Store(folder / SWEEP_CONTROLS, TextCNNRecord)
     store.prepare()
     for setting in ({"held_out": True}, {"permutation": 3}):
         (spec,) = sweep_specs("grammar", strides=[5], trials=1, **setting)

@@ -11,7 +11,7 @@ from hw4.data.images import Data, load_images
 from hw4.errors import RecordError, SpecError
 from hw4.processes import one_thread, spread
 from hw4.records import ConvNetRecord, TextCNNRecord
-from hw4.runs import Record, Task, _tasks, make, make_all, run
+from hw4.runs import RunRecord, Task, _tasks, make, make_all, run
 from hw4.specs import ConvNetSpec, TextCNNSpec, sweep_specs
 from hw4.studies import Spec, Study, cost, grid, sweep
 from tests.factory import make_or_fail, python
@@ -33,7 +33,7 @@ def one_of_each() -> list[Spec]:
     return [net, view, *texts]
 
 
-def without_times(record: Record) -> dict[str, object]:
+def without_times(record: RunRecord) -> dict[str, object]:
     return {name: value for name, value in record.model_dump().items() if name != "times"}
 
 
@@ -65,7 +65,7 @@ def test_a_variant_that_a_process_does_not_know_is_named() -> None:
 def test_every_kind_is_made_once_and_found_later(tmp_path: Path) -> None:
     specs, ended = one_of_each(), list[tuple[str, bool]]()
 
-    def note(record: Record, found: bool) -> None:
+    def note(record: RunRecord, found: bool) -> None:
         ended.append((record.key, found))
 
     first = make_all([in_folder(tmp_path, *specs[:3])], on_record=note)

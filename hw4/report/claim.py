@@ -13,18 +13,18 @@ from matplotlib.figure import Figure
 
 from hw4 import claim as judge
 from hw4 import studies
-from hw4.claim import ACCURATE, AGREES, FITTED, NEAR_BEST, NORMED, Claim, Decision, Measure
+from hw4.claim import ACCURATE, AGREES, FITTED, NEAR_BEST, NORMED, Claim, Decision, RowMeasure
 from hw4.errors import RecordError
 from hw4.files import CLAIM_CONTROLS, LADDER, LANDSCAPES
 from hw4.records import ConvNetRecord, Store
 from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style, told
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words, images_words, require_unmixed
-from hw4.report.landscapes import VARIANTS, WITH, of
+from hw4.report.landscapes import LABELS, WITH, of
 from hw4.report.landscapes import entries as landscapes_entries
 from hw4.report.words import passes, plural, show, span
 from hw4.specs import HOMEWORK_RATE, MEASURED
 from hw4.stats import geometric_interval
-from hw4.variants import VARIANTS as ALL_VARIANTS
+from hw4.variants import VARIANTS
 
 CRITERIA = {
     "finite": "train loss is finite",
@@ -53,12 +53,12 @@ def assemble(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> Claim:
                 f"{run.key} diverged and has no landscape to its end; delete it, and give 'hw4 claim' another "
                 f"--first-seed"
             )
-    for variant, label in VARIANTS.items():
+    for variant, label in LABELS.items():
         if not all(any(run.spec.variant == variant for run in runs) for runs in (ladder, landscapes)):
             raise RecordError(f"there are no records of {label} for the claim; make them with 'hw4 claim'")
     claim = Claim(_by_rate(ladder), _by_rate(landscapes), _by_rate(controls))
     made, of_most = Counter(run.spec.learning_rate for run in claim.ladder), len(claim.seeds)  # of twice as many runs
-    own = [[run for run in claim.of(variant) if run.spec.seed == seed] for variant in VARIANTS for seed in claim.seeds]
+    own = [[run for run in claim.of(variant) if run.spec.seed == seed] for variant in LABELS for seed in claim.seeds]
     ends = [studies.largest_working(runs) for runs in own]
     for rate in sorted(rate for rate, runs in made.items() if of_most < runs < 2 * of_most):
         if any(low < rate < high for low, high in ends):  # else it narrows brackets that some have in common
@@ -175,7 +175,7 @@ def answers(claim: Claim, tests: Sequence[Decision]) -> list[str]:
     """The answer to the homework's question, from the tests."""
 
     def limits(test: Decision) -> str:
-        ends = [_typical(claim.working(variant, test.name).values()) for variant in VARIANTS]
+        ends = [_typical(claim.working(variant, test.name).values()) for variant in LABELS]
         factor = f", a factor of {show(test.effect, digits=2)}" if test.effect is not None else ""
         return f"'{test.name}' ({CRITERIA[test.name]}): {ends[0]} without and {ends[1]} with it{factor}"
 
@@ -197,7 +197,7 @@ def summary(claim: Claim, tests: Sequence[Decision]) -> str:
     parts = [_in_short(_in(tests, judge.LARGER)), *_smoothness_in_short(claim, tests)]
     rates, head = studies.CONTROLS["head"].rates, _in(tests, judge.HEAD).values()
     if apart := [rate for rate, test in zip(rates, head, strict=False) if test.verdict == "above"]:
-        runs = [claim.control("head", variant, apart[-1]).values() for variant in VARIANTS]
+        runs = [claim.control("head", variant, apart[-1]).values() for variant in LABELS]
         plain, normed = (f"{sum(map(judge.accurate, each))} of {len(each)} runs" for each in runs)
         parts.append(
             f"With the head and the last affine kept at {HOMEWORK_RATE:g}, the layers before them train at rates up to "
@@ -356,10 +356,10 @@ def criteria_table(claim: Claim, tests: Sequence[Decision]) -> Table:
     larger, reason = _in(tests, judge.LARGER), _in(tests, judge.REASON)
     rows = []
     for name, words in CRITERIA.items():
-        brackets = [claim.working(variant, name).values() for variant in VARIANTS]
+        brackets = [claim.working(variant, name).values() for variant in LABELS]
         ratios = [show(family[name].effect, digits=2) for family in (larger, reason)]
         rows.append((f"{name}: {words}", *map(_level, brackets), ratios[0], _p(larger[name]), ratios[1]))
-    limits = (f"{label} (censored)" for label in VARIANTS.values())
+    limits = (f"{label} (censored)" for label in LABELS.values())
     header = ("works when", *limits, "factor", "larger: with, without", "factor over that of 1/L")
     return "Largest working learning rates, by criterion", header, rows
 
@@ -373,12 +373,12 @@ def _level(brackets: Collection[tuple[float, float]]) -> str:
 
 def lost_table(claim: Claim, tests: Sequence[Decision]) -> Table:
     """Runs lost rate by rate, by criterion, with McNemar's adjusted p-value."""
-    found = _in(tests, judge.RATES)
-    rows, works = [], {variant: claim.criteria(variant) for variant in VARIANTS}
+    found = _in(tests, judge.BY_RATE)
+    rows, works = [], {variant: claim.criteria(variant) for variant in LABELS}
     for rate in claim.rates:
         cells = [f"{rate:g}"]
         for name in CRITERIA:
-            lost = [sum(not works[v][name](run) for run in claim.of(v, rate=rate)) for v in VARIANTS]
+            lost = [sum(not works[v][name](run) for run in claim.of(v, rate=rate)) for v in LABELS]
             test = found[f"{name}, at {rate:g}"]
             p = f" (p {test.adjusted:.2g})" if test.verdict != "not decided" else ""
             cells.append(f"{lost[0]} / {lost[1]}{p}")
@@ -407,7 +407,7 @@ def ladder_figure(claim: Claim) -> Figure:
     """Share of runs that work by two criteria, final train loss, and learning rate x L, against the learning rate."""
     canvas = Figure(figsize=(14, 4.8), dpi=DPI, layout="constrained")
     share, loss, edge = canvas.subplots(1, 3)
-    for variant, label in VARIANTS.items():
+    for variant, label in LABELS.items():
         line = style(variant)
         for name, look in (("learnt", {"linestyle": ":", "alpha": 0.6}), ("accurate", {})):
             works = claim.criteria(variant)[name]
@@ -452,7 +452,7 @@ def _draw_ends(ax: Axes, claim: Claim, variant: str) -> None:
 
 def _dots(ax: Axes, x: float, values: Mapping[int, float], variant: str, **look: float) -> None:
     """One network's values by seed, above each other."""
-    told_by = told(f"{VARIANTS[variant]}, seed", values)
+    told_by = told(f"{LABELS[variant]}, seed", values)
     ax.plot([x] * len(values), list(values.values()), gid=told_by, **{**style(variant), "linestyle": "", **look})
 
 
@@ -461,7 +461,7 @@ def reason_figure(claim: Claim) -> Figure:
     columns = 2 + bool(claim.controls)
     canvas = Figure(figsize=(14 * columns / 3, 4.8), dpi=DPI, layout="constrained")
     matched, steps, *controls = canvas.subplots(1, columns)
-    for variant, label in VARIANTS.items():
+    for variant, label in LABELS.items():
         line = {**style(variant), "markersize": 3, "alpha": 0.6, "linewidth": 0.8}
         for run in of(claim, variant):
             rows = [row for row in run.rows if row.completed and row.train_loss and row.smoothness]
@@ -484,7 +484,7 @@ def reason_figure(claim: Claim) -> Figure:
     return canvas
 
 
-BESIDE: tuple[tuple[str, Measure, float], ...] = (
+BESIDE: tuple[tuple[str, RowMeasure, float], ...] = (
     ("down the gradient", judge.step("gradient"), 0),
     ("along a minibatch", judge.step("minibatch"), 0),
     ("1/L", judge.smoothness, 1),
@@ -514,7 +514,7 @@ def _draw_controls(ax: Axes, claim: Claim) -> None:
             place = names[f"{control.label}: {rate:g}"] = -len(names) - block
             for variant in control.variants:
                 good = list(map(judge.accurate, claim.control(name, variant, rate).values()))
-                dot = {**style(variant), "linestyle": "", "label": ALL_VARIANTS[variant].label}
+                dot = {**style(variant), "linestyle": "", "label": VARIANTS[variant].label}
                 if good:
                     ax.plot([np.mean(good)], [place + (0.12 if variant == NORMED else -0.12)], **dot)
     ax.set_yticks(list(names.values()), list(names), fontsize=8)
@@ -568,7 +568,7 @@ def entries(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> list[Entry]:
 
 def _again(found: Claim) -> str:
     spec = found.ladder[0].spec
-    tried = max(sum(run.spec.seed == seed for run in found.of(variant)) for seed in found.seeds for variant in VARIANTS)
+    tried = max(sum(run.spec.seed == seed for run in found.of(variant)) for seed in found.seeds for variant in LABELS)
     return again(
         "claim",
         data=(CHOICE[spec.data], None),

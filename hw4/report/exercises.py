@@ -21,10 +21,10 @@ from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, g
 from hw4.report.words import (
     basis,
     bounded,
+    by_side,
     compared,
     contrasted,
     counted,
-    decide,
     passes,
     plural,
     seen,
@@ -370,7 +370,7 @@ def _of_smoothness(section: Section) -> Iterator[str]:
 def _smoother(section: Section, ratio: Interval) -> str:
     """Whether BatchNorm makes the objective smoother; the ratio is that of the smoothness with and without it."""
     seeds = len(section.seeds)
-    finding = decide(
+    finding = by_side(
         ratio,
         below="BatchNorm makes the objective smoother",
         above="BatchNorm makes the objective less smooth here",
@@ -389,7 +389,7 @@ def _room(found: Sequence[tuple[float, float]], rate: float) -> str:
     ratio = paired_ratio(found)
     normed, plain = (statistics.fmean(each) for each in zip(*found, strict=True))
     used = [f"{rate * L:.0%}" if rate * L >= 0.01 else "less than 1%" for L in (plain, normed)]
-    conclusion = decide(
+    conclusion = by_side(
         ratio,
         below=f"If L were the same at every rate, the smoother objective would leave room for learning rates larger by "
         f"about the same factor, {1 / ratio.estimate:.1f}: that is how smoothness would explain the larger learning "
@@ -449,7 +449,7 @@ def _quicker(section: Section) -> Iterator[str]:
             f"training pass of the strided network takes {show(ratio, digits=2)} times the processor time of the "
             f"pooled one's{basis(ratio.n, len(section.seeds), brackets=True)}"
         )
-        yield decide(
+        yield by_side(
             ratio,
             below=f"A {found}: its convolutions compute only the quarter of the positions that is kept, where "
             f"pooling computes them all and keeps the largest.",

@@ -14,9 +14,9 @@ from hw4.report.drawing import DPI, error_bar, legend_below, log_y, over_passes,
 from hw4.report.entry import Entry
 from hw4.report.words import basis, compared, settled_span, show
 from hw4.stats import Interval, geometric_interval
-from hw4.variants import VARIANTS as ALL_VARIANTS
+from hw4.variants import VARIANTS
 
-VARIANTS = {name: ALL_VARIANTS[name].label for name in (PLAIN, NORMED)}
+LABELS = {name: VARIANTS[name].label for name in (PLAIN, NORMED)}
 """The two networks, without and with BatchNorm, by their labels."""
 WITH = {PLAIN: "without BatchNorm", NORMED: "with BatchNorm"}  # the same in sentences
 LAYERS = {
@@ -67,7 +67,7 @@ def _weight_scale(claim: Claim) -> Iterator[str]:
     """What the growth of the convolutions' weights does by itself."""
     for name, label in list(LAYERS.items())[:2]:
         norm = layer(name, weight=True)
-        ends = [[(norm(run.rows[0]), norm(run.last)) for run in of(claim, variant)] for variant in VARIANTS]
+        ends = [[(norm(run.rows[0]), norm(run.last)) for run in of(claim, variant)] for variant in LABELS]
         grown = [[after / before for before, after in each if before and after] for each in ends]
         if not all(grown):
             continue
@@ -110,7 +110,7 @@ def range_figure(claim: Claim) -> Figure:
         ("smoothness", "Effective smoothness over the range", "||change of gradient|| / ||step||"),
     )
     for ax, (quantity, title, unit) in zip(canvas.subplots(1, 3), drawn, strict=True):
-        for variant, label in VARIANTS.items():
+        for variant, label in LABELS.items():
             line, runs = style(variant), of(claim, variant, views=True)
             views = _views(runs)
             ranges = [[getattr(view, quantity) for view in each] for each in views.values()]
@@ -144,7 +144,7 @@ def curvature_figure(claim: Claim) -> Figure:
     """Sharpness, kink share, and smoothness by layer."""
     canvas = Figure(figsize=(14, 4.4), dpi=DPI, layout="constrained")
     sharp, kinks, layers = canvas.subplots(1, 3)
-    for offset, (variant, label) in enumerate(VARIANTS.items()):
+    for offset, (variant, label) in enumerate(LABELS.items()):
         line = style(variant)
         for run in of(claim, variant, views=True):
             top = {row.completed: sharpest(row) for row in run.rows if row.sharpness is not None}

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from hw4.errors import RecordError
-from hw4.files import CONTROLS, RECORDS
+from hw4.files import RECORDS, SWEEP_CONTROLS
 from hw4.geometry import TEXT_LENGTH, input_coverage, text_function
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
 from hw4.report.drawing import DPI, error_bar, legend_below, told
@@ -614,7 +614,9 @@ def chart_alt_text(sweep: Sweep) -> str:
 
 def load(folder: Path, anyway: bool = False) -> list[Entry]:
     """The report's parts on a folder's text CNNs."""
-    trials, beside = (Store(folder / kind, TextCNNRecord).load_all("*_textcnn-*.json") for kind in (RECORDS, CONTROLS))
+    trials, beside = (
+        Store(folder / kind, TextCNNRecord).load_all("*_textcnn-*.json") for kind in (RECORDS, SWEEP_CONTROLS)
+    )
     return entries(trials, beside, anyway=anyway)
 
 

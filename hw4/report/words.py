@@ -37,7 +37,7 @@ def settled_span(last: int) -> str:
     return f"over passes {SETTLED_PASS} to {last}" if last > SETTLED_PASS else f"after pass {last}"
 
 
-def decide(found: Interval, *, below: str, above: str, undecided: str, one: str, value: float = 1) -> str:
+def by_side(found: Interval, *, below: str, above: str, undecided: str, one: str, value: float = 1) -> str:
     """What to say by the side of ``value`` on which the interval lies; one seed has none and decides nothing."""
     words = {"below": below, "above": above, "not decided": undecided}
     return one if found.n < 2 else words[found.compared_with(value)]
@@ -45,7 +45,7 @@ def decide(found: Interval, *, below: str, above: str, undecided: str, one: str,
 
 def compared(ratio: Interval, what: str, seeds: int) -> str:
     """Whether BatchNorm changes a quantity, as far as the ratio's interval over so many seeds says; no full stop."""
-    words = decide(
+    words = by_side(
         ratio,
         below=f"The {what} is smaller with BatchNorm: it is",
         above=f"The {what} is larger with BatchNorm: it is",
@@ -61,7 +61,7 @@ def contrasted(
     """A sentence that compares ours with the other, ``at`` some condition; the caller adds the value."""
     noun, less = ("ratio", "over") if ratio else ("difference", "less")
     the, some = (f"{at} the", f"{at} a") if at else ("The", "A")
-    return decide(
+    return by_side(
         found,
         value=float(ratio),
         below=f"{the} {what} of {ours} is lower than that of {other}: {noun}",
