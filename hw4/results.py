@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hw4.errors import RecordError
-from hw4.files import CLAIM_CONTROLS, LADDER, LANDSCAPES, RECORDS, SWEEP_CONTROLS
+from hw4.files import AUDIT, CLAIM_CONTROLS, LADDER, LANDSCAPES, RECORDS, SWEEP_CONTROLS
 from hw4.records import ConvNetRecord, PassRow, Store, TextCNNRecord
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def load_results(folder: Path | str) -> "pd.DataFrame":
     are no records or one cannot be read.
     """
     found = []
-    for part in (RECORDS, SWEEP_CONTROLS, LADDER, CLAIM_CONTROLS, LANDSCAPES):
+    for part in (RECORDS, SWEEP_CONTROLS, LADDER, CLAIM_CONTROLS, LANDSCAPES, AUDIT / "sweep"):
         nets = Store(Path(folder) / part, ConvNetRecord).load_all("*_convnet-*.json")
         trials = Store(Path(folder) / part, TextCNNRecord).load_all("*_textcnn-*.json")
         found += [{**row, "folder": part.as_posix()} for row in _rows([*nets, *trials])]
@@ -45,9 +45,9 @@ def _table(rows: list[dict[str, Any]]) -> "pd.DataFrame":
     import pandas as pd  # half a second, which only those who ask for tables pay
 
     table = pd.DataFrame(rows, columns=list(COLUMNS)).astype(
-        {"stride": "Int64", "permutation": "Int64", "held_out": "boolean"}
+        {"stride": "Int64", "permutation": "Int64", "chunk_size": "Int64", "held_out": "boolean"}
     )
-    numbers = [name for name in table if name not in ("data", "key", "network", "vectors", "folder")]
+    numbers = [name for name in table if name not in ("data", "key", "network", "vectors", "norm_mode", "folder")]
     empty = [name for name in numbers if table[name].dtype == object and table[name].isna().all()]
     return table.astype(dict.fromkeys(empty, float))  # pandas would keep None, of which there is no mean
 
@@ -66,7 +66,7 @@ def _rows(records: Iterable[ConvNetRecord | TextCNNRecord]) -> Iterator[dict[str
 
 def _passes(run: ConvNetRecord) -> Iterator[dict[str, Any]]:
     asked = {"data", "seed", "learning_rate", "momentum", "warmup_passes", "head_rate", "batch_size"}
-    asked |= {"subset", "passes"}
+    asked |= {"subset", "passes", "norm_mode", "chunk_size"}
     same = {"key": run.key, "network": run.spec.label, "diverged": run.diverged, **run.spec.model_dump(include=asked)}
     for row in run.rows:
         time = run.times[row.completed - 1].model_dump() if row.completed else {}

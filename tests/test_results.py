@@ -1,5 +1,6 @@
 """The tidy table: every run and pass once, in documented columns, as numbers that a reader can compute with."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -7,7 +8,7 @@ import pytest
 
 from hw4 import as_table, load_results
 from hw4.errors import RecordError
-from hw4.files import RECORDS, SWEEP_CONTROLS
+from hw4.files import AUDIT, RECORDS, SWEEP_CONTROLS
 from hw4.records import ConvNetRecord, Store, TextCNNRecord
 from hw4.results import COLUMNS
 from hw4.specs import exercise_specs, sweep_specs
@@ -37,6 +38,7 @@ def test_each_run_and_pass_is_a_row_of_documented_columns(folder: Path) -> None:
     assert last.subset.tolist() == [1.0, 1.0]
     assert last.smoothness.tolist() == pytest.approx([4.0, 4.0])
     assert last.cpu_seconds.tolist() == [2.0, 2.0]
+    assert (last.norm_mode.tolist(), last.chunk_size.tolist()) == (["batch"] * 2, [100] * 2)
     start = table[table.completed == 0]
     assert start.smoothness.isna().all()
     assert start.cpu_seconds.isna().all()
@@ -57,6 +59,9 @@ def test_controls_are_told_from_the_sweep(folder: Path) -> None:
         store.save(make(spec, 0.5))
     trials = load_results(folder).query("network == 'TextCNN'")
     assert trials.folder.tolist() == ["records"] * 3 + ["controls"] * 2
+    shutil.copytree(folder / RECORDS, folder / AUDIT / "sweep")
+    assert load_results(folder).folder.tolist()[-3:] == ["audit/sweep"] * 3
+    shutil.rmtree(folder / AUDIT)
     assert trials.held_out.tolist() == [False] * 3 + [True, False]
     whole = load_results(folder)
     assert whole[whole.held_out.fillna(False)].key.tolist() == [trials.key.tolist()[3]]
