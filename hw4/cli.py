@@ -26,7 +26,16 @@ from hw4.specs import (
     Dataset,
     TextCNNSpec,
 )
-from hw4.studies import BISECTIONS, CLAIM_SEEDS, FIRST_SEED, LADDER_PASSES, LADDER_RATES, LANDSCAPE_PASSES, VIEWS
+from hw4.studies import (
+    BISECTIONS,
+    CLAIM_SEEDS,
+    CONTROLS,
+    FIRST_SEED,
+    LADDER_PASSES,
+    LADDER_RATES,
+    LANDSCAPE_PASSES,
+    VIEWS,
+)
 from hw4.variants import AUDIT_SEEDS, EXERCISES, NOTEBOOK_SEEDS, SEEDS, VARIANTS
 
 if TYPE_CHECKING:
@@ -121,8 +130,13 @@ Only = Annotated[
     list[VariantChoice] | None,
     typer.Option(help="Train this network alone and no exercise; may be given several times."),
 ]
+_LONGER = [each for each in EXERCISES.values() if each.longer is not None]
 Longer = Annotated[
-    bool, typer.Option(help="Train the strided network for four times the passes too, to compare it at equal time.")
+    bool,
+    typer.Option(
+        help=f"Train {' and '.join(f'{VARIANTS[each.variants[1]].label}s for {each.longer} times' for each in _LONGER)} the "
+        "passes, too, to compare at equal time."
+    ),
 ]
 Subset = Annotated[
     float | None,
@@ -282,7 +296,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
     as_json: Json = False,
     _debug: Debug = False,
 ) -> None:
-    """Do the homework: train the networks of all three exercises and write records, figures and one page."""
+    """Do the homework: train the networks of its exercises and write records, figures and one page."""
     say, workers = _sayer(as_json), _one_thread(processes, scheduler)
     convnets, texts = _exercises(exercise, only)
     _say_idle(context, say, nets=bool(convnets), texts=texts)
@@ -486,7 +500,8 @@ def sweep_command(  # noqa: PLR0917  typer makes options of them
     out: Out = None,
     fresh: Fresh = False,
     stride: Annotated[
-        list[int] | None, typer.Option(help="A stride; may be given several times.  [default: 1 5 10 30 100 500]")
+        list[int] | None,
+        typer.Option(help=f"A stride; may be given several times.  [default: {' '.join(map(str, STRIDES))}]"),
     ] = None,
     trials: Annotated[int, typer.Option(help="Models of each stride.")] = TRIALS,
     epochs: Annotated[int, typer.Option(help="Rounds through the training questions.")] = 50,
@@ -534,9 +549,9 @@ def claim_command(  # noqa: PLR0917  typer makes options of them
     landscape_passes: Annotated[int, typer.Option(help="Passes of the runs at 0.04 looked into.")] = LANDSCAPE_PASSES,
     rate: Annotated[
         list[float] | None,
-        typer.Option(help="A learning rate; several make a ladder.  [default: 0.04 to 0.64 in 8 steps]"),
+        typer.Option(help=f"A learning rate; several make a ladder.  [default: {' '.join(map(str, LADDER_RATES))}]"),
     ] = None,
-    controls: Annotated[bool, typer.Option(help="Train GroupNorm, momentum, a warm-up and a slow head too.")] = True,
+    controls: Annotated[bool, typer.Option(help=f"Train the controls, too: {', '.join(CONTROLS)}.")] = True,
     bisections: Annotated[
         int, typer.Option(help="Times that the limit of each network and seed is narrowed between two rates.", min=0)
     ] = BISECTIONS,
