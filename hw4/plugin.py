@@ -315,11 +315,12 @@ class Judging:
             return
         failed = bool(session.testsfailed - self.unmeasurable or unrun)
         verdict = gating.overall([*self.judged.values()])
-        unjudged = self.unmeasurable if self.update else self.judged and verdict == "UNMEASURABLE"
-        if unjudged and not failed and exitstatus in (0, 1):
+        if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and self.judged and not self.update:
             session.exitstatus = EXIT_UNMEASURABLE
         elif exitstatus == 0 and verdict in FAILING and not self.update:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        if self.update and exitstatus in (0, 1):
+            session.exitstatus = EXIT_UNMEASURABLE if self.unmeasurable and not failed else exitstatus
         try:
             self._write_all(session)
         except OSError as error:  # a full disk; what was found is printed all the same
