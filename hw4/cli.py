@@ -130,14 +130,8 @@ Only = Annotated[
     list[VariantChoice] | None,
     typer.Option(help="Train this network alone and no exercise; may be given several times."),
 ]
-_LONGER = [each for each in EXERCISES.values() if each.longer is not None]
-Longer = Annotated[
-    bool,
-    typer.Option(
-        help=f"Train {' and '.join(f'{VARIANTS[each.variants[1]].label}s for {each.longer} times' for each in _LONGER)} the "
-        "passes, too, to compare at equal time."
-    ),
-]
+_LONGER = [f"{VARIANTS[each.variants[1]].label}s for {each.longer} times" for each in EXERCISES.values() if each.longer]
+Longer = Annotated[bool, typer.Option(help=f"Train {' and '.join(_LONGER)} the passes, too, to compare at equal time.")]
 Subset = Annotated[
     float | None,
     typer.Option(help="Share of the training images, above 0 and at most 1.  [default: 0.1 real, 1 embedded]"),

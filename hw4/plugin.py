@@ -919,7 +919,7 @@ def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _is_entry(entry: Mapping[str, Any]) -> bool:
     """Whether an entry of a baseline is whole and its numbers finite; raises KeyError or TypeError where it is not."""
     times, outcomes = entry.get("times", {}).values(), [entry["outcomes"]] if "outcomes" in entry else []
-    whole = [entry["test"].index("::") >= 0]
+    whole = [isinstance(entry["test"], str) and "::" in entry["test"]]
     for row in times:
         whole += [math.isfinite(row["log"]), 0 < row["error"] < math.inf, row["freedom"] >= 1]
         whole += [row[name] is not None for name in ("ruler", "clock")]

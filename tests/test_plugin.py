@@ -997,13 +997,15 @@ def test_slices_of_a_step_and_its_reference_last_alike(
     assert kept["reference"] == 2, "as the baseline has it"
 
 
-def test_what_waits_is_not_repeated_until_it_has_worked_as_long() -> None:
-    def work(seconds: float, waits: float) -> None:
-        end = time.process_time() + seconds
-        while time.process_time() < end:
-            pass
-        time.sleep(waits)
+def test_what_waits_is_not_repeated_until_it_has_worked_as_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    worked, waited = [0.0], [0.0]
 
+    def work(seconds: float, waits: float) -> None:
+        worked[0] += seconds
+        waited[0] += waits
+
+    monkeypatch.setitem(CLOCKS, "processor", lambda: worked[0])
+    monkeypatch.setattr("hw4.measurers.time", SimpleNamespace(perf_counter=lambda: worked[0] + waited[0]))
     works = {"step": functools.partial(work, 0.0015, 0.01), "reference": functools.partial(work, 0.02, 0.0)}
     _, longer = _alike(works, None, "processor")
     assert longer["step"] <= 2
