@@ -754,11 +754,7 @@ class Objective:
             return [update[name].detach().to_dense() for name in self.names]
         if update.shape != (sum(self._sizes),):
             raise ValueError(f"expected a flat update of {sum(self._sizes)} numbers, got shape {tuple(update.shape)}")
-        return self._shaped(update.detach())
-
-    def _shaped(self, vector: Tensor) -> list[Tensor]:
-        """The parts of a flat vector (p,) in the shapes of the parameters."""
-        return [part.view(p.shape) for part, p in zip(self.split(vector), self.parameters, strict=True)]
+        return [part.view(shape) for part, shape in zip(self.split(update.detach()), shapes.values(), strict=True)]
 
     @torch.no_grad()
     def move_to(self, w: Tensor | None = None) -> None:
@@ -766,8 +762,8 @@ class Objective:
         self._at_start = w is None
         if w is not None and w.shape != (sum(self._sizes),):
             raise ValueError(f"expected a flat vector of {sum(self._sizes)} numbers, got shape {tuple(w.shape)}")
-        for parameter, values in zip(self.parameters, self._start() if w is None else self._shaped(w), strict=True):
-            parameter.copy_(values)
+        for parameter, values in zip(self.parameters, self._start() if w is None else self.split(w), strict=True):
+            parameter.copy_(values.view(parameter.shape) if w is not None else values)
 
     @torch.no_grad()
     def move_by(self, update: Tensor | Mapping[str, Tensor]) -> None:
@@ -801,11 +797,11 @@ class Objective:
     @torch.inference_mode(False)
     def loss_and_gradient_here(self, *, reordered: bool = False) -> tuple[float, Tensor]:
         """The loss f and its gradient (p,) where the parameters were moved to; ``reordered`` sums in another order."""
-        total = self._like.new_zeros(sum(self._sizes))
+        total, parts_of_total = self._accumulators()
         losses, own, reached = [], [], False
         with self._computing(), self._untouched():
             for batch, objective, factor in self._shares(reordered=reordered):
-                self._add_gradient(total, objective, factor)
+                self._add_gradients(parts_of_total, objective, factor)
                 reached |= objective.requires_grad
                 own.append(batch.detach())
                 losses.append(_wide(objective.detach()) * factor)
@@ -837,8 +833,13 @@ class Objective:
             yield value, objective, factor
             del value, objective
 
-    def _add_gradient(self, total: Tensor, objective: Tensor, factor: float = 1.0) -> None:
-        """Add an objective's gradient, times a factor, to ``total`` (p,), by parameter, never there as a whole."""
+    def _accumulators(self) -> tuple[Tensor, list[Tensor]]:
+        """Zeros (p,) to add to, and the same memory in the shapes of the parameters."""
+        total = self._like.new_zeros(sum(self._sizes))
+        return total, [part.view(p.shape) for part, p in zip(self.split(total), self.parameters, strict=True)]
+
+    def _add_gradients(self, total: Sequence[Tensor], objective: Tensor, factor: float = 1.0) -> None:
+        """Add an objective's gradient, times a factor, to ``total``, by parameter: it is never there as a whole."""
         if not objective.requires_grad:
             return  # a constant loss
 
@@ -851,19 +852,24 @@ class Objective:
             accumulated.add_(parameter.grad, alpha=factor)
             parameter.grad = None
 
-        with contextlib.ExitStack() as hooks, _named_refusals():
-            for parameter, accumulated in zip(self.parameters, self._shaped(total), strict=True):
-                parameter.grad = None  # of a model that calls backward() itself
-                hook = functools.partial(add, accumulated=accumulated)
-                hooks.callback(parameter.register_post_accumulate_grad_hook(hook).remove)  # type: ignore[no-untyped-call]
-            torch.autograd.backward(objective, inputs=self.parameters)
+        hooks = []
+        for parameter, accumulated in zip(self.parameters, total, strict=True):
+            parameter.grad = None  # of a model that calls backward() itself
+            hook = functools.partial(add, accumulated=accumulated)
+            hooks.append(parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
+        try:
+            with _named_refusals():
+                torch.autograd.backward(objective, inputs=self.parameters)
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     @torch.inference_mode(False)
     def minibatch_gradient(self, w: Tensor | None, batch_size: int, generator: torch.Generator) -> Tensor:
         """Gradient (p,) at w of the mean loss over ``batch_size`` examples drawn with replacement."""
         self.move_to(w)
         (batch,) = draw_batches(self.n, updates=1, batch_size=batch_size, generator=generator)
-        total = self._like.new_zeros(sum(self._sizes))
+        total, parts_of_total = self._accumulators()
         with self._computing(), self._untouched():
             drawn = self._examples.take(batch.tolist())
             with self._of_any_number(batch_size):
@@ -875,7 +881,7 @@ class Objective:
                 )
             outside = 1 / weight if weight is not None and self._outside else 1.0  # see :meth:`_scaled`
             mean = value if weight is None or self._outside else value / weight
-            self._add_gradient(total, mean, outside)
+            self._add_gradients(parts_of_total, mean, outside)
         self._require_fixed("a minibatch's")
         self._require_no_memory([value.detach()], [batch.tolist()])
         if not value.isfinite():
@@ -954,7 +960,7 @@ class Objective:
                 _refuse_rounding(lowest)
                 ends.append(_slope(value, double.parameters))
                 if not factor:
-                    slope = _slope(value, double.parameters, double._shaped(direction))
+                    slope = _slope(value, double.parameters, double.split(direction))
         expected, rounding = (ends[1] - ends[0]) / 2, 1e-12 * float(ends[2].norm())
         return not any(
             float(off.norm()) > 0.01 * float(part.norm()) + rounding
@@ -965,8 +971,8 @@ class Objective:
     def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
         """H v (p,), H the Hessian of f at w, by differentiating grad f . v."""
         self.move_to(w)
-        total = self._like.new_zeros(sum(self._sizes))
-        parts = [part.to(p.dtype) for part, p in zip(self._shaped(v), self.parameters, strict=True)]
+        total, parts_of_total = self._accumulators()
+        parts = [part.view(p.shape).to(p.dtype) for part, p in zip(self.split(v), self.parameters, strict=True)]
         own: dict[Any, int] = {}
         # Attention's fused kernels have no second derivative; the plain one is the same function.
         with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
@@ -976,9 +982,9 @@ class Objective:
                 if not self._twice:
                     own = dict.fromkeys(_functions(objective), place) | own
                 gradients = torch.autograd.grad(objective, self.parameters, create_graph=True, materialize_grads=True)
-                slope = _along(gradients, parts)
+                slope = torch.stack([(g * part).sum() for g, part in zip(gradients, parts, strict=True)]).sum()
                 del gradients
-                self._add_gradient(total, slope, factor)
+                self._add_gradients(parts_of_total, slope, factor)
         if not self._twice:
             self._require_true_hessians(own)
             self._twice = True
@@ -1074,13 +1080,9 @@ def _slope(value: Tensor, parameters: Sequence[Tensor], direction: Sequence[Tens
         return flatten([torch.zeros_like(p) for p in parameters])
     found = torch.autograd.grad(value, list(parameters), create_graph=True, materialize_grads=True)
     if direction is not None:
-        return _slope(_along(found, direction), parameters)
+        along = [(g * part.view(g.shape)).sum() for g, part in zip(found, direction, strict=True)]
+        return _slope(torch.stack(along).sum(), parameters)
     return flatten([each.detach().to_dense() for each in found])
-
-
-def _along(gradients: Sequence[Tensor], direction: Sequence[Tensor]) -> Tensor:
-    """The scalar product of gradients and a direction, by parameter."""
-    return torch.stack([(g * part).sum() for g, part in zip(gradients, direction, strict=True)]).sum()
 
 
 def _functions(value: Tensor) -> Iterator[Any]:

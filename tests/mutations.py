@@ -480,10 +480,11 @@ def what_stands_beside_a_lock_is_shared(patch: Patch) -> None:
 
 @fault("model", test_smoothness.test_memory_is_what_the_docstring_says, None, 3, [400] * 21)
 def every_gradient_is_there_at_once(patch: Patch) -> None:
-    def together(self: Objective, total: Tensor, objective: Tensor, factor: float = 1.0) -> None:
-        total.add_(flatten(torch.autograd.grad(objective, self.parameters)), alpha=factor)
+    def together(self: Objective, total: Any, objective: Tensor, factor: float = 1.0) -> None:
+        for part, found in zip(total, torch.autograd.grad(objective, self.parameters), strict=True):
+            part.add_(found, alpha=factor)
 
-    patch.setattr(Objective, "_add_gradient", together)
+    patch.setattr(Objective, "_add_gradients", together)
 
 
 # --- the notebook ------------------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """The last gate's table and words, from the ``gate.json`` it left."""
 
+import json
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from hw4.errors import RecordError, first_problem
 from hw4.gate import Finding
@@ -13,23 +14,17 @@ from hw4.report.words import plural
 HEADER = ("what", "before", "now", "change", "verdict")
 
 
-class Judged(BaseModel):
-    """What a gate leaves."""
-
-    verdict: str
-    compared: str
-    environment: Environment
-    findings: list[Finding]
-
-
 def read_gate(path: Path) -> tuple[str, list[Finding], Environment]:
     """A gate's verdict, with what it compared with, its findings and its place; raises RecordError for other files."""
     try:
-        left = Judged.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        why = first_problem(error)
-        raise RecordError(f"{path} was not left by a gate of this version ({why}); run 'hw4 gate' again") from error
-    return f"{left.verdict}, compared with {left.compared}", left.findings, left.environment
+        judged = json.loads(path.read_bytes())
+        verdict = f"{judged['verdict']}, compared with {judged['compared']}"
+        where = Environment.model_validate_json(json.dumps(judged["environment"]))
+        findings = TypeAdapter(list[Finding]).validate_python(judged["findings"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        problem = first_problem(error) if isinstance(error, ValidationError) else f"{error!r:.80}"
+        raise RecordError(f"{path} was not left by a gate of this version ({problem}); run 'hw4 gate' again") from error
+    return verdict, findings, where
 
 
 def load(folder: Path, _anyway: bool = False) -> list[Entry]:
