@@ -564,9 +564,9 @@ def _content(value: Any) -> Any:
 
 
 def _differ(now: Any, first: Any) -> bool:
-    """Whether contents are not the same objects in the same places."""
+    """Whether contents are not the same objects in the same places; in sets, equal ones."""
     if len(now) != len(first) or isinstance(now, set):
-        return len(now) != len(first)
+        return len(now) != len(first) or now != set(first)
     if isinstance(now, dict):
         return any(key not in first or first[key] is not each for key, each in now.items())
     return any(one is not other for one, other in zip(now, first, strict=True))

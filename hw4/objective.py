@@ -359,7 +359,7 @@ class Objective:
         now = self._borrowed.noted()
         for name in reads.read:
             if name not in noted or now[name][1]:  # a constant may be read by any way
-                raise ObjectiveError(_aliased(name.rpartition(" ")[2]))
+                raise ObjectiveError(_aliased(name.partition(" ")[2]))
         return value, weight
 
     @contextlib.contextmanager

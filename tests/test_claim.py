@@ -375,6 +375,8 @@ def test_ragged_ladders_and_strangers_are_refused() -> None:
         claim.assemble(ragged, views)
     with pytest.raises(RecordError, match="no records of ConvNet \\+ BatchNorm"):
         claim.assemble([record for record in rungs if not record.spec.norm], views)
+    with pytest.raises(RecordError, match="no records of ConvNet \\+ BatchNorm"):
+        claim.assemble(rungs, [run for run in views if not (run.spec.norm and run.spec.range_view)])
     alien = views[0].model_copy(update={"data": DATA.model_copy(update={"checksum": "1" * 64})})
     with pytest.raises(RecordError, match="2 data sets"):
         claim.assemble(rungs, [alien, *views[1:]])

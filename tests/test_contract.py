@@ -1536,6 +1536,14 @@ def cached_in(self: Any, x: Tensor) -> Tensor:
     return through(self, x, self.kept["gram"])
 
 
+def cached_in_a_set(self: Any, x: Tensor) -> Tensor:
+    """A cache that takes a set's only entry's place."""
+    if None in self.kept:
+        self.kept.discard(None)
+        self.kept.add(gram(self))
+    return through(self, x, next(iter(self.kept)))
+
+
 def cached_elsewhere(self: Any, x: Tensor) -> Tensor:
     if "gram" not in STORED:
         STORED["gram"] = gram(self)
@@ -1594,6 +1602,7 @@ CASES += [
         "keeps something that it computed",
         Case("a cache of weights", model=lambda: Own(cached_attribute, gram=None)),
         Case("a cache of weights in a dict", model=lambda: Own(cached_in, kept={})),
+        Case("a cache of weights in a set", model=lambda: Own(cached_in_a_set, kept={None})),
         Case("a cache of weights outside", model=caching_elsewhere),
         Case("a property that is cached", model=lambda: Scaled(lambda self, x: self.body(x) * self.scale)),
     ),

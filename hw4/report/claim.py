@@ -53,8 +53,9 @@ def assemble(ladder: Runs, landscapes: Runs, controls: Runs = ()) -> Claim:
                 f"{run.key} diverged and has no landscape to its end; delete it, and give 'hw4 claim' another "
                 f"--first-seed"
             )
+    looked = [run for run in landscapes if run.spec.range_view]
     for variant, label in LABELS.items():
-        if not all(any(run.spec.variant == variant for run in runs) for runs in (ladder, landscapes)):
+        if not all(any(run.spec.variant == variant for run in runs) for runs in (ladder, looked)):
             raise RecordError(f"there are no records of {label} for the claim; make them with 'hw4 claim'")
     claim = Claim(_by_rate(ladder), _by_rate(landscapes), _by_rate(controls))
     made, of_most = Counter(run.spec.learning_rate for run in claim.ladder), len(claim.seeds)  # of twice as many runs
