@@ -22,7 +22,16 @@ from hw4.data.images import Data, load_images, standardise
 from hw4.data.locate import QUESTIONS, read_verified
 from hw4.data.questions import find_trec, load_trec
 from hw4.data.vectors import find_spacy_model, load_questions, logistic_share, spacy_vectors
-from hw4.experiments import BATCHES, DIRECTIONS, build_convnet, evaluate_on, identity, images_environment, seeded
+from hw4.experiments import (
+    BATCHES,
+    DIRECTIONS,
+    build_convnet,
+    evaluate_on,
+    identity,
+    images_environment,
+    seeded,
+    training_passes,
+)
 from hw4.models import CHANNELS, CLASSES, IMAGE_LENGTH, KERNEL, PADDING, POOL, ConvNet
 from hw4.objective import Objective
 from hw4.processes import spread
@@ -59,7 +68,7 @@ from hw4.specs import (
 from hw4.studies import grid
 from hw4.sweep import identity as question_identity
 from hw4.sweep import train_trials
-from hw4.training import draw_batches, evaluate, train_pass
+from hw4.training import draw_batches, evaluate
 from hw4.variants import Downsample
 
 TIMED_ROUNDS = 5
@@ -105,11 +114,6 @@ def read_notebook() -> dict[str, Any]:
     return tomllib.loads(PRINTED.read_text())
 
 
-def _train(model: nn.Module, spec: ConvNetSpec, images: Data, batches: torch.Generator) -> None:
-    x, y = images.x_train, images.y_train
-    train_pass(model, x, y, learning_rate=spec.learning_rate, batch_size=spec.batch_size, generator=batches)
-
-
 State = tuple[Tensor, int, dict[NormMode, Tensor], dict[NormMode, SmoothnessReading]]
 """A network after a pass: weights, numbers in the first parameter, full gradients and readings in both modes."""
 
@@ -147,13 +151,11 @@ def _ways(before: State, after: State, learning_rate: float) -> dict[str, float]
 
 def audit_run(spec: ConvNetSpec, images: Data) -> AuditedRun:
     """Train one network and measure its smoothness after every pass: right, with one flaw at a time, with all."""
-    model = build_convnet(spec)
-    batches, directions = seeded(spec.seed, BATCHES), seeded(spec.seed, DIRECTIONS)
+    model, directions = build_convnet(spec), seeded(spec.seed, DIRECTIONS)
     scores = [evaluate_on(model, images)]
     before = _measure(model, spec, images, directions)
     found = []
-    for _ in range(spec.passes):
-        _train(model, spec, images, batches)
+    for _ in training_passes(model, spec, images):
         scores.append(evaluate_on(model, images))
         after = _measure(model, spec, images, directions)
         found.append(_ways(before, after, spec.learning_rate))
@@ -173,9 +175,9 @@ def audit_pixels(spec: ConvNetSpec) -> dict[str, float]:
     values: dict[str, float] = {}
     for name, rule in (("right", standardise), ("notebook", notebook_standardise)):
         images = load_images(spec.data, subset=spec.subset, rule=rule)
-        model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
-        for _ in range(spec.passes):
-            _train(model, spec, images, batches)
+        model = build_convnet(spec)
+        for _ in training_passes(model, spec, images):
+            pass
         score, largest = evaluate(model, images.x_test, images.y_test), images.x_test.abs().flatten(1).amax(1)
         values[f"largest_{name}"] = float(largest.max())
         values[f"above_100_{name}"] = int((largest > 100).sum())
@@ -211,11 +213,11 @@ def _seconds(work: Callable[[], object]) -> PassTime:
 
 def audit_evaluation(spec: ConvNetSpec, images: Data) -> dict[str, float]:
     """Processor seconds of the notebook's evaluation and of ours, in turn, and of a training pass beside them."""
-    model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
+    model = build_convnet(spec)
     works: tuple[Callable[[], object], ...] = (
         lambda: notebook_evaluate(model, images),
         lambda: evaluate_on(model, images),
-        lambda: _train(model, spec, images, batches),
+        lambda: next(training_passes(model, spec, images)),
     )
     rounds = [[_seconds(work).cpu_seconds for work in works] for _ in range(TIMED_ROUNDS)]
     names = ("notebook_seconds", "right_seconds", "pass_seconds")
@@ -241,11 +243,11 @@ def time_iterations(specs: Sequence[ConvNetSpec], images: Data) -> list[TimedIte
 
     def plain(model: nn.Module, spec: ConvNetSpec) -> None:
         notebook_evaluate(model, images)
-        _train(model, spec, images, seeded(spec.seed, BATCHES))
+        next(training_passes(model, spec, images))
 
     def ours(model: nn.Module, spec: ConvNetSpec) -> None:
         evaluate_on(model, images)
-        _train(model, spec, images, seeded(spec.seed, BATCHES))
+        next(training_passes(model, spec, images))
 
     return time_in_turn(specs, plain=plain, ours=ours)
 
@@ -265,7 +267,7 @@ def time_passes(images: Data) -> list[TimedIteration]:
     return time_in_turn(
         exercise_specs(["pooling"], seeds=1, data=images.name),
         plain=lambda model, spec: plain_pass(model, spec, images),
-        ours=lambda model, spec: _train(model, spec, images, seeded(spec.seed, BATCHES)),
+        ours=lambda model, spec: next(training_passes(model, spec, images)),
     )
 
 
@@ -327,10 +329,9 @@ def audit_questions(questions: Data, cut: Data, root: Path) -> QuestionAudit:
 
 def repeat_run(spec: ConvNetSpec, images: Data) -> RepeatedRun | str:
     """Train one network and log as the notebook does, before every pass; its name when a loss is not finite."""
-    model, batches = build_convnet(spec), seeded(spec.seed, BATCHES)
+    model = build_convnet(spec)
     logs = [evaluate_on(model, images)]
-    for _ in range(spec.passes - 1):  # what the last pass makes is never logged
-        _train(model, spec, images, batches)
+    for _ in itertools.islice(training_passes(model, spec, images), spec.passes - 1):  # the last one is never logged
         logs.append(evaluate_on(model, images))
     if not all(math.isfinite(part.loss) for log in logs for part in log):
         return f"{spec.label}, {len(images.x_train):,} images, seed {spec.seed}"

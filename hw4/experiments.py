@@ -5,9 +5,9 @@ import hashlib
 import inspect
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -79,17 +79,10 @@ def train_convnet(
     record and the trained network of a run that did not. Raises SpecError when spec and data do not fit.
     """
     check_fit(spec, images)
-    x, y = images.x_train, images.y_train
-    model = build_convnet(spec).to(x.device)
-    batches, directions = seeded(spec.seed, BATCHES), seeded(spec.seed, DIRECTIONS)
-    rows, times = [_row(model, spec, images, directions, completed=0)], []
-    how: dict[str, Any] = {"batch_size": spec.batch_size, "generator": batches, "momentum": spec.momentum}
-    velocities = [torch.zeros_like(p) for p in model.parameters()] if spec.momentum else []
-    for completed in range(1, spec.passes + 1):
-        rates = _rates(model, spec, completed)
-        wall, cpu = time.perf_counter(), time.process_time()
-        loss = train_pass(model, x, y, learning_rate=rates, velocities=velocities, **how)
-        times.append(PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu))
+    model, directions = build_convnet(spec).to(images.x_train.device), seeded(spec.seed, DIRECTIONS)
+    rows, times = [_row(model, spec, images, directions, completed=0)], list[PassTime]()
+    for completed, (loss, taken) in enumerate(training_passes(model, spec, images), start=1):
+        times.append(taken)
         if spec.evaluated_after(completed) or not math.isfinite(loss):
             rows.append(_row(model, spec, images, directions, completed=completed))
             if rows[-1].train_loss is None:
@@ -110,12 +103,28 @@ def train_convnet(
     return record
 
 
-def _rates(model: ConvNet, spec: ConvNetSpec, completed: int) -> float | list[float]:
+def training_passes(model: nn.Module, spec: ConvNetSpec, images: Data) -> Iterator[tuple[float, PassTime]]:
+    """Train a network in place as its spec says, a pass for each item: its mean loss over the minibatches, its seconds.
+
+    What is done with the network between two items is neither timed nor changes the minibatches.
+    """
+    x, y = images.x_train, images.y_train
+    how: dict[str, Any] = {"batch_size": spec.batch_size, "momentum": spec.momentum}
+    how |= {"generator": seeded(spec.seed, BATCHES)}
+    velocities = [torch.zeros_like(p) for p in model.parameters()] if spec.momentum else []
+    for completed in range(1, spec.passes + 1):
+        rates = _rates(model, spec, completed)
+        wall, cpu = time.perf_counter(), time.process_time()
+        loss = train_pass(model, x, y, learning_rate=rates, velocities=velocities, **how)
+        yield loss, PassTime(wall_seconds=time.perf_counter() - wall, cpu_seconds=time.process_time() - cpu)
+
+
+def _rates(model: nn.Module, spec: ConvNetSpec, completed: int) -> float | list[float]:
     """The learning rate of a pass, the ``completed``-th; or of every parameter, where the head has its own."""
     rate = HOMEWORK_RATE if completed <= spec.warmup_passes else spec.learning_rate
     if spec.head_rate is None:
         return rate
-    head = ("linear.", f"norms.{len(model.norms) - 1}.")
+    head = ("linear.", f"norms.{len(cast(ConvNet, model).norms) - 1}.")
     return [spec.head_rate if name.startswith(head) else rate for name, _ in model.named_parameters()]
 
 

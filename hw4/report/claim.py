@@ -21,7 +21,7 @@ from hw4.report.drawing import DPI, legend_below, log_y, plain_log, style, told
 from hw4.report.entry import CHOICE, Entry, Table, again, data_words, images_words, require_unmixed
 from hw4.report.landscapes import LABELS, WITH, of
 from hw4.report.landscapes import entries as landscapes_entries
-from hw4.report.words import passes, plural, show, span
+from hw4.report.words import p_value, passes, plural, show, span
 from hw4.specs import HOMEWORK_RATE, MEASURED
 from hw4.stats import geometric_interval
 from hw4.variants import VARIANTS
@@ -100,9 +100,8 @@ def _p(test: Decision) -> str:
     """How a test is cited: pairs or n, and its adjusted p-value."""
     if test.adjusted is None:
         return f"n = {test.n}, nothing to test"
-    p = "< 0.001" if test.adjusted < 0.001 else f"= {test.adjusted:.3f}"
     pairs = f"{test.counts[0]} against {test.counts[1]} of {test.n} seeds" if test.counts else f"n = {test.n}"
-    return f"{pairs}, p {p}"
+    return f"{pairs}, {p_value(test.adjusted)}"
 
 
 def _in(tests: Sequence[Decision], family: str) -> dict[str, Decision]:
@@ -381,7 +380,7 @@ def lost_table(claim: Claim, tests: Sequence[Decision]) -> Table:
         for name in CRITERIA:
             lost = [sum(not works[v][name](run) for run in claim.of(v, rate=rate)) for v in LABELS]
             test = found[f"{name}, at {rate:g}"]
-            p = f" (p {test.adjusted:.2g})" if test.verdict != "not decided" else ""
+            p = "" if test.adjusted is None or test.verdict == "not decided" else f" ({p_value(test.adjusted)})"
             cells.append(f"{lost[0]} / {lost[1]}{p}")
         rows.append(cells)
     title = f"Runs lost of {len(claim.seeds)}, without / with BatchNorm; p where McNemar's test decides (Holm over all)"

@@ -23,7 +23,7 @@ from scipy.stats import fisher_exact
 from hw4.records import AuditedStride, NotebookAudit, RepeatedRun, TimedIteration
 from hw4.report.drawing import DPI, legend_below
 from hw4.report.entry import Entry, grouped
-from hw4.report.words import show
+from hw4.report.words import p_value, show
 from hw4.stats import CONFIDENCE, Interval, holm, permutation_test, prediction_interval
 
 Metric = Literal["train_loss", "train_accuracy", "test_loss", "test_accuracy"]
@@ -249,7 +249,7 @@ def _trials(trained: Sequence[float], lost: int) -> str:
 
 def _p_value(p: float, smallest: float = 0.0) -> str:
     few = f" (too few: no partition gives less than {smallest:.2g} before the correction)" * (smallest > LEVEL)
-    return f"p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}{', differs' if p < LEVEL else ''}{few}"
+    return f"{p_value(p)}{', differs' if p < LEVEL else ''}{few}"
 
 
 def answers(found: Reproduction) -> list[str]:

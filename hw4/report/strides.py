@@ -15,7 +15,7 @@ from hw4.geometry import TEXT_LENGTH, input_coverage, text_function
 from hw4.records import ConvNetRecord, QuestionIdentity, Store, TextCNNRecord
 from hw4.report.drawing import DPI, error_bar, legend_below, told
 from hw4.report.entry import CHOICE, Entry, Table, again, changed, data_words, grouped, mixed
-from hw4.report.words import bounded, counted, plural, show, span
+from hw4.report.words import bounded, counted, p_value, plural, show, span
 from hw4.specs import HELD_OUT_EVERY, HOMEWORK_VECTORS, STRIDES, TRIALS, TextCNNSpec
 from hw4.stats import Interval, compare_crossed, holm, mean_interval
 from hw4.studies import RATES, RESCUE_RATES, Spec, best_rate, controls
@@ -98,8 +98,7 @@ class Pair(NamedTuple):
         if self.difference is None:
             return name, "-", "-", self.reason
         verdict = "not decided" if self.order is None else "higher" if self.difference.estimate > 0 else "lower"
-        p = f"{self.p_value:.3f}" if self.p_value >= 0.001 else "below 0.001"
-        return name, show(self.difference, sign=True), p, verdict
+        return name, show(self.difference, sign=True), p_value(self.p_value), verdict
 
 
 Own = tuple[Bar, Bar, Bar]
@@ -541,7 +540,7 @@ def _order_words(sweep: Sweep) -> Iterator[str]:
     if not pairs:
         return
     found = [
-        f"{_strides(sweep.named(pair.first))} {difference} ({verdict}, p {'' if p[0] == 'b' else '= '}{p})"
+        f"{_strides(sweep.named(pair.first))} {difference} ({verdict}, {p})"
         for pair in pairs
         for _, difference, p, verdict in [pair.row]
     ]

@@ -95,7 +95,12 @@ def tested(found: Interval, seeds: int) -> str:
         return f" (no scatter to test by, {n})"
     t = abs(found.estimate) / half_width * stats.t.ppf((1 + CONFIDENCE) / 2, degrees)
     p = float(2 * stats.t.sf(t, degrees))
-    return f" (paired t test, p {'< 0.0001' if p < 1e-4 else f'= {p:.2g}'}, {n})"
+    return f" (paired t test, {p_value(p)}, {n})"
+
+
+def p_value(p: float) -> str:
+    """A p-value with two digits."""
+    return "p < 0.0001" if p < 1e-4 else f"p = {p:.2g}"
 
 
 def bounded(interval: Interval, upper: float = math.inf, lower: float = 0.0) -> Interval:
