@@ -415,7 +415,7 @@ def random_numbers_go_unnoticed(patch: Patch) -> None:
 
 @fault("public code", case("a weight in a state_dict"))
 def aliases_of_weights_go_unnoticed(patch: Patch) -> None:
-    patch.setattr(hw4.memory, "span", lambda _tensor: None)
+    patch.setattr(hw4.memory, "extent", lambda _tensor: None)
 
 
 @fault("public code", case("weights clamped in forward"))

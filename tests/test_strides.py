@@ -225,7 +225,7 @@ def check_pairs(summary: Summary, kept: set[int]) -> None:
     adjusted = holm([compare_crossed(*both)[1] for both in matrices if both is not None])
     for (first, second), p in zip(family, adjusted, strict=True):
         row = rows[f"{first} against {second}"]
-        assert row[2] == (f"{p:.3f}" if p >= 0.001 else "below 0.001")
+        assert row[2] == (f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001")
         assert (row[3] == "not decided") == (p > 0.05)
     verdicts = [sentence for sentence in summary.answer if "(Holm)" in sentence]
     assert len(verdicts) == bool(family)
@@ -427,7 +427,7 @@ def test_each_stride_stands_at_its_own_best_rate() -> None:
     for (first, second), p, row in zip(
         pairs, adjusted, tables["Pairs of strides at their own best rates"], strict=True
     ):
-        assert (row[0], row[2]) == (f"{first} against {second}", f"{p:.3f}" if p >= 0.001 else "below 0.001")
+        assert (row[0], row[2]) == (f"{first} against {second}", f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001")
     text = "\n".join(summary.answer)
     assert re.search(r"Stride 1 is the most accurate at its own best learning rate, 0\.\d+ \[.*\] in the mean\.", text)
     assert "for 5 other trials on 40 training questions that were held out" in text
@@ -452,7 +452,7 @@ def test_other_orders_are_compared_with_the_same_trials_as_they_are() -> None:
     adjusted = holm([each[1] for each in found])
     for row, each, p in zip(rows, found, adjusted, strict=True):
         assert row[2].startswith(f"{each[0].estimate:+.3f} [")
-        assert row[3] == (f"{p:.3f}" if p >= 0.001 else "below 0.001")
+        assert row[3] == (f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001")
     assert [(row[0], row[1], row[4]) for row in rows] == [
         ("1", "96 of 96", "lower"),
         ("5", "32 of 96", "lower"),
@@ -460,7 +460,7 @@ def test_other_orders_are_compared_with_the_same_trials_as_they_are() -> None:
         ("100 and 500", "2 of 96", "not decided"),
     ]
     said = next(sentence for sentence in summary.answer if "drawn anew for each of 10 trials" in sentence)
-    assert re.search(r"stride 1 -0\.\d+ \[.*\] \(lower, p below 0\.001\); stride 5 .*Holm over 4 comparisons\.$", said)
+    assert re.search(r"stride 1 -0\.\d+ \[.*\] \(lower, p < 0\.0001\); stride 5 .*Holm over 4 comparisons\.$", said)
     assert re.search(r"; strides 100 and 500 [+-]0", said)
     assert "Stride 1 reads every number in any order, so there the change is" in summary.answer[-1]
     assert "; elsewhere another order" in summary.answer[-1]
