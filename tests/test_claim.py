@@ -284,6 +284,9 @@ def test_controls_pair_the_runs_they_name() -> None:
     said = " ".join(claim.answers(found, tests))
     assert "The start decides: after 2 passes at 0.04 fewer runs are lost at the high rate" in said
     assert "With head and last affine kept at 0.04, the first of these loses more runs" in said
+    short = claim.summary(found, tests)
+    assert "at rates up to 10.24 in 12 of 12 runs with BatchNorm and in 0 of 12 runs without" in short
+    assert "Along the steps the gradient changes 0.5" in short
 
 
 def test_a_control_is_told_from_another_by_all_that_differs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,6 +97,12 @@ def summary_of(records: list[TextCNNRecord], beside: Sequence[TextCNNRecord] = (
     return summary
 
 
+def test_what_strides_leave_unread_is_said_where_they_differ_in_it() -> None:
+    assert "The strides of convolution and pooling multiply" in " ".join(summary_of(whole()).answer)
+    alone = [record for record in whole() if record.spec.stride == 1]
+    assert "multiply" not in " ".join(summary_of(alone).answer)
+
+
 def test_the_chart_holds_every_bar_dot_and_failure() -> None:
     summary = summary_of(whole())
     (ax,) = chart(summary.sweep).axes
