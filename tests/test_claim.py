@@ -367,6 +367,12 @@ def test_the_claims_words_are_true_of_any_ladder(
         assert not re.search("it does by|needs smaller", first.answer[0])
 
 
+def test_the_claims_command_makes_it_again_anew() -> None:
+    assert claim.entries(*made_up(limits(0.16, 0.381)))[0].rerun == (
+        "hw4 claim --data embedded --passes 1 --landscape-passes 4 --fresh"
+    )
+
+
 def test_a_ladder_on_which_nothing_learns_is_drawn() -> None:
     claim.ladder_figure(made_up(limits(0, 0), seeds=1, views=1, passes=1, controls=False)).draw_without_rendering()
 

@@ -542,6 +542,28 @@ def test_the_audit_says_what_each_flaw_changes() -> None:
     assert rows[5][0].startswith("Train loss after 4 passes, without BatchNorm")
 
 
+@pytest.mark.parametrize(
+    ("factors", "said"),
+    [
+        ((1, 1, 1), "is smoother (X), measured right it is smoother (Y); the order is the same, the numbers are not"),
+        ((10, 10, 10), "is rougher (X), measured right it is smoother (Y); the flaws change the answer"),
+        (
+            (10, 1, 0.1),
+            "is not decidedly smoother or rougher (X), measured right it is smoother (Y); whether the flaws change the "
+            "order is not decided",
+        ),
+    ],
+)
+def test_the_audit_compares_the_sides_that_two_ways_decide(factors: tuple[float, ...], said: str) -> None:
+    record, runs = audit_record(), []
+    for run in record.runs:
+        factor = factors[run.seed] if run.variant == NORMED[1] else 1
+        flawed = [each * factor for each in run.smoothness["right"]]
+        runs.append(run.model_copy(update={"smoothness": {**run.smoothness, "notebook": flawed}}))
+    answer = audit.entries(record.model_copy(update={"runs": runs}))[0].answer[0]
+    assert said in re.sub(r"\([^)]*\)(?=.*measured)", "(X)", re.sub(r"\([^()]*\);", "(Y);", answer))
+
+
 def test_the_audits_answer_and_figure_follow_its_numbers() -> None:
     (entry,) = audit.entries(audit_record())
     right = ratios(OTHER["smoothness"], PLAIN["smoothness"])

@@ -18,7 +18,7 @@ from hw4.gate import Finding, as_json
 from hw4.readings import SmoothnessReading
 from hw4.records import ConvNetRecord, Store, environment
 from hw4.report import exercises
-from hw4.report.drawing import svg, told
+from hw4.report.drawing import plain_log, svg, told
 from hw4.report.entry import Entry
 from hw4.report.exercises import Section, answer, figure, label, panels, sections, settled_smoothness, table
 from hw4.report.page import Report, load_report
@@ -206,8 +206,24 @@ def test_equal_time_is_the_last_pass_that_ends_within_it() -> None:
         assert exercises.early(first, run, passes) == early
     (run,) = longer(made, losses=1.0, accuracy=0.8, seconds=0.25)
     assert not exercises.early(first, run, 16), "all its passes take just that time"
+    slow = run.times[-1].model_copy(update={"cpu_seconds": 1.0})
+    for place, fits in ((0, True), (1, True), (-1, False)):  # another pass as long as the last is what has to fit
+        times = [
+            slow if each == place % 16 else time.model_copy(update={"cpu_seconds": 0.15})
+            for each, time in enumerate(run.times)
+        ]
+        assert exercises.early(first, run.model_copy(update={"times": times}), 16) == fits
     timeless = make_record(first.spec, first.rows, seconds=0.0)
     assert exercises.within_time(timeless, run) == 0, "a clock too coarse for a pass tells nothing"
+
+
+def test_a_short_logarithmic_axis_has_labels_at_1_2_and_5_and_a_long_one_at_1() -> None:
+    for high, ticks in ((100, [1, 2, 5, 10, 20, 50, 100]), (1e6, [1, 10, 100, 1e3, 1e4, 1e5, 1e6])):
+        ax = Figure().subplots()
+        ax.set_yscale("log")
+        ax.set_ylim(1, high)
+        plain_log(ax.yaxis)
+        assert [tick for tick in ax.get_yticks() if 1 <= tick <= high] == pytest.approx(ticks)
 
 
 def test_equal_fit_is_the_first_pass_whose_train_loss_is_down_to_the_others_last() -> None:
