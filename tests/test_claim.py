@@ -231,7 +231,8 @@ def test_predicted_and_measured_factors_agree_only_with_their_whole_interval() -
     assert not test.agrees
     assert of(decide(made_up(limits(0.16, 1.0))), REASON)["learnt"].n == 0, "a censored limit has no factor"
     assert ratio_test(REASON, "x", [1.01, 0.99, 1.02]).agrees
-    assert not ratio_test(REASON, "x", [1.5, 0.7, 1.0]).agrees
+    for ends, near in (((0.81, 1.24), True), ((0.79, 1.0), False), ((1.0, 1.26), False), ((0.5, 2.0), False)):
+        assert Decision(family=REASON, name="x", n=3, effect=Interval(1.0, *ends, 3)).agrees == near
 
 
 def test_smoothness_is_compared_at_equal_train_loss() -> None:
@@ -373,6 +374,15 @@ def test_the_claims_command_makes_it_again_anew() -> None:
     )
 
 
+def test_the_table_names_each_test_by_its_kind() -> None:
+    _, _, rows = claim.tests_table(decide(made_up(limits(0.16, 0.381))))
+    kinds = {(row[0], row[2]) for row in rows if ":" in row[4]}
+    assert kinds == {(family, "sign" if family == LARGER else "McNemar's") for family, _ in kinds}
+    assert {row[2] for row in rows if ":" not in row[4]} == {"t"}
+    assert (LARGER, "sign") in kinds
+    assert (HEAD, "McNemar's") in kinds
+
+
 def test_a_ladder_on_which_nothing_learns_is_drawn() -> None:
     claim.ladder_figure(made_up(limits(0, 0), seeds=1, views=1, passes=1, controls=False)).draw_without_rendering()
 
@@ -511,5 +521,9 @@ def test_what_is_measured_of_a_row_is_what_its_readings_hold() -> None:
     assert judge.step("gradient")(row) == pytest.approx(0.2)
     assert judge.step("minibatch")(row) == pytest.approx(1.2)
     assert judge.room(row) == pytest.approx(0.2 * 5.0)
+    endless = row.model_copy(
+        update={"steps": [LargestStep(direction="gradient", stable=9.0, raised=None, curvature=None)]}
+    )
+    assert [judge.step(direction)(endless) for direction in ("gradient", "minibatch")] == [None, None]
     halved = Decision(family="f", name="a ratio", n=3, effect=Interval(0.5, 0.4, 0.6, 3), adjusted=0.01)
     assert (halved.verdict, replace(halved, null=0.0).verdict) == ("below", "above")
