@@ -27,6 +27,7 @@ from hw4.specs import (
     TextCNNSpec,
 )
 from hw4.studies import (
+    AUDIT_SEEDS,
     BISECTIONS,
     CLAIM_SEEDS,
     CONTROLS,
@@ -34,9 +35,11 @@ from hw4.studies import (
     LADDER_PASSES,
     LADDER_RATES,
     LANDSCAPE_PASSES,
+    NOTEBOOK_SEEDS,
+    SEEDS,
     VIEWS,
 )
-from hw4.variants import AUDIT_SEEDS, EXERCISES, NOTEBOOK_SEEDS, SEEDS, VARIANTS
+from hw4.variants import EXERCISES, VARIANTS
 
 if TYPE_CHECKING:
     from hw4.cluster import Cluster
@@ -386,9 +389,7 @@ def _studies(
     found.append((folder / RECORDS, studies.sweep(trials, rescue=rescue)))
     if controls or (controls is None and any(spec.data == "trec" for spec in trials)):
         if not fresh:
-            Store(
-                folder / SWEEP_CONTROLS, TextCNNRecord
-            ).load_all()  # which raises for a bad one, and not amid the work
+            Store(folder / SWEEP_CONTROLS, TextCNNRecord).load_all()  # raises for a bad one now, not amid the work
         found.append((folder / SWEEP_CONTROLS, studies.controls(trials)))
     return found, [spec for _, study in found for spec in study({})]
 

@@ -23,8 +23,8 @@ from hw4.specs import HELD_OUT_EVERY, ConvNetSpec, Dataset, QuestionSet, TextCNN
 PACKAGE = Path(__file__).parent
 TRAINERS = ("experiments", "sweep")
 """The modules that make a run's numbers; with all that they import they are the code that computes."""
-KEEPING = {"errors", "files", "records", "variants"}
-"""Imported by the trainers, but no code that computes: for a variant's network there is ``ConvNetRecord.network``."""
+KEEPING = {"errors", "files", "records"}  # imported by the trainers, but they keep numbers and make none
+SHOWN = {"label", "color", "marker", "linestyle"}  # arguments of a Variant of which no number follows
 
 
 class _Document(BaseModel):
@@ -132,10 +132,7 @@ RunOutcome = Literal["trained", "stuck", "diverged"]
 
 
 class ConvNetRecord(Record):
-    """One training run. ``rows`` holds pass 0 to the last made, as the spec asks, ``times`` one entry per pass.
-
-    ``network`` is :func:`hw4.experiments.network_digest`, empty in older records.
-    """
+    """One training run. ``rows`` holds pass 0 to the last made, as the spec asks, ``times`` one entry per pass."""
 
     spec: ConvNetSpec
     data: Annotated[DataIdentity, AfterValidator(_shared)]
@@ -143,7 +140,6 @@ class ConvNetRecord(Record):
     rows: Annotated[list[PassRow], Field(min_length=1)]
     times: list[PassTime]
     diverged: bool
-    network: str = ""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -215,8 +211,7 @@ class TextCNNRecord(Record):
 def made_by(record: ConvNetRecord | TextCNNRecord) -> dict[str, str]:
     """What identifies the trained network of this run: its data, its code and where it was made."""
     where = record.environment
-    network = {"network": record.network} if isinstance(record, ConvNetRecord) and record.network else {}
-    return network | {
+    return {
         "data": record.data.checksum,
         "code": where.code,
         "where": " ".join([*map("=".join, sorted(where.versions.items())), where.cpu, where.device, where.dtype]),
@@ -281,8 +276,9 @@ def _version(name: str) -> str:
 def code_digest(package: Path = PACKAGE) -> str:
     """Fingerprint of the code that computes: SHA-256 over the syntax of the trainers and of all that they import.
 
-    Equal digests mean equal computations. Comments, docstrings and layout do not count, nor does code that schedules,
-    keeps or reports runs, for the trainers do not import it. Data files of the package do.
+    Equal digests mean equal computations. Comments, docstrings and layout do not count, nor does what is compared and
+    how it is drawn, nor code that schedules, keeps or reports runs, for the trainers do not import it. Data files of
+    the package do. What a user's own program adds to hw4's tables is not seen.
     """
     digest = hashlib.sha256()
     for source in computing_code(package):
@@ -309,13 +305,22 @@ def computing_code(package: Path) -> list[Path]:
 
 
 def _syntax(source: Path) -> str:
-    """A module's syntax tree in words, without docstrings."""
+    """A module's syntax tree in words, without docstrings, and without what only says what is compared and drawn."""
     tree = ast.parse(source.read_bytes())
+    tree.body = [each for each in tree.body if not _is_exercise(each)]
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Variant":
+            node.keywords = [each for each in node.keywords if each.arg not in SHOWN]
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
             texts = [each for each in node.body if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant)]
             node.body = [each for each in node.body if each not in texts] or [ast.Pass()]
     return ast.dump(tree)
+
+
+def _is_exercise(statement: ast.stmt) -> bool:
+    """Whether a statement makes the table of exercises, or an entry of it: their runs' specs say what is trained."""
+    targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+    return any(getattr(getattr(each, "value", each), "id", "") == "EXERCISES" for each in targets)
 
 
 def note_code() -> None:

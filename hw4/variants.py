@@ -1,7 +1,7 @@
 """What is compared: network variants and the exercises that pair them. A new arm is one entry here.
 
-None of it is in the fingerprint of what computes but the networks themselves (:func:`hw4.experiments.network_digest`),
-so labels, colours and questions may change, and variants be added, beside finished runs.
+Finished runs stay what they are when a label, a colour or an exercise changes; another variant, or another layer, is
+another version of the code that computes (:func:`hw4.records.code_digest`).
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -109,7 +109,3 @@ EXERCISES: dict[str, Exercise] = {
     ),
 }
 """What ``hw4 run --exercise`` takes beside the text CNNs. A new comparison is one entry here."""
-
-
-SEEDS, AUDIT_SEEDS, NOTEBOOK_SEEDS = 5, 3, 10
-"""Default seeds: of each ConvNet in ``hw4 run``, in ``hw4 audit``, and of the notebook's protocol there."""

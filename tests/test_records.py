@@ -290,6 +290,9 @@ def copied(tmp_path: Path) -> Path:
         ("data/vectors.py", "WIDTH = 96", "WIDTH = 95"),
         ("data/grammar.toml", "glacier", "iceberg"),
         ("models.py", "KERNEL", "KERNEL_SIZE"),
+        ("variants.py", "nn.GroupNorm(4, channels)", "nn.GroupNorm(2, channels)"),
+        ("variants.py", 'norm="group", layer=_group_norm', 'norm="group"'),
+        ("variants.py", 'downsample="stride"', 'downsample="pool"'),
     ],
 )
 def test_editing_what_can_change_a_number_makes_runs_stale(copied: Path, name: str, found: str, written: str) -> None:
@@ -301,13 +304,35 @@ def test_editing_what_can_change_a_number_makes_runs_stale(copied: Path, name: s
 
 @pytest.mark.parametrize(
     "name",
-    ["cli.py", "runs.py", "processes.py", "studies.py", "records.py", "stats.py", "variants.py", "report/page.py"],
+    ["cli.py", "runs.py", "processes.py", "studies.py", "records.py", "stats.py", "report/page.py"],
 )
 def test_editing_what_schedules_keeps_or_shows_makes_nothing_stale(copied: Path, name: str) -> None:
     path = copied / name
     path.write_text(path.read_text() + "\n\nA_NEW_NUMBER = 3\n")
     training = copied / "training.py"
     training.write_text(training.read_text().replace('"""Plain', '"""Quite plain', 1) + "# a remark\n")
+    assert code_digest.__wrapped__(copied) == code_digest()
+
+
+@pytest.mark.parametrize(
+    ("found", "written"),
+    [
+        ('label="ConvNet + GroupNorm"', 'label="groups"'),
+        ('color="#0072B2", marker="o", linestyle="-"', 'color="#000000", marker="x", linestyle=":"'),
+        ('question="Max-pooling or', 'question="Which is better, max-pooling or'),
+        ("longer=4", "longer=3"),
+        ("\nEXERCISES: dict", "\n# all\nEXERCISES: dict"),
+    ],
+)
+def test_editing_what_is_compared_and_how_it_is_drawn_makes_nothing_stale(
+    copied: Path, found: str, written: str
+) -> None:
+    path = copied / "variants.py"
+    assert found in path.read_text()
+    added = (
+        'EXERCISES["norms"] = Exercise(title="T", question="Q", variants=("pool", "stride"), measures=("train loss",))'
+    )
+    path.write_text(f"{path.read_text().replace(found, written, 1)}\n{added}\n")
     assert code_digest.__wrapped__(copied) == code_digest()
 
 

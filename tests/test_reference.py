@@ -30,9 +30,8 @@ TIMED: dict[str, Any] = {
     "evaluation": True,
     "passes": True,
     "notebook": {"seconds"},
-    "network": True,
 }
-"""What records hold beside numbers that follow from their specs; ``network`` is of the code, and new."""
+"""What records hold beside numbers that follow from their specs."""
 
 
 def numbers(record: ConvNetRecord | TextCNNRecord | AuditRecord) -> dict[str, Any]:

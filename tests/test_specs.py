@@ -21,8 +21,8 @@ from hw4.specs import (
     sweep_specs,
     variant_specs,
 )
-from hw4.studies import BISECTIONS, CLAIM_SEEDS, FIRST_SEED, LADDER_RATES, VIEWS
-from hw4.variants import AUDIT_SEEDS, CURVES, EXERCISES, NOTEBOOK_SEEDS, SECONDS, SEEDS, VARIANTS, Exercise
+from hw4.studies import AUDIT_SEEDS, BISECTIONS, CLAIM_SEEDS, FIRST_SEED, LADDER_RATES, NOTEBOOK_SEEDS, SEEDS, VIEWS
+from hw4.variants import CURVES, EXERCISES, SECONDS, VARIANTS, Exercise
 
 
 def test_keys_are_stable() -> None:

@@ -15,6 +15,7 @@ from hw4.studies import (
     LADDER_RATES,
     RATES,
     RESCUE_RATES,
+    SEEDS,
     Spec,
     best_rate,
     control_specs,
@@ -28,7 +29,6 @@ from hw4.studies import (
     require_same_code,
     sweep,
 )
-from hw4.variants import SEEDS
 from tests.factory import make_record, make_row
 from tests.test_strides import make
 

@@ -1,7 +1,6 @@
 """Networks kept by a run and given back: the record's own numbers, or a refusal that says why."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,6 @@ from hw4.runs import make_all
 from hw4.specs import sweep_specs
 from hw4.studies import Spec, grid
 from hw4.training import evaluate
-from hw4.variants import VARIANTS
 from tests.test_runs import small_net, without_times
 
 
@@ -77,17 +75,6 @@ def test_a_run_whose_network_is_wanted_and_missing_is_made_again(tmp_path: Path)
     path = tmp_path / WEIGHTS / f"{spec.key}.safetensors"
     save_file(load_file(path), path, {"data": "another", "code": "another"})
     assert again(weights=True) == [True, False], "another code's network passed for this run's"
-
-
-def test_a_variant_whose_layer_changed_since_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = small_net(norm="group")
-    made(tmp_path, spec)
-    monkeypatch.setitem(VARIANTS, spec.variant, replace(VARIANTS[spec.variant], label="another", color="#000000"))
-    assert load_model(tmp_path, spec.key)
-    other = replace(VARIANTS[spec.variant], layer=lambda channels: torch.nn.GroupNorm(2, channels))
-    monkeypatch.setitem(VARIANTS, spec.variant, other)
-    with pytest.raises(RecordError, match="is of a network that 'pool-groupnorm' was once and is no more; delete"):
-        load_model(tmp_path, spec.key)
 
 
 def test_what_is_not_the_runs_network_is_refused(tmp_path: Path) -> None:

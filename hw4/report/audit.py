@@ -17,8 +17,7 @@ from hw4.report.entry import CHOICE, Entry, again, data_words
 from hw4.report.words import passes, plural, show
 from hw4.specs import TRIALS
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
-from hw4.studies import SETTLED_PASS
-from hw4.variants import AUDIT_SEEDS, NOTEBOOK_SEEDS
+from hw4.studies import AUDIT_SEEDS, NOTEBOOK_SEEDS, SETTLED_PASS
 
 WAYS = {
     "right": "right",

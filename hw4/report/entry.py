@@ -126,9 +126,6 @@ def mixed(records: Sequence[ConvNetRecord | TextCNNRecord]) -> list[str]:
         "data sets": [(record.data, data_words(record.data)) for record in records],
         "versions of the code": [(record.environment.code, record.environment.code[:12]) for record in records],
     }
-    for run in records:
-        if isinstance(run, ConvNetRecord):
-            sources.setdefault(f"networks called {run.spec.variant!r}", []).append((run.network, run.network[:12]))
     found = []
     for what, of in sources.items():
         names, counts = dict(of), Counter(source for source, _ in of)

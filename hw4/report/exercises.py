@@ -35,8 +35,8 @@ from hw4.report.words import (
 )
 from hw4.specs import DEFAULT_SUBSET, ConvNetSpec
 from hw4.stats import Interval, mean_interval, paired_difference, paired_ratio
-from hw4.studies import SETTLED_PASS
-from hw4.variants import EXERCISES, SEEDS
+from hw4.studies import SEEDS, SETTLED_PASS
+from hw4.variants import EXERCISES
 
 OfRun = Callable[[ConvNetRecord], float | None]  # a number of a run, or None where the run has no usable one
 Curve = Callable[[PassRow], float | None]  # the same after each pass
