@@ -184,8 +184,8 @@ def range_view(objective: Objective, u: Update, *, factors: Sequence[float] = FA
     Raises SmoothnessUndefinedError for a zero update or when a loss or gradient on the way is not finite.
     """
     factors = [float(each) for each in factors]
-    if not factors or not min(factors) > 0:
-        raise ValueError(f"expected at least one factor, all above 0, got {factors}")
+    if not factors or not all(0 < each < math.inf for each in factors):
+        raise ValueError(f"expected at least one factor, all above 0 and finite, got {factors}")
     objective.require_single("a walk")
     u = _flat(objective, u)
     _step(objective, u, min(factors))  # refuses what cannot be walked before anything is computed

@@ -362,7 +362,8 @@ def has_plugin(config: pytest.Config, name: str) -> bool:
 def _options(tree: Tree, config: pytest.Config, scratch: Path) -> list[str]:
     """Options that make pytest collect in another process what it collects in this one, and report nothing."""
     option = config.option
-    options, ours = ["--capture=no", "--continue-on-collection-errors"], ["-o", "addopts="]
+    options, ours = ["--continue-on-collection-errors"], ["-o", "addopts="]
+    options += ["--capture=no"] if config.pluginmanager.hasplugin("capture") else []
     options += ["-q"] if config.pluginmanager.hasplugin("terminal") else []
     options += ["--rootdir", str(tree.place(config.rootpath)), f"--import-mode={option.importmode}"]
     if config.inipath is not None and tree.place(config.inipath).exists():
@@ -540,8 +541,7 @@ class Serving:
         for test, file in zip(self._tests, self._files, strict=True):
             if found := known.get(test) or places.get((file.resolve(), test.partition("::")[2])):
                 chosen[test] = found
-                # Outside of pytest's rootdir ids begin otherwise here than where it was given folders.
-                found._nodeid = test  # type: ignore[attr-defined]
+                _rename(found, test)
         gated = [item for item in items if is_gated(item) and not item.nodeid.startswith("::")]
         self._gated = {item.nodeid: source_digest(item) for item in gated}
         items[:] = chosen.values()
@@ -921,6 +921,15 @@ def _parts_of_value(value: object) -> list[object]:
     with suppress(Exception):  # of a range, a set, a loader of data; but what is in a mapping comes and goes
         parts += [] if isinstance(value, Mapping) else [len(value)]  # type: ignore[arg-type]
     return parts
+
+
+def _rename(item: pytest.Item, test: str) -> None:
+    """Let an item have the id that its test was asked for by: outside of pytest's rootdir ids begin otherwise here."""
+    item._nodeid = test  # type: ignore[attr-defined]
+    if item.nodeid != test:  # pytest 9.2 keeps it in parts
+        from _pytest.nodeid import coerce_node_id
+
+        item._id = coerce_node_id(test)
 
 
 def _named(value: object) -> str:

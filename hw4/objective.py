@@ -6,8 +6,9 @@ import functools
 import inspect
 import itertools
 import math
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -28,6 +29,22 @@ __all__ = ["Forward", "Objective", "ObjectiveError", "flatten"]
 
 Forward = Callable[[nn.Module, Batch], Any]
 """A model and a batch as the data loader gives it to the batch's loss: its mean over the examples, or (sum, weight)."""
+
+MEASURING = threading.RLock()
+"""Held while a model's parameters are replaced by ours, which another thread would take for the user's."""
+
+Work = TypeVar("Work", bound=Callable[..., Any])
+
+
+def one_at_a_time(work: Work) -> Work:
+    """Let threads do something one after the other."""
+
+    @functools.wraps(work)
+    def done(*arguments: Any, **settings: Any) -> Any:
+        with MEASURING:
+            return work(*arguments, **settings)
+
+    return cast(Work, done)
 
 
 class Objective:
@@ -53,6 +70,7 @@ class Objective:
     holds them all; or it depends on tensors outside the model.
     """
 
+    @one_at_a_time
     def __init__(
         self,
         model: nn.Module,
@@ -114,7 +132,7 @@ class Objective:
     @contextlib.contextmanager
     def _computing(self, borrowed: Borrowed | None = None) -> Iterator[None]:
         """Everything that a forward and a backward pass need, whatever surrounds the call, and nothing left behind."""
-        with contextlib.ExitStack() as afterwards:
+        with MEASURING, contextlib.ExitStack() as afterwards:
             afterwards.callback(torch.set_autocast_cache_enabled, torch.is_autocast_cache_enabled())
             for each in self._beside:
                 if isinstance(each, torch.optim.Optimizer):  # which makes entries of whatever is looked up
@@ -679,6 +697,7 @@ class Objective:
 
     # Derivatives -------------------------------------------------------------------------------------------------
 
+    @one_at_a_time
     def in_double(self) -> "Objective":
         """The same objective computed in float64, at the parameters the model has now."""
         double = copy.copy(self)
@@ -1266,7 +1285,8 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
             f"an operation was given no tensor ({first}): where the model takes or returns several things, say which "
             f"are meant by forward=lambda model, batch: ..., which returns the batch's loss"
         )
-    if not any(each in text for each in ("dtype", "scalar type", "can't be cast", "not implemented for '")):
+    types = ("dtype", "scalar type", "can't be cast", "not implemented for '", "type (float) should be the same")
+    if not any(each in text for each in types):
         return None
     if dtype is not None:
         return (

@@ -1598,6 +1598,12 @@ CASES += [
             )
         ),
     ),
+    Case(
+        "images in bytes",
+        model=lambda: nn.Sequential(nn.Conv2d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)),
+        data=lambda: (torch.ones(60, 1, 4, 4, dtype=torch.uint8), Y),
+        refusal=r"types .*convert the examples \(x\.float",
+    ),
     *named_refusal(
         "keeps something that it computed",
         Case("a cache of weights", model=lambda: Own(cached_attribute, gram=None)),

@@ -1145,3 +1145,18 @@ def test_the_plugin_starts_without_torch() -> None:
     )
     environment = {name: value for name, value in os.environ.items() if name != SOCKET}
     assert python("-c", code, env=environment).stdout.strip() == "[]"
+
+
+@pytest.mark.usefixtures("alone")
+def test_tests_outside_of_pytests_rootdir_are_found_beside_a_revision(project: Project) -> None:
+    """Their ids begin otherwise in the processes that measure, which are given files; without capturing, too."""
+    (project.folder / "config").mkdir()
+    (project.folder / "config" / "pytest.ini").write_text("[pytest]\n")
+    (project.folder / "apart").mkdir()
+    (project.folder / "apart" / "test_apart.py").write_text(
+        "def train(seed):\n    return {'accuracy': 0.9, 'loss': 1.0 + seed}\n\n\n"
+        "def test_apart(gate):\n    gate.outcomes(train, range(8))\n"
+    )
+    project.commit("tests apart")
+    for more in ((), ("-p", "no:capture")):
+        project.pytest("-c", "config/pytest.ini", "apart", *AGAINST, *more, code=0, verdicts={"test_apart": "PASS"})

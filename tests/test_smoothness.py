@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields, replace
 from typing import Any, Literal
 
@@ -501,3 +502,20 @@ def test_an_objective_of_a_model_that_was_trained_since_is_refused() -> None:
     trained.gradient()
     with pytest.raises(ObjectiveError, match="build one anew"):
         evaluated.gradient()
+
+
+def test_threads_that_measure_one_model_wait_for_one_another() -> None:
+    """One that began amid another's work would take the other's copies for the user's parameters."""
+    model = nn.Sequential(nn.Linear(6, 12), nn.Tanh(), nn.Linear(12, 3))
+    x, y, before = torch.randn(60, 6), torch.randint(3, (60,)), list(model.parameters())
+
+    def read(chunk_size: int) -> float:
+        generator = torch.Generator().manual_seed(0)
+        how: dict[str, Any] = {"learning_rate": 0.1, "batch_size": 16, "chunk_size": chunk_size}
+        return measure_smoothness(model, x, y, generator=generator, **how).smoothness
+
+    right = read(60)
+    for _ in range(3):
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(read, [5, 10, 20, 60])) == pytest.approx([right] * 4, rel=1e-4)
+    assert all(now is then for now, then in zip(model.parameters(), before, strict=True))
