@@ -1159,6 +1159,7 @@ KEPT = (
     "again; empty the cache, or switch it off for the measurement; where forward= calls backward() itself, or an "
     "operation changes a tensor in place that its gradient needs, let it do without"
 )
+OF_TYPES = ("dtype", "scalar type", "can't be cast", "not implemented for '", "type (float) should be the same")
 DETACHED = (
     "every batch's loss is detached from the trained parameters (no_grad in the model's forward, .item(), .detach(), "
     "another tensor made of it), so nothing has a gradient; let autograd see how it is computed"
@@ -1285,8 +1286,7 @@ def _sentence(text: str, dtype: torch.dtype | None) -> str | None:  # noqa: PLR0
             f"an operation was given no tensor ({first}): where the model takes or returns several things, say which "
             f"are meant by forward=lambda model, batch: ..., which returns the batch's loss"
         )
-    types = ("dtype", "scalar type", "can't be cast", "not implemented for '", "type (float) should be the same")
-    if not any(each in text for each in types):
+    if not any(each in text for each in OF_TYPES):
         return None
     if dtype is not None:
         return (
