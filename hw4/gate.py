@@ -488,8 +488,9 @@ def _told_apart(shifts: Mapping[str, Shift], level: float) -> tuple[list[str], l
 
     labels = [(measure, sign) for measure in shifts for sign in (1, -1)]
     adjusted = dict(zip(labels, holm([shifts[measure].p_value(sign) for measure, sign in labels]), strict=True))
-    worse = [f"{m} is worse (p = {adjusted[m, 1]:.2g})" for m in shifts if adjusted[m, 1] <= level]
-    return worse, [f"{m} is better (p = {adjusted[m, -1]:.2g})" for m in shifts if adjusted[m, -1] <= level]
+    found = {label: f"p = {p:.2g}" if p > 0 else "p < 1e-300" for label, p in adjusted.items() if p <= level}
+    worse = [f"{m} is worse ({found[m, 1]})" for m in shifts if (m, 1) in found]
+    return worse, [f"{m} is better ({found[m, -1]})" for m in shifts if (m, -1) in found]
 
 
 def _with_numbers(finding: Finding, shifts: Mapping[str, Shift], *, more: int, same: bool) -> Finding:

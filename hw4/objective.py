@@ -33,10 +33,10 @@ Forward = Callable[[nn.Module, Batch], Any]
 MEASURING = threading.RLock()
 """Held while a model's parameters are replaced by ours, which another thread would take for the user's."""
 
-Work = TypeVar("Work", bound=Callable[..., Any])
+Called = TypeVar("Called", bound=Callable[..., Any])
 
 
-def one_at_a_time(work: Work) -> Work:
+def one_at_a_time(work: Called) -> Called:
     """Let threads do something one after the other."""
 
     @functools.wraps(work)
@@ -44,7 +44,7 @@ def one_at_a_time(work: Work) -> Work:
         with MEASURING:
             return work(*arguments, **settings)
 
-    return cast(Work, done)
+    return cast(Called, done)
 
 
 class Objective:

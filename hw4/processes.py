@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from hw4.errors import Hw4Error, SpecError, WorkersError
 from hw4.machine import KEEP_MEMORY, ONE_THREAD
 
-Work = TypeVar("Work")
+Job = TypeVar("Job")
 Result = TypeVar("Result")
 
 
@@ -74,8 +74,8 @@ def one_thread_pool(processes: int) -> ProcessPoolExecutor:
 
 
 def _here(
-    make: Callable[[Work], Result], tasks: list[Work], on_failure: Callable[[Work, Exception], None] | None
-) -> Iterator[tuple[Work, Result]]:
+    make: Callable[[Job], Result], tasks: list[Job], on_failure: Callable[[Job, Exception], None] | None
+) -> Iterator[tuple[Job, Result]]:
     """What :func:`spread` does, in this process."""
     while tasks:
         task = tasks.pop(0)
@@ -118,13 +118,13 @@ def _pool(executor: Any, processes: int) -> Iterator[Any]:
 
 def spread(
     make: Callable[..., Result],
-    tasks: list[Work],
+    tasks: list[Job],
     *,
     processes: int,
     executor: Any = None,
-    share: Callable[[Work], object] | None = None,
-    on_failure: Callable[[Work, Exception], None] | None = None,
-) -> Iterator[tuple[Work, Result]]:
+    share: Callable[[Job], object] | None = None,
+    on_failure: Callable[[Job, Exception], None] | None = None,
+) -> Iterator[tuple[Job, Result]]:
     """Yield (task, result) as tasks finish, made by so many processes, by this one, or by a cluster.
 
     Tasks start in order, so put the longest first; tasks added to the list while results are taken are made too.
@@ -134,7 +134,7 @@ def spread(
     if executor is None and (processes == 1 or len(tasks) <= 1):
         yield from _here(make, tasks, on_failure)
         return
-    going: dict[Future[Result], Work] = {}
+    going: dict[Future[Result], Job] = {}
     failed: BaseException | None = None
     with _pool(executor, min(processes, len(tasks))) as pool:
         while (tasks and not failed) or going:

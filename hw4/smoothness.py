@@ -45,6 +45,10 @@ def effective_smoothness(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Ten
 
 def _secant(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """The step towards w + u as rounding left it, which is the one the gradients see, and their change over it."""
+    for each in (w, u):
+        if not isinstance(each, Tensor) or not each.is_floating_point():
+            what = each.dtype if isinstance(each, Tensor) else type(each).__name__
+            raise ValueError(f"w and u must be tensors of real floating-point numbers, got {what}")
     if w.ndim != 1 or w.shape != u.shape:
         raise ValueError(f"w and u must be flat and equally long, got shapes {tuple(w.shape)} and {tuple(u.shape)}")
     moved = w + u

@@ -130,6 +130,9 @@ def test_without_a_value_it_says_so(u: Tensor, gradient: Callable[[Tensor], Tens
 
 @pytest.mark.parametrize(("w", "u"), [(3, 4), ((2, 2), (2, 2))])
 def test_shapes_that_differ_are_refused(w: tuple[int, ...], u: tuple[int, ...]) -> None:
+    for bad in (torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.complex64), np.ones(3)):
+        with pytest.raises(ValueError, match="must be tensors of real floating-point numbers, got"):
+            effective_smoothness(lambda w: w, torch.ones(3), bad)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="flat and equally long"):
         effective_smoothness(lambda v: v, torch.ones(w), torch.ones(u))
 
