@@ -18,14 +18,7 @@ from hw4 import specs as homework
 from hw4.errors import Hw4Error, RecordError, SpecError, first_line
 from hw4.files import AUDIT, CLAIM_CONTROLS, LADDER, LANDSCAPES, RECORDS, SWEEP_CONTROLS, alone, write_atomically
 from hw4.processes import GOES_ON, one_thread, spare_garbage
-from hw4.specs import (
-    HOMEWORK_RATE,
-    STRIDES,
-    TRIALS,
-    ConvNetSpec,
-    Dataset,
-    TextCNNSpec,
-)
+from hw4.specs import HOMEWORK_RATE, STRIDES, TRIALS, ConvNetSpec, Dataset, TextCNNSpec
 from hw4.studies import (
     AUDIT_SEEDS,
     BISECTIONS,

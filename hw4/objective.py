@@ -642,7 +642,7 @@ class Objective:
                         self._check_parts(plan[place], exact=False)
         except ObjectiveError:
             self._require_fixed("some")
-            if not self._is_mean_aside(self._seen[0]):
+            if not self._is_mean_aside(shares[0]):
                 raise
 
     def _require_diverged(self, gradient: Tensor, where: str) -> None:

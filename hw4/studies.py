@@ -198,6 +198,7 @@ def _ended(specs: Sequence[TextCNNSpec], made: Made) -> "list[TextCNNRecord] | N
 LADDER_RATES = (0.04, 0.08, 0.16, 0.226, 0.32, 0.381, 0.453, 0.64)
 """Learning rates from the homework's 0.04 on, each at most twice the one before, closer where training ends."""
 LADDER_PASSES, LANDSCAPE_PASSES = 4, 10
+
 SEEDS, AUDIT_SEEDS, NOTEBOOK_SEEDS = 5, 3, 10
 """Default seeds: of each ConvNet in ``hw4 run``, in ``hw4 audit``, and of the notebook's protocol there."""
 

@@ -2877,3 +2877,23 @@ def test_a_data_set_may_give_whole_batches_to_its_collate_fn() -> None:
 def named_case(name: str) -> Case:
     """A case of the table, for faults that are planted."""
     return next(case for case in CASES if case.name == name)
+
+
+def test_a_batch_that_stands_out_and_is_no_mean_in_float64_alone_is_refused() -> None:
+    """float32 does not tell it from rounding; an objective in float64 looks at no sample before its first pass."""
+    x, place, model = torch.randn(600, 6, generator=torch.Generator().manual_seed(0)), 333, net()
+    with torch.no_grad():
+        model[2].weight.mul_(8)
+        y = model(x).argmax(1)
+        y[place] = model(x)[place].argmin()
+        each = F.cross_entropy(model(x), y, reduction="none")
+    assert each[place] == each.max()
+
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        own = F.cross_entropy(outputs, targets, reduction="none")
+        return own.mean() + (own.max() > 0.999 * each[place]) * 1e-6 * len(targets)
+
+    double = Objective(model, x, y, loss=loss, chunk_size=10).in_double()
+    double.move_to()
+    with pytest.raises(ObjectiveError, match="no mean over the examples"):
+        double.loss_and_gradient_here()

@@ -44,12 +44,13 @@ Curve = Callable[[PassRow], float | None]  # the same after each pass
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A number of a run for tables, its curve over passes for figures where it has one, and how either is written.
+    """A number of a run for tables, its curve over passes for figures, and how either is written.
 
-    ``upper`` is the largest value that there can be; the smallest is 0. A ``log`` scale suits losses, which fall by
-    factors; ``zero`` starts a linear axis at zero; ``trained`` fits a linear axis to what follows the first pass, for
-    beside the leap from chance nothing else would be seen. Two networks are compared by a ``ratio``, or a difference;
-    what is ``timed`` compares where it was timed on one processor and device.
+    ``title`` heads its panel in figures; a measure without one is in tables alone. ``upper`` is the largest value that
+    there can be; the smallest is 0. A ``log`` scale suits losses, which fall by factors; ``zero`` starts a linear axis
+    at zero; ``trained`` fits a linear axis to what follows the first pass, for beside the leap from chance nothing else
+    would be seen. Two networks are compared by a ``ratio``, or a difference; what is ``timed`` compares where it was
+    timed on one processor and device.
     """
 
     name: str
