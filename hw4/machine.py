@@ -4,6 +4,7 @@ import hashlib
 import os
 import platform
 import re
+import secrets
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -95,6 +96,8 @@ def _run(*arguments: str, env: dict[str, str], stdin: bytes = b"", seconds: floa
 
 LARGE_FILE = b"version https://git-lfs.github.com/spec/v1\n"
 """The beginning of a git-lfs pointer, which git keeps in the place of the file."""
+UNFETCHED = [word for key in ("smudge=", "process=", "required=false") for word in ("-c", f"filter.lfs.{key}")]
+"""Options by which git leaves such a pointer as it is: git-lfs would fetch the file, and need not be installed."""
 
 
 def _large_file(folder: Path, pointer: bytes, name: Path) -> bytes:
@@ -111,34 +114,43 @@ def _large_file(folder: Path, pointer: bytes, name: Path) -> bytes:
     raise Hw4Error(f"fatal: {name} is kept by git-lfs, and not in this clone; run 'git lfs fetch' for that revision")
 
 
+def _objects(folder: Path, *options: str, asked: list[bytes], names: list[bytes]) -> list[bytes]:
+    """The contents of git's objects, in their order; raises Hw4Error with the name of one that is missing."""
+    mark = secrets.token_hex(16).encode()  # git tells no length of what it has converted, so this stands in between
+    lines = b"".join(each + b"\n" + mark + b"\n" for each in asked)
+    said = git(folder, *UNFETCHED, "cat-file", "--batch=found", *options, stdin=lines)
+    found = said.split(mark + b" missing\n")[: len(asked)]
+    for name, contents in zip(names, found, strict=True):
+        if not contents.startswith(b"found\n"):
+            raise Hw4Error(f"fatal: {os.fsdecode(name)} is missing in the repository; is this clone complete?")
+    return [contents.removeprefix(b"found\n")[:-1] for contents in found]
+
+
 def write_revision(folder: Path, revision: str, into: Path) -> str:
     """Write the files of a revision of a folder's repository below another folder; returns the commit.
 
-    They are read from git's objects one by one: no work tree, index or configuration of the repository is touched,
-    and no attribute (export-ignore, line ends) changes a file. Submodules are left out. Raises Hw4Error.
+    They are read from git's objects one by one: no work tree, index or configuration of the repository is touched, and
+    none is left out (export-ignore). They are converted as a checkout here converts them (line ends, encodings, $Id$,
+    filters), or they would differ from today's. Submodules are left out. Raises Hw4Error.
     """
     commit = git(folder, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
-    entries = []
+    raw, converted = list[tuple[bytes, bytes, bytes]](), list[tuple[bytes, bytes, bytes]]()
     for entry in filter(None, git(folder, "ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")):
         facts, _, name = entry.partition(b"\t")
         mode, kind, blob = facts.split()
-        if kind == b"blob":
-            entries.append((mode, blob, into / os.fsdecode(name)))
-    objects = git(folder, "cat-file", "--batch", stdin=b"".join(blob + b"\n" for _, blob, _ in entries))
-    start = 0
-    for mode, _, path in entries:
-        end = objects.index(b"\n", start)
-        if objects[start:end].endswith(b" missing"):
-            raise Hw4Error(f"fatal: {path.relative_to(into)} is missing in the repository; is this clone complete?")
-        size = int(objects[start:end].split()[-1])
-        contents = objects[end + 1 : end + 1 + size]
-        start = end + size + 2
+        if kind == b"blob":  # git takes a name of two lines for two, and converts no link
+            (raw if mode == b"120000" or b"\n" in name else converted).append((mode, blob, name))
+    contents = list[bytes]()
+    for files, options in ((raw, []), (converted, ["--filters"])):
+        asked = [blob + b" " + name if options else blob for _, blob, name in files]
+        contents += _objects(folder, *options, asked=asked, names=[name for *_, name in files])
+    for (mode, _, name), content in zip([*raw, *converted], contents, strict=True):
+        path = into / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        if contents.startswith(LARGE_FILE):
-            contents = _large_file(folder, contents, path.relative_to(into))
         if mode == b"120000":
-            path.symlink_to(os.fsdecode(contents))
-        else:
-            path.write_bytes(contents)
-            path.chmod(0o755 if mode == b"100755" else 0o644)
+            path.symlink_to(os.fsdecode(content))
+            continue
+        kept = _large_file(folder, content, path.relative_to(into)) if content.startswith(LARGE_FILE) else content
+        path.write_bytes(kept)
+        path.chmod(0o755 if mode == b"100755" else 0o644)
     return commit

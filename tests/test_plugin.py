@@ -1105,6 +1105,35 @@ def test_a_revisions_files_are_those_that_were_committed(repository: Path, tmp_p
     assert not (tmp_path / "index").exists()
 
 
+def test_a_revisions_files_are_converted_as_a_checkout_converts_them(tmp_path: Path) -> None:
+    """Line ends, encodings, $Id$, filters: today's files are, so unchanged ones would differ."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / ".gitattributes").write_text(
+        "*.csv eol=crlf\n*.tex working-tree-encoding=UTF-16LE\n*.id ident\n*.up filter=up\n"
+    )
+    written = {"a b.csv": b"one\r\ntwo\r\n", "new\nline.csv": b"three\n", "x.tex": "é\n".encode("utf-16-le")}
+    written |= {"v.id": b"$Id$\n", "w.up": b"WORDS\n", "empty.csv": b"", "no end.py": b"pass"}
+    for name, contents in written.items():
+        (folder / name).write_bytes(contents)
+    person = [word for pair in ("user.name=a", "user.email=a@b") for word in ("-c", pair)]
+    git(folder, "init", "--quiet")
+    for key, command in (("clean", "tr A-Z a-z"), ("smudge", "tr a-z A-Z")):
+        git(folder, "config", f"filter.up.{key}", command)
+    for arguments in (["add", "--all"], ["commit", "--quiet", "--message", "first"]):
+        git(folder, *person, *arguments)
+    for name in written:
+        (folder / name).unlink()
+    git(folder, "checkout-index", "--all")
+    write_revision(folder, "HEAD", tmp_path / "then")
+    assert (folder / "v.id").read_bytes().startswith(b"$Id: ")
+    named = written.keys() - {"new\nline.csv"}
+    assert {name: (tmp_path / "then" / name).read_bytes() for name in named} == {
+        name: (folder / name).read_bytes() for name in named
+    }
+    assert (tmp_path / "then" / "new\nline.csv").read_bytes() == b"three\n"
+
+
 def test_a_file_that_is_missing_is_named(repository: Path, tmp_path: Path) -> None:
     blob = git(repository, "rev-parse", "HEAD:run.sh").decode().strip()
     (repository / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
