@@ -303,7 +303,7 @@ def run_command(  # noqa: PLR0917  typer makes options of them
             lost, failed, error = _train_what_can_be(wanted, known, [] if only else convnets, say, **how)
         _note(folder, notes, failed)
         absent = _finish(folder, say, as_json, alone=bool(only), diverged=lost)
-    _end(failed | _own(absent, say), lost, len(nets), error)
+    _end(failed | _own(absent, say), lost, nets, error)
 
 
 def _own(absent: Mapping[str, str], say: Say) -> dict[str, str]:
@@ -455,7 +455,7 @@ def _in_utf8(sentence: str) -> str:
     return sentence.encode(errors="backslashreplace").decode()
 
 
-def _end(failed: Mapping[str, str], lost: list[str], n_nets: int, error: Exception | None) -> None:
+def _end(failed: Mapping[str, str], lost: list[str], nets: "Sequence[ConvNetSpec]", error: Exception | None) -> None:
     """Say what is not on the page and what diverged, and end with the exit code of the worse."""
     if error and "--debug" in sys.argv:
         raise error
@@ -463,10 +463,13 @@ def _end(failed: Mapping[str, str], lost: list[str], n_nets: int, error: Excepti
         reasons = "; ".join(f"{title}: {reason}" for title, reason in failed.items())
         raise Hw4Error(f"the page is written without what could not be done ({reasons})")
     if lost:
+        advice = "a smaller --learning-rate may keep training stable"
+        if all(spec.learning_rate < HOMEWORK_RATE for spec in nets):  # the loss may have risen by next to nothing
+            advice = f"where nothing is learnt at a rate below {HOMEWORK_RATE:g}, take a larger --learning-rate"
         _print(
             sys.stderr,
-            f"hw4: {len(lost)} of {n_nets} ConvNets diverged and {'are' if len(lost) > 1 else 'is'} recorded as such "
-            f"({lost[0]}{' and others' if len(lost) > 1 else ''}); a smaller --learning-rate may keep training stable",
+            f"hw4: {len(lost)} of {len(nets)} ConvNets diverged and {'are' if len(lost) > 1 else 'is'} recorded as "
+            f"such ({lost[0]}{' and others' if len(lost) > 1 else ''}); {advice}",
         )
         raise typer.Exit(DIVERGED)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+import typer
 
 from hw4 import cli
 from hw4.data.images import Data
@@ -411,11 +412,19 @@ def test_real_and_embedded_data_are_not_mixed(
 def test_a_diverged_run_is_recorded_reported_and_told_apart(hw4: Command) -> None:
     out, err = hw4(*QUICK, "--learning-rate", "100", "--out", "out", code=cli.DIVERGED)
     assert out.splitlines()[-1] == "Report: out/index.html"
-    assert re.fullmatch(r"hw4: 3 of 3 ConvNets diverged and are recorded as such .*\n", err)
+    assert re.fullmatch(
+        r"hw4: 3 of 3 ConvNets diverged and are recorded as such .*; a smaller --learning-rate .*\n", err
+    )
     assert all(record.diverged for record in Store(Path("out/records"), ConvNetRecord).load_all())
     assert "1 of 1 runs of ConvNet diverged" in Path("out/index.html").read_text()
     err = hw4(*WHOLE, "--learning-rate", "100", "--only", "pool", "--out", "one", code=cli.DIVERGED).err
     assert "1 of 1 ConvNets diverged and is recorded as such" in err
+
+
+def test_where_nothing_is_learnt_no_smaller_rate_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit):
+        cli._end({}, ["a"], [ConvNetSpec.build(data="digits", learning_rate=1e-6)], None)
+    assert "; where nothing is learnt at a rate below 0.04, take a larger --learning-rate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
