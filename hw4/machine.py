@@ -126,6 +126,12 @@ def _objects(folder: Path, *options: str, asked: list[bytes], names: list[bytes]
     return [contents.removeprefix(b"found\n")[:-1] for contents in found]
 
 
+def commit_of(folder: Path, revision: str) -> str:
+    """The commit that a revision names in a folder's repository; raises Hw4Error where it names none."""
+    found = git(folder, "rev-parse", "--verify", "--end-of-options", revision).decode().strip()
+    return git(folder, "rev-parse", "--verify", f"{found}^{{commit}}").decode().strip()  # ":/words" takes no more words
+
+
 def write_revision(folder: Path, revision: str, into: Path) -> str:
     """Write the files of a revision of a folder's repository below another folder; returns the commit.
 
@@ -133,7 +139,7 @@ def write_revision(folder: Path, revision: str, into: Path) -> str:
     none is left out (export-ignore). They are converted as a checkout here converts them (line ends, encodings, $Id$,
     filters), or they would differ from today's. Submodules are left out. Raises Hw4Error.
     """
-    commit = git(folder, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}").decode().strip()
+    commit = commit_of(folder, revision)
     raw, converted = list[tuple[bytes, bytes, bytes]](), list[tuple[bytes, bytes, bytes]]()
     for entry in filter(None, git(folder, "ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")):
         facts, _, name = entry.partition(b"\t")

@@ -44,7 +44,7 @@ import pytest
 
 from hw4.errors import Hw4Error
 from hw4.gate import MOSTLY_WAITING, BrokenError, Outcome, Slice, UnmeasurableError
-from hw4.machine import KEEP_MEMORY, ONE_THREAD, git, processor_class, write_revision
+from hw4.machine import KEEP_MEMORY, ONE_THREAD, commit_of, git, processor_class, write_revision
 
 _Socket = socket.socket  # before a test forbids sockets, which are put in the module's place then
 SOCKET = "HW4_GATE_SOCKET"
@@ -161,7 +161,7 @@ def repository(folder: Path, name: str) -> Path:
         way_out = f"; if it is yours, git config --global --add safe.directory {found[1]}" if found else ""
         raise UnmeasurableError(f"there is no git repository to take {name!r} from ({error}){way_out}") from error
     with _readable(name):
-        git(root, "rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+        commit_of(root, name)
     return root
 
 

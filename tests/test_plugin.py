@@ -1095,7 +1095,7 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_revisions_files_are_those_that_were_committed(repository: Path, tmp_path: Path) -> None:
     """Attributes that leave files out of archives do not; nothing is written into the repository."""
     before = sorted(path.stat().st_mtime_ns for path in (repository / ".git").rglob("*"))
-    commit = write_revision(repository, "HEAD", tmp_path / "then")
+    commit = write_revision(repository, ":/first", tmp_path / "then")
     then = tmp_path / "then"
     assert len(commit) == 40
     assert (then / "sub" / "Größe.txt").read_bytes() == b"one\ntwo\n"  # as git stored it
