@@ -10,9 +10,12 @@ from hw4 import as_table, load_results
 from hw4.errors import RecordError
 from hw4.files import AUDIT, RECORDS, SWEEP_CONTROLS
 from hw4.records import ConvNetRecord, Store, TextCNNRecord
+from hw4.report import exercises, strides
 from hw4.results import COLUMNS
 from hw4.specs import exercise_specs, sweep_specs
+from hw4.studies import SETTLED_PASS
 from tests.factory import make_record, make_row
+from tests.test_reference import REFERENCE
 from tests.test_strides import make
 
 
@@ -88,3 +91,30 @@ def test_the_table_survives_csv(folder: Path) -> None:
 def test_a_folder_without_records_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match="there are no records in"):
         load_results(tmp_path)
+
+
+def test_the_pages_numbers_follow_from_the_table_alone() -> None:
+    """Everybody can compute them: means over seeds of what the columns say, of runs that did not diverge."""
+    table = load_results(REFERENCE)
+    sound = table[(table.folder == "records") & ~table.diverged]
+    last = sound[sound.completed == sound.passes]
+    for section in exercises.sections(Store(REFERENCE / RECORDS, ConvNetRecord).load_all("*_convnet-*.json")):
+        header, rows = exercises.table(section)
+        of = [sound[sound.passes == section.setting.passes], last[last.passes == section.setting.passes]]
+        settled = of[0][of[0].completed >= SETTLED_PASS]
+        where = {"smoothness": settled, "seconds per pass": of[0], "processor seconds per pass": of[0]}
+        columns = {"seconds per pass": "wall_seconds", "processor seconds per pass": "cpu_seconds"}
+        for network, *cells, _ in rows:
+            for name, cell in zip(header[1:-1], cells, strict=True):
+                measure = name.partition(" over passes")[0]
+                runs = where.get(measure, of[1])
+                runs = runs[(runs.network == network) & (runs.learning_rate == section.setting.learning_rate)]
+                means = runs.groupby("seed")[columns.get(measure, measure.replace(" ", "_"))].mean()
+                digits = len(cell.split(" ")[0].partition(".")[2])
+                assert cell.split(" ")[0] == f"{means.mean():.{digits}f}", (network, name)
+    (sweep,) = strides.sweeps(Store(REFERENCE / RECORDS, TextCNNRecord).load_all("*_textcnn-*.json"))
+    texts = sound[(sound.network == "TextCNN") & (sound.learning_rate == 0.1)].groupby("stride").test_accuracy
+    for bar in sweep.bars:
+        assert bar.mean is not None
+        assert bar.mean.n == texts.count()[bar.stride]
+        assert bar.mean.estimate == pytest.approx(texts.mean()[bar.stride], rel=1e-12)
