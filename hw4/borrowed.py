@@ -58,6 +58,7 @@ class Borrowed:
         self.modules = _all_modules(model, beside)
         _refuse(model, self.modules, norm_mode)
         self._original = [vars(module) for module in self.modules]
+        self._at_first, self._busy = self._described(modes=norm_mode == "as is"), False
         replaced = _replaced(self.modules, dtype, theirs=theirs)
         memo = self._memo(beside, held, replaced)
         self._inner = [
@@ -73,7 +74,6 @@ class Borrowed:
                 "the model has no parameter that requires a gradient: nothing is trained, so nothing can be measured; "
                 "set requires_grad on what is"
             )
-        self._busy = False
         self.names = [name for name, _ in named]
         self.leaves = [replaced[p] for _, p in named]
         self.originals = [p for _, p in named]
@@ -206,6 +206,30 @@ class Borrowed:
         changed = [key for key, now in self._constants().items() if not _alike(now, self._start.get(key))]
         return [f"{type(self.modules[place]).__name__}.{name}" for place, name in changed]
 
+    def changed_outside(self) -> str:
+        """What of the user's own modules is another than at the start, but for trained numbers; "" where nothing is."""
+        now = self._described(modes=True)
+        changed = [name for (_, name), then in self._at_first.items() if now.get((_, name)) != then]
+        return changed[0] if changed else ""
+
+    def _described(self, *, modes: bool) -> dict[tuple[int, str], object]:
+        """What the user's own modules compute by, without numbers in trained parameters and running statistics."""
+        found: dict[tuple[int, str], object] = {}
+        for place, (module, own) in enumerate(zip(self.modules, self._original, strict=True)):
+            plain: dict[str, object] = {
+                name: each for name, each in own.items() if isinstance(each, bool | int | float | str)
+            }
+            plain |= {name: id(each) for name, each in own["_modules"].items()}
+            buffers = {} if isinstance(module, BATCH_STATISTICS) else own["_buffers"]
+            for name, each in {**own["_parameters"], **buffers}.items():
+                if each is not None:
+                    numbers = 0 if each.requires_grad or each.is_inference() else each._version
+                    plain[name] = (id(each), each.requires_grad, numbers)
+            if not modes:  # which are set for the measurement
+                plain.pop("training", None)
+            found |= {(place, f"{type(module).__name__}.{name}"): each for name, each in plain.items()}
+        return found
+
     def require_separate_buffers(self) -> None:
         """Raise ObjectiveError when a buffer has changed that shares memory with another, which ours do not."""
         for name in self.changed_buffers():
@@ -271,6 +295,12 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
             raise ObjectiveError(
                 f"the buffer {name} requires a gradient and is no parameter of the model; make it an nn.Parameter, or "
                 f"detach it"
+            )
+    for module in modules:
+        if declared := _slots(type(module)):  # type: ignore[arg-type]
+            raise ObjectiveError(
+                f"{type(module).__name__} keeps {declared[0]} in __slots__, which cannot be put back afterwards; let "
+                f"it be an ordinary attribute"
             )
     everywhere = nn.modules.module._global_backward_hooks or nn.modules.module._global_backward_pre_hooks
     for module in modules:

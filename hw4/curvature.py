@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from scipy.sparse.linalg import ArpackError, ArpackNoConvergence, LinearOperator, eigsh
 from torch import Tensor
 
-from hw4.objective import Objective, flatten
+from hw4.objective import Objective, flatten, require_objective
 from hw4.readings import KinkShare, LargestStep, RangeView, Sharpness
 from hw4.smoothness import SmoothnessUndefinedError, Update, norm, require_draws
 
@@ -31,7 +31,7 @@ def largest_eigenvalues(
     below the number of parameters (one parameter has one eigenvalue), SmoothnessUndefinedError when the Hessian is not
     finite or no eigenvalue settles within ``most_products``.
     """
-    p, made = len(w := objective.w), 0
+    p, made = len(w := require_objective(objective).w), 0
     objective.gradient()  # with its checks: a Hessian alone would not show that the loss is no fixed function
     if not isinstance(k, int | np.integer) or not 1 <= k < max(p, 2):
         raise ValueError(f"k must be at least 1, whole and below the number of parameters, {p}, got {k}")
@@ -125,6 +125,7 @@ def kink_share(objective: Objective, u: Update, *, nodes: int = 8) -> KinkShare:
     is 2 ``nodes`` + 1 Hessian-vector products and two gradients. Raises SmoothnessUndefinedError when the gradient
     does not change or is not finite.
     """
+    require_objective(objective)
     if not isinstance(nodes, int | np.integer) or nodes < 1:
         raise ValueError(f"the number of nodes must be at least 1 and whole, got {nodes}")
     objective.require_single("a share of kinks")
@@ -183,9 +184,11 @@ def range_view(objective: Objective, u: Update, *, factors: Sequence[float] = FA
 
     Raises SmoothnessUndefinedError for a zero update or when a loss or gradient on the way is not finite.
     """
-    factors = [float(each) for each in factors]
-    if not factors or not all(0 < each < math.inf for each in factors):
+    require_objective(objective)
+    known = [float(each) for each in (factors if isinstance(factors, Iterable) else [])]
+    if not known or not all(0 < each < math.inf for each in known):
         raise ValueError(f"expected at least one factor, all above 0 and finite, got {factors}")
+    factors = known
     objective.require_single("a walk")
     u = _flat(objective, u)
     _step(objective, u, min(factors))  # refuses what cannot be walked before anything is computed
@@ -221,6 +224,7 @@ def largest_steps(
     SGD's is down the gradient of ``batch_size`` examples drawn by ``generator``. The search starts at
     ``learning_rate``. One costs two gradients and about ten losses.
     """
+    require_objective(objective)
     require_draws(objective, learning_rate, batch_size, generator)
     if not learning_rate > 0:
         raise ValueError(f"learning_rate must be above 0, from where the search goes on, got {learning_rate}")

@@ -75,6 +75,8 @@ def of_tensors(x: Any, y: Any, chunk_size: int, place: Place) -> Examples:
     n = lengths[0]
     if any(length != n for length in lengths) or n == 0:
         counts = " and ".join(map(str, lengths[:4]))
+        if any(not each.ndim for each in tensors((x, y))):
+            counts += "; a tensor of no dimensions cannot be cut, so give a number, or one for each example"
         if isinstance(x, list | tuple):
             counts += f"; each part of a {type(x).__name__} is cut by example, and torch.stack makes one of them"
         raise ValueError(f"inputs and targets must be equally many and at least one, got {counts}")
@@ -105,14 +107,15 @@ def of_loader(loader: Any, place: Place) -> Examples:
     dataset, collate = loader.dataset, loader.collate_fn
     counts = Counter(index for batch in plan for index in batch)
     dropped, times = len(dataset) - len(counts), max(counts.values(), default=0)
-    if dropped > 0 and getattr(loader.batch_sampler, "drop_last", loader.drop_last) and times < 2:
+    size = getattr(loader.batch_sampler, "batch_size", loader.batch_size) or 0
+    if 0 < dropped < size and getattr(loader.batch_sampler, "drop_last", loader.drop_last) and times < 2:
         raise ObjectiveError(
             f"the data loader drops the last {dropped} of {len(dataset)} examples; give one with drop_last=False"
         )
     if dropped or times > 1:
         raise ObjectiveError(
-            f"the data loader's {name} gives {len(counts)} of {len(dataset)} examples, one of them "
-            f"{times} times; give one that goes through a torch.utils.data.Subset once"
+            f"the data loader's {name} gives {len(counts)} of {len(dataset)} examples"
+            f"{f', one of them {times} times' * (times > 1)}; give one that goes through a torch.utils.data.Subset once"
         )
 
     def fetch(indices: Sequence[int]) -> Batch:
@@ -249,8 +252,9 @@ def _refuse_arrays(x: Any, y: Any) -> None:
         if isinstance(value, np.ndarray):
             raise ObjectiveError(f"{name} is a numpy array; torch.as_tensor({name}) makes a tensor of it")
         if not list(tensors(value)):
+            numbers = f"{name}.to_numpy()" if hasattr(value, "to_numpy") else name  # of a table
             raise ObjectiveError(
-                f"{name} is of type {type(value).__name__} and holds no tensor; torch.as_tensor makes one"
+                f"{name} is of type {type(value).__name__} and holds no tensor; torch.as_tensor({numbers}) makes one"
             )
 
 
@@ -310,7 +314,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
                 "put it together again in forward="
             )
         return copied(value, memo)
-    own, slotted = getattr(value, "__dict__", {}), slots(value) if record else []
+    own, slotted = getattr(value, "__dict__", {}), slots(value)
     if callable(value) or not (own or slotted):
         return value
     found = _copy(value)  # a dataclass, a namespace

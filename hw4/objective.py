@@ -6,6 +6,7 @@ import functools
 import inspect
 import itertools
 import math
+import random
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast
@@ -21,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from hw4.borrowed import BATCH_STATISTICS, Borrowed, Randomness, counts, lent, reachable
 from hw4.errors import ObjectiveError, first_line
 from hw4.examples import Batch, of_anything
-from hw4.memory import Watch, extent, fingerprint
+from hw4.memory import PIECE, Watch, extent, fingerprint
 from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
 
@@ -234,7 +235,7 @@ class Objective:
         return _in_a_sentence(
             f"the loss of {count} examples",
             f"though that of a whole batch can; let the model and the loss take any number of examples, or let one "
-            f"batch hold all (chunk_size={self.n}) and give the step as update=",
+            f"batch hold all (chunk_size={self.n}; a data loader's own batch_size) and give the step as update=",
         )
 
     def _scaled(self, value: Tensor, weight: float | None, count: int) -> tuple[Tensor, float]:
@@ -281,7 +282,7 @@ class Objective:
     def _check_mean(self, *, aside: bool = False) -> dict[int, float]:
         """Raise ObjectiveError unless sampled batch losses depend on the parameters alone and are means over examples.
 
-        Looked at are the first and the last batch, whose parts in the mean are returned, and two drawn from all over
+        Looked at are the first and the last batch, whose parts in the mean are returned, and some drawn from all over
         the data: what is no mean shows where examples differ, which neighbours may not. The first two are looked at
         again in the first pass, which looks at those that stand out, too. What rounding leaves of a loss at its minimum
         need be no mean: then the loss a small step ``aside`` is.
@@ -298,37 +299,50 @@ class Objective:
                     known[place] = value.detach(), weight
                     del value  # its activations go before the parts' come
                 if len(plan) > 1 or known[0][1] is not None:
-                    exact = self._check_exactly(self._samples(min(self.n, FEW)))
+                    exact = self._check_exactly(self._samples(min(self.n, FEW))[:2])
                     for place, each in known.items():
                         self._check_parts(plan[place], exact, each)
                 if len(plan) > 1:
-                    for sample in self._samples(size)[exact:]:  # few have been looked at, and exactly
+                    for sample in self._samples(size):
                         self._check_parts(sample, exact)
         except ObjectiveError:
             self._require_fixed("some")  # the cause, where that is it
             if aside or not self._is_mean_aside(seen.get(0, math.nan)):
                 raise
         self._require_fixed("some")
+        if not aside:
+            self._require_gradients_unread(seen[0])
         return seen
 
     def _is_mean_aside(self, here: float) -> bool:
         """Whether, a small step away, the loss is a mean over examples and much larger than ``here``."""
-        generator = torch.Generator().manual_seed(0)
         try:
-            with torch.no_grad():
-                for p in self.parameters:  # each by a hundredth of its size
-                    drawn = torch.randn(p.shape, generator=generator, device="cpu").to(p)
-                    p.add_(drawn, alpha=0.01 * (float(p.double().square().mean().sqrt()) or 1.0))
+            self._step_aside()
             return abs(here) < RESIDUE * abs(self._check_mean(aside=True)[0])
         except Exception:  # of a model that looks at its weights, say
             return False
         finally:
             self.move_to()
 
-    def _samples(self, size: int) -> list[Sequence[int]]:
-        """Two samples of so many examples, from all over the data."""
-        offsets = (0, self.n // (2 * size))
-        return [[(offset + place * self.n // size) % self.n for place in range(size)] for offset in offsets]
+    @torch.no_grad()
+    def _step_aside(self) -> None:
+        """Move every parameter at random, by a hundredth of its size."""
+        generator, self._at_start = torch.Generator().manual_seed(0), False
+        for p in self.parameters:
+            pieces = torch.split(p, -(-PIECE * len(p) // (p.numel() or 1)) or 1) if p.ndim else [p]  # to spare memory
+            size = math.hypot(*(float(torch.linalg.vector_norm(each, dtype=torch.float64)) for each in pieces))
+            for each in pieces:
+                drawn = torch.randn(each.shape, generator=generator, device="cpu").to(each)
+                each.add_(drawn, alpha=0.01 * (size / math.sqrt(p.numel()) or 1.0))
+
+    def _samples(self, size: int) -> list[list[int]]:
+        """Samples of so many examples from all over the data: LOOKED_AT in all, and two at least, where there are.
+
+        They are drawn, by a seed of their own: what lies at even distances may be alike, as data in an order are.
+        """
+        count = max(1, min(max(2, -(-LOOKED_AT // size)), self.n // size))
+        drawn = random.Random(0).sample(range(self.n), count * size)
+        return [sorted(drawn[place::count]) for place in range(count)]
 
     def _check_exactly(self, samples: Sequence[Sequence[int]]) -> bool:
         """Whether these examples' losses were computed in float64, which shows even a small term that is no mean.
@@ -362,7 +376,24 @@ class Objective:
                     left, largest = double._slopes_left(indices, mean=losses[0][1] is None)
                     if math.isfinite(left) and left > SAME_SLOPE * largest > SAME_SLOPE * NO_SLOPE * abs(loss):
                         raise ObjectiveError(_no_mean(len(indices), loss, None, self.n))
+        if exact and self._at_start:
+            double._check_aside(samples[0])
+            if double is self:  # another is done with
+                self.move_to()
         return exact
+
+    def _check_aside(self, indices: Sequence[int]) -> None:
+        """Raise ObjectiveError when, a small step away, these examples' loss is not the mean of their parts'.
+
+        A layer that begins with zeros hides what it will do.
+        """
+        self._step_aside()
+        with self._computing():
+            try:
+                found = self._in_parts(indices)
+            except Exception:  # of a model that looks at its weights, say
+                return
+            self._require_additive(indices, found, EXACT)
 
     def _unaliased_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
         """The loss of these examples, once; raises ObjectiveError when it rests on the user's own trained weights."""
@@ -373,6 +404,8 @@ class Objective:
             with reads, _in_a_sentence(f"the loss of a batch of {len(indices)}", MISFIT):
                 value, weight = self._batch_loss(batch)
             self._require_owned(value, indices)
+        if weight is not None and self.n == 1:
+            raise ObjectiveError(UNTOLD)
         self._coarsest = max(self._coarsest, reads.trained_eps)
         now = self._borrowed.noted()
         for name in reads.read:
@@ -509,10 +542,10 @@ class Objective:
         sizes = map(len, _parts(indices))
         expected = sum(size * mean for size, mean in zip(sizes, losses[1:], strict=True)) / len(indices)
         if abs(losses[0] - expected) > tolerance * max(map(abs, losses)):
-            with self._borrowed.without_batch_statistics():
-                again = float(self._detached_loss(indices)[0])
-            if again != losses[0]:
-                raise ObjectiveError(_changing(losses[0], again, self._borrowed.changed_buffers(), self.norm_mode))
+            for then, (now, _) in zip(losses, self._in_parts(indices), strict=True):
+                if float(now) != then:
+                    changed = self._borrowed.changed_buffers()
+                    raise ObjectiveError(_changing(then, float(now), changed, self.norm_mode))
             raise ObjectiveError(_no_mean(len(indices), losses[0], expected, self.n))
 
     def _slopes_left(self, whole: Sequence[int], *, mean: bool = True) -> tuple[float, float]:
@@ -593,6 +626,30 @@ class Objective:
                     f"are made in forward= (x.detach().requires_grad_())"
                 )
 
+    def _require_gradients_unread(self, without: float) -> None:
+        """Raise ObjectiveError when the loss reads the gradients that the user's parameters have, which ours have not.
+
+        Seen at the first batch, whose part in the mean is known ``without`` any, beside gradients of ones.
+        """
+        if all(p.grad is None for p in self._borrowed.originals):
+            return
+        indices = self._examples.plan[0]
+        with self._computing():
+            try:
+                for p in self.parameters:
+                    p.grad = torch.ones((), dtype=p.dtype, device=p.device).expand_as(p)
+                now = self._share(*self._detached_loss(indices), len(indices))
+            except Exception:  # of a loss that sets them to zero in place, say
+                return
+            finally:
+                for p in self.parameters:
+                    p.grad = None
+        if abs(now - without) > self._tolerance(8) * abs(without):
+            raise ObjectiveError(
+                "the loss reads its parameters' gradients (.grad), for with others it is another, and none are there "
+                "while it is measured; compute what it needs by torch.autograd.grad, or set .grad to None beforehand"
+            )
+
     def _require_finite_examples(self) -> None:
         """Raise ObjectiveError when examples hold what is no number, and the parameters do not."""
         if not all(bool(torch.isfinite(p).all()) for p in self.parameters):
@@ -624,7 +681,8 @@ class Objective:
             self._require_diverged(total, f"{bad} of {len(losses)} batches")
         if self._first_pass is None and self._at_start:  # where the losses seen so far were computed
             self._first_pass = [float(each) for each in losses]
-            self._require_same((self._first_pass[place], now) for place, now in self._seen.items())
+            parts = {place: self.n / len(self._examples.plan[place]) for place in self._seen}  # of losses, in the mean
+            self._require_same((self._first_pass[p] * parts[p], now * parts[p]) for p, now in self._seen.items())
             self._check_outliers()
 
     def _check_outliers(self) -> None:
@@ -685,10 +743,11 @@ class Objective:
             found = self._batch_loss(self._examples.take(self._examples.plan[0]))
             now = self._share(*found, len(self._examples.plan[0]))
         self._require_fixed("all")
-        self._require_same([(self._first_pass[0], now)])
+        part = self.n / len(self._examples.plan[0])
+        self._require_same([(self._first_pass[0] * part, now * part)])
 
     def _require_same(self, pairs: Iterable[tuple[float, float]]) -> None:
-        """Raise ObjectiveError unless batches' losses, or their parts in the mean, are now what they were then."""
+        """Raise ObjectiveError unless batches' losses are now what they were then."""
         changed = self._borrowed.changed_buffers()
         close = 0.0 if changed else self._tolerance(8)
         for then, now in pairs:
@@ -711,6 +770,11 @@ class Objective:
         with self._computing():
             self._detached_loss(self._samples(min(self.n, FEW))[0], lowest)
         _refuse_rounding(lowest)
+
+    def infinite_parameter(self) -> str:
+        """The name of one of the model's own parameters that is not finite everywhere, or ""."""
+        pairs = zip(self.names, self._borrowed.originals, strict=True)
+        return next((name for name, p in pairs if not bool(torch.isfinite(p).all())), "")
 
     def require_single(self, what: str) -> None:
         """Raise ObjectiveError when something is computed below float32, whose rounding would be taken for more."""
@@ -744,6 +808,8 @@ class Objective:
                 "the model's parameters or running statistics are others than when this objective was built; build one "
                 "anew after training"
             )
+        if changed := self._borrowed.changed_outside():
+            raise ObjectiveError(f"{changed} is another than when this objective was built; build one anew")
 
     def _originals_sums(self) -> list[int]:
         """What tells whether the user's parameters, or what is evaluated by, changed: a copy would be as large."""
@@ -768,7 +834,7 @@ class Objective:
             ]:
                 raise ValueError(
                     f"an update by name must have a tensor of its shape for each of {', '.join(self.names)}, and no "
-                    f"other; it is wrong in {', '.join(wrong)}"
+                    f"other; it is wrong in {', '.join(n if isinstance(n, str) else type(n).__name__ for n in wrong)}"
                 )
             return [update[name].detach().to_dense() for name in self.names]
         if update.shape != (sum(self._sizes),):
@@ -968,6 +1034,10 @@ class Objective:
         generator = torch.Generator().manual_seed(seed)
         aside, direction = (torch.randn(len(here), generator=generator, device="cpu").to(here) for _ in range(2))
         size = max(1.0, float(here.norm()))
+        still = double._without_slope(indices, here)  # as padding's embedding, of which torch leaves the derivative out
+        aside[still], direction[still] = 0.0, 0.0
+        if still.all():
+            return True
         here = here + 1e-4 * size * aside / aside.norm()
         direction *= 1e-9 * size / direction.norm()
         ends = []
@@ -985,6 +1055,12 @@ class Objective:
             float(off.norm()) > 0.01 * float(part.norm()) + rounding
             for off, part in zip(double.split(slope - expected), double.split(expected), strict=True)
         )
+
+    def _without_slope(self, indices: Sequence[int], here: Tensor) -> Tensor:
+        """Which parameters (p,) these examples' loss has a slope of exactly 0 in."""
+        self.move_to(here)
+        with self._computing(), sdpa_kernel(SDPBackend.MATH), _named_refusals():
+            return _slope(self._batch_loss(self._examples.take(indices))[0], self.parameters) == 0
 
     @torch.inference_mode(False)
     def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
@@ -1022,6 +1098,14 @@ def _in_a_sentence(what: str, way_out: str) -> Iterator[None]:
         raise ObjectiveError(
             f"{what} cannot be computed ({type(error).__name__}: {first_line(error)}), {way_out}"
         ) from error
+
+
+def require_objective(given: Any) -> Objective:
+    """The objective; raises ObjectiveError for what is none, such as a model."""
+    if not isinstance(given, Objective):
+        what = type(given).__name__
+        raise ObjectiveError(f"an Objective is expected, as Objective(model, x, y) makes one, got {what}")
+    return given
 
 
 def _refuse_step(optimizer: torch.optim.Optimizer, *_: object) -> None:
@@ -1134,6 +1218,7 @@ def _in_precision(loss: Loss, dtype: torch.dtype | None) -> Loss:
 
 BESIDE = (nn.Module, Dataset, DataLoader, torch.optim.Optimizer)  # what a loss may hold that is never copied
 FEW = 16  # so many examples' losses are computed in float64
+LOOKED_AT = 128  # so many examples are drawn from all over the data: one in a hundred is among them three times in four
 SINGLE = torch.finfo(torch.float32).eps
 SINGLE_BYTES, LARGE = 4, 2**28
 """Bytes of a number in float32; bytes by which a copy in float64 may exceed twice the model."""
@@ -1154,6 +1239,7 @@ IDENTITY = (
     "the loss or the model tells parameters apart by what they are (id(p), `is`, as keys), but copies take their place "
     "while they are measured, so it gave another gradient; tell them apart by name (model.named_parameters())"
 )
+BY_MODE = ", or, where evaluation mode does so, measure the evaluated function by norm_mode='running'"
 KEPT = (
     "the model keeps something that it computed from its parameters (a cache of weights or features) and uses it "
     "again; empty the cache, or switch it off for the measurement; where forward= calls backward() itself, or an "
@@ -1163,6 +1249,10 @@ OF_TYPES = ("dtype", "scalar type", "can't be cast", "not implemented for '", "t
 DETACHED = (
     "every batch's loss is detached from the trained parameters (no_grad in the model's forward, .item(), .detach(), "
     "another tensor made of it), so nothing has a gradient; let autograd see how it is computed"
+)
+UNTOLD = (
+    "the loss gives a pair, (sum, weight), but of one example nothing tells whether the second is its weight and no "
+    "accuracy or count; return its loss alone"
 )
 REENTRANT = (
     "the model uses reentrant checkpointing, which hides its parameters from torch.autograd.grad; use "
@@ -1199,7 +1289,7 @@ def _no_mean(size: int, loss: float, expected: float | None, n: int) -> str:
         f"the loss of {size} examples is {loss:.9g}, but {seen}: it is no mean over the examples (class weights, "
         f"ignored targets, a sum, outputs (n, 1) beside targets (n,), a term or a loss of the batch as a whole, a "
         f"collate_fn that drops some), so its value would depend on the batches; return a pair (sum, weight) from the "
-        f"loss, or let one batch hold all examples (chunk_size={n})"
+        f"loss, or let one batch hold all examples (chunk_size={n}; a data loader's own batch_size)"
     )
 
 
@@ -1236,9 +1326,9 @@ def _changing(first: float, second: float, buffers: Sequence[str], norm_mode: No
     """The sentence on a loss that is no fixed function."""
     memory = f" ({', '.join(buffers[:3])} changed, so layers have a memory)" if buffers else ""
     return (
-        f"the same examples at the same parameters gave the losses {first:.6g} and {second:.6g}{memory}: something in "
+        f"the same examples at the same parameters gave the losses {first:.9g} and {second:.9g}{memory}: something in "
         f"the model, the loss or the data set is random or remembers; switch it off, or fix its seed"
-        f"{', or measure the evaluated function by norm_mode=' + repr('running') if norm_mode == 'batch' else ''}"
+        f"{BY_MODE if norm_mode == 'batch' else ''}"
     )
 
 

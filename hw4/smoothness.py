@@ -20,7 +20,7 @@ from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimize
 from hw4.borrowed import Randomness, copied
 from hw4.errors import ObjectiveError, first_line
 from hw4.memory import fingerprint
-from hw4.objective import Forward, Objective
+from hw4.objective import Forward, Objective, require_objective
 from hw4.readings import Block, SmoothnessReading
 from hw4.specs import NormMode
 from hw4.training import Loss, draw_batches
@@ -51,15 +51,25 @@ def _secant(gradient: Callable[[Tensor], Tensor], w: Tensor, u: Tensor) -> tuple
             raise ValueError(f"w and u must be tensors of real floating-point numbers, got {what}")
     if w.ndim != 1 or w.shape != u.shape:
         raise ValueError(f"w and u must be flat and equally long, got shapes {tuple(w.shape)} and {tuple(u.shape)}")
-    moved = w + u
-    step = moved - w
-    _require_step(step, norm(w))
-    before = gradient(w).clone()  # a function may give the same memory each time
-    if before.shape != w.shape:
-        raise ValueError(f"the gradient must have the shape of w, {tuple(w.shape)}, got {tuple(before.shape)}")
-    change = gradient(moved) - before
+    moved = (w + u).detach()
+    step = moved - w.detach()
+    _require_step(step, norm(w.detach()))
+    before = _called(gradient, w).clone()  # a function may give the same memory each time
+    change = _called(gradient, moved.requires_grad_(w.requires_grad)) - before
     _require_finite(step, change)
     return step, change
+
+
+def _called(gradient: Callable[[Tensor], Tensor], w: Tensor) -> Tensor:
+    """The gradient at w; raises ValueError where it is none."""
+    found = gradient(w)
+    if not isinstance(found, Tensor) or not found.is_floating_point() or found.shape != w.shape:
+        what = f"shape {tuple(found.shape)}, {found.dtype}" if isinstance(found, Tensor) else type(found).__name__
+        raise ValueError(
+            f"gradient(w) must return a floating-point tensor of the shape of w, {tuple(w.shape)}, got {what}; of what "
+            f"torch.autograd.grad returns the first"
+        )
+    return found.detach().to_dense()
 
 
 def _require_step(step: Tensor, weight_norm: float) -> None:
@@ -70,11 +80,15 @@ def _require_step(step: Tensor, weight_norm: float) -> None:
         )
 
 
-def _require_finite(step: Tensor, change: Tensor) -> None:
+def _require_finite(step: Tensor, change: Tensor, objective: Objective | None = None) -> None:
     if not (math.isfinite(norm(step)) and math.isfinite(norm(change))):
+        name = objective.infinite_parameter() if objective else ""
         raise SmoothnessUndefinedError(
-            "a gradient or the update is not finite: the model has diverged, or an operation has no derivative here "
-            "(the root or the norm of 0)"
+            f"a gradient or the update is not finite, nor is the parameter {name}: the model has diverged, or it is "
+            f"meant so (a mask, memory that is never used) and must not require a gradient"
+            if name
+            else "a gradient or the update is not finite: the model has diverged, or an operation has no derivative "
+            "here (the root or the norm of 0)"
         )
 
 
@@ -155,6 +169,7 @@ def measure_smoothness(
 @torch.inference_mode(False)
 def measure_update(objective: Objective, update: Update, *, noise_floor: NoiseFloor | None = None) -> SmoothnessReading:
     """The reading along an update (p,) of whatever optimiser, flat or by parameter name."""
+    require_objective(objective)
     objective.parts(update)  # refuses what does not fit before anything is computed
     (reading,) = _readings(objective, iter([update]), 1, None, noise_floor)
     return reading
@@ -167,6 +182,8 @@ def optimizer_update(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
     of its parameters. Raises ObjectiveError when no parameter of the model that the optimiser has has a gradient, for
     an optimiser of which a copy would make another step, and for one that would move parameters that are not trained.
     """
+    if not isinstance(model, nn.Module):
+        raise ObjectiveError(f"the model must be a torch.nn.Module, got {type(model).__name__}")
     _refuse_optimizer(optimizer)
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     mine = {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -273,6 +290,7 @@ def measure_directions(
 
     They share the full gradient at the point and a reordered one, so d directions cost d + 1 or d + 2 full gradients.
     """
+    require_objective(objective)
     if not isinstance(directions, int | np.integer) or directions < 1:
         raise ValueError(f"the number of directions must be at least 1 and whole, got {directions!r}")
     require_draws(objective, learning_rate, batch_size, generator)
@@ -330,7 +348,7 @@ def _readings(
             noise = _error(objective, double, change)
         step = objective.step()
         _require_step(step, weights[0])
-        _require_finite(step, change)
+        _require_finite(step, change, objective)
         readings.append(_reading(objective, weights, step, change, learning_rate=learning_rate, noise=noise))
         del step, change
     objective.confirm()

@@ -1371,7 +1371,7 @@ CASES += [
         ),
     ),
     Case("confident examples alone", loss=confident, refusal="depends on the outputs"),
-    Case("a chunk where no target counts", data=lambda: (X, FEW), refusal="is not finite, but its gradient is"),
+    Case("a chunk where no target counts", data=lambda: (X, FEW), refusal="parts' mean is nan: it is no mean"),
     Case(
         "a minibatch where no target counts", data=lambda: (X, FEW), loss=not_ignored, refusal="weight of the minibatch"
     ),
@@ -2453,6 +2453,86 @@ CASES += [
 ]
 
 
+class Standardised(nn.Module):
+    """A branch that begins with zeros standardises over the batch by hand."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.first, self.last = nn.Linear(6, width), nn.Linear(width, 3)
+        self.branch = nn.Linear(width, width, bias=False)
+        nn.init.zeros_(self.branch.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = torch.tanh(self.first(x))
+        return self.last(h + self.branch((h - h.mean(0)) / (h.std(0) + 1e-3)))
+
+
+class Slotted(nn.Module):
+    """What it keeps is in a slot."""
+
+    __slots__ = ("kept",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.kept = net(), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class SlottedBatch:
+    """A batch whose attributes are in slots, of which the model changes one in place."""
+
+    __slots__ = ("x", "y")
+
+    def __init__(self, x: Tensor, y: Tensor) -> None:
+        self.x, self.y = x, y
+
+
+def with_gradients() -> nn.Module:
+    model = net()
+    entropy(model.double(), torch.arange(9)).backward()
+    return model.float()
+
+
+def slopes_of_before(model: nn.Module, batch: Any) -> Tensor:
+    read = (p for p in model.parameters() if p.grad is not None)
+    return F.cross_entropy(model(batch[0]), batch[1]) + sum((p * p.grad).sum() for p in read)
+
+
+CASES += [
+    Case(
+        "one example, and an accuracy beside its loss",
+        data=lambda: (DataLoader([0]),),
+        forward=lambda m, _: (F.cross_entropy(m(X), Y), (m(X).argmax(1) == Y).float().mean()),
+        batch_size=1,
+        refusal="return its loss alone",
+    ),
+    Case("coupled by zeros", lambda: Standardised(400), chunk_size=13, refusal="no mean over the examples"),
+    Case("coupled by zeros, whole", lambda: Standardised(400), chunk_size=N, learning_rate=RATE),
+    Case("gradients that the loss reads", with_gradients, forward=slopes_of_before, refusal=r"gradients \(.grad\)"),
+    Case("gradients that it does not read", with_gradients),
+    Case("a slot of a module", Slotted, refusal="keeps kept in __slots__"),
+    Case(
+        "a batch in slots",
+        data=lambda: collated(SlottedBatch),
+        forward=lambda m, b: F.cross_entropy(m(b.x.mul_(1)), b.y),
+        dtype=torch.float64,
+    ),
+    Case(
+        "a sampler of a part that drops the last",
+        data=lambda: loader(batch_size=5, sampler=range(30), drop_last=True),
+        refusal="range gives 30 of 60 examples; give",
+    ),
+    Case(
+        "a part of no dimensions",
+        data=lambda: ({"x": X, "t": torch.tensor(2.0)}, Y),
+        refusal="a tensor of no dimensions cannot be cut",
+    ),
+]
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_right_or_refused(case: Case) -> None:
@@ -2897,3 +2977,59 @@ def test_a_batch_that_stands_out_and_is_no_mean_in_float64_alone_is_refused() ->
     double.move_to()
     with pytest.raises(ObjectiveError, match="no mean over the examples"):
         double.loss_and_gradient_here()
+
+
+IN_ORDER = torch.arange(1600)
+
+
+@pytest.mark.parametrize("rare", [IN_ORDER % 100 // 20 == 3, IN_ORDER // 40 == 13], ids=["in every series", "in a row"])
+def test_no_order_of_the_data_hides_what_is_no_mean(rare: Tensor) -> None:
+    x, y = torch.randn(len(rare), 6), torch.where(rare, 2, IN_ORDER % 2)
+    with pytest.raises(ObjectiveError, match="no mean over the examples"):
+        Objective(net(), x, y, loss=nn.CrossEntropyLoss(weight=torch.tensor([1.0, 1.0, 5.0])), chunk_size=16)
+
+
+def test_a_chunk_without_a_target_among_many_is_refused() -> None:
+    """No sample that is drawn holds one of them."""
+    x, y = torch.randn(3000, 6), torch.randint(3, (3000,))
+    y[60:75] = -100
+    with pytest.raises(ObjectiveError, match="of 1 of 200 batches is not finite, but its gradient is"):
+        Objective(net(), x, y, chunk_size=15).gradient()
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda m: m.body.load_state_dict(net().state_dict(), assign=True), "Linear.weight"),
+        (lambda m: m.body[0].requires_grad_(False), "Linear.weight"),
+        (lambda m: m.body.__setitem__(1, nn.ReLU()), "Sequential.1"),
+        (lambda m: m.scale.fill_(0.2), "Own.scale"),
+        (lambda m: setattr(m, "temperature", 2.0), "Own.temperature"),
+        (lambda m: m.eval(), "Own.training"),
+    ],
+)
+def test_an_objective_of_a_model_that_was_changed_is_refused(change: Callable[[Any], Any], what: str) -> None:
+    model = Own(lambda self, x: self.body(x) * self.scale / self.temperature, temperature=1.0)
+    model.register_buffer("scale", torch.ones(()))
+    objective = Objective(model, X, Y, norm_mode="as is")
+    objective.gradient()
+    model(X)  # changes nothing
+    objective.gradient()
+    change(model)
+    with pytest.raises(ObjectiveError, match=f"{what} is another than when"):
+        sharpness(objective)
+
+
+def test_padding_is_no_wrong_hessian() -> None:
+    """Torch leaves the derivative by its embedding out, of gradients and Hessians alike: a constant."""
+    words = torch.randint(9, (N, 5)) * (torch.rand(N, 5) < 0.7)
+    torch.manual_seed(1)
+    rest = nn.Sequential(nn.Flatten(), nn.Linear(20, 8), nn.Tanh(), nn.Linear(8, 3))
+    padded, constant = nn.Embedding(9, 4, padding_idx=0), nn.Embedding(8, 4)
+    constant.weight.data = padded.weight.data[1:].clone()
+    other = Own(
+        lambda m, t: m.rest(m.constant((t - 1).clamp(min=0)) * (t > 0)[..., None]), rest=rest, constant=constant
+    )
+    del other.body
+    found = [sharpness(Objective(each, words, Y)).value for each in (nn.Sequential(padded, *rest), other)]
+    assert found[0] == pytest.approx(found[1], rel=1e-3)

@@ -137,8 +137,25 @@ def test_shapes_that_differ_are_refused(w: tuple[int, ...], u: tuple[int, ...]) 
         effective_smoothness(lambda v: v, torch.ones(w), torch.ones(u))
 
 
+@pytest.mark.parametrize("gradient", [lambda w: (w,), lambda _: None, lambda w: w.numpy(), lambda w: w.long()])
+def test_what_is_no_gradient_is_refused(gradient: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"must return a floating-point tensor .* got (tuple|None|nd|shape \(3,\), torch.i)"
+    ):
+        effective_smoothness(gradient, torch.ones(3), torch.ones(3))
+
+
+def test_the_gradient_may_be_found_by_backward() -> None:
+    def gradient(w: Any) -> Any:
+        w.grad = None
+        (w @ w).backward()
+        return w.grad
+
+    assert effective_smoothness(gradient, nn.Parameter(torch.ones(3)), torch.ones(3)) == pytest.approx(2)
+
+
 def test_a_partial_gradient_is_refused() -> None:
-    with pytest.raises(ValueError, match="must have the shape of w"):
+    with pytest.raises(ValueError, match="must return a floating-point tensor of the shape of w"):
         effective_smoothness(lambda v: v[:2], torch.ones(3), torch.ones(3))
 
 
