@@ -435,6 +435,12 @@ def unlike(before: Collection[str], now: Collection[str]) -> str:
     return ""
 
 
+ONE_RESULT = (
+    "all {} seeds gave one result ({}), and all another now ({}): no test can say anything of that; let training use "
+    "its seed"
+)
+
+
 def judge_outcomes(
     name: str, before: Runs, now: Runs, *, rules: Rules, same_machine: bool, tests: int = 1, take: str
 ) -> Finding:
@@ -460,7 +466,7 @@ def judge_outcomes(
     shifts = {} if few else shifts
     if shifts and not same and len({*before.values()}) == len({*now.values()}) == 1:
         if not (rules.exact and same_machine):
-            return refusal("accuracy", name, f"all {len(now)} seeds gave one result: let training use its seed")
+            return refusal("accuracy", name, ONE_RESULT.format(len(now), words(before), words(now)))
         shifts = {}  # one run and not many, of which no test can say anything; that it changed is certain
     worse, better = _told_apart(shifts, level)
     bad, good = bad + worse, good + better
@@ -515,8 +521,8 @@ def _too_few(measure: str, shifts: Mapping[str, Shift], runs: Runs) -> str:
     left = len(shifts[measure].differences)
     why = "above 0" if measure == "loss" else "given by both sides"
     return (
-        f"{left} of {len(runs)} seeds have a {measure} that is finite and {why}, before and now; at least "
-        f"{LEAST_SEEDS} are needed, and all that converge"
+        f"{left} of {len(runs)} seeds have {'an' if measure == 'accuracy' else 'a'} {measure} that is finite and "
+        f"{why}, before and now; at least {LEAST_SEEDS} are needed, and all that converge"
     )
 
 
@@ -535,10 +541,15 @@ def _blind(shifts: Mapping[str, Shift], rules: Rules, level: float) -> str:
     return ""
 
 
+def _fixed(value: float) -> str:
+    """A number with four decimals, where it is neither too large nor too small for that."""
+    return f"{value:.4f}" if value == 0 or 1e-4 <= abs(value) < 1e6 else f"{value:.4g}"
+
+
 def words(runs: Runs) -> str:
     """Mean accuracy (or loss) of the converged runs, and how many diverged."""
     accuracies = [run.accuracy for run in runs.values() if run.accuracy is not None]
     losses = [run.loss for run in runs.values() if run.loss is not None]
-    mean = f"{np.mean(accuracies):.4f}" if accuracies else f"loss {np.mean(losses):.4f}" if losses else "-"
+    mean = f"{np.mean(accuracies):.4f}" if accuracies else f"loss {_fixed(float(np.mean(losses)))}" if losses else "-"
     diverged = sum(run.diverged for run in runs.values())
     return f"{mean}, {diverged} of {len(runs)} diverged" if diverged else mean

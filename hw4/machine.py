@@ -75,6 +75,7 @@ def git(folder: Path, *arguments: str, stdin: bytes = b"", seconds: float = 120)
     """
     local = set(_run("rev-parse", "--local-env-vars", env=dict(os.environ)).decode().split())
     local -= {"GIT_CONFIG_COUNT", "GIT_CONFIG_PARAMETERS"}
+    local |= {f"GIT_{how}_PATHSPECS" for how in ("LITERAL", "GLOB", "NOGLOB", "ICASE")}  # of an editor's hooks
     environment = {name: value for name, value in os.environ.items() if name not in local}
     words = ["--no-optional-locks", "-C", str(folder), *arguments]
     return _run(*words, env={**environment, "LC_ALL": "C"}, stdin=stdin, seconds=seconds)

@@ -49,6 +49,7 @@ from hw4.machine import KEEP_MEMORY, ONE_THREAD, commit_of, git, processor_class
 _Socket = socket.socket  # before a test forbids sockets, which are put in the module's place then
 SOCKET = "HW4_GATE_SOCKET"
 ENVIRONMENT = pytest.StashKey[dict[str, str]]()  # the variables that pytest was started with
+GIVEN = pytest.StashKey[dict[str, object]]()  # options that are not as they are by default
 PROCESSES = 3
 """Processes that a measurement visits in turn: each has its own luck with its memory's layout, up to 1% of a time."""
 ENDING_SECONDS = 5  # longest wait for a measurer to clear away what its fixtures set up
@@ -79,6 +80,7 @@ SETTINGS = {
 }
 DEFAULTS = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 """Settings for those who made none of their own."""
+LONGEST_PATH = 4096
 ROUNDED = 1e-6  # so far beyond 0 and 1 an accuracy may be by rounding
 MOST_PARTS = 20_000  # of a frozen reference that are looked at for its fingerprint
 LIBRARIES = (
@@ -90,6 +92,7 @@ INSTALLED += [*site.getsitepackages(), site.getusersitepackages()]
 """Where Python keeps itself and what was installed; not all of its prefix, in which a checkout may lie."""
 Clock = Literal["processor", "wall"]
 CLOCKS: dict[str, Callable[[], float]] = {"processor": time.process_time, "wall": time.perf_counter}
+"""Here a test that freezes its clock does not find them."""
 
 
 def machine_facts() -> dict[str, Any]:
@@ -119,6 +122,18 @@ class Tree:
             return path
         return self.base / (path if path.is_relative_to(self.root) else path.resolve()).relative_to(self.root)
 
+    def moved(self, value: Any) -> Any:
+        """A setting whose text is a path of today's tree, to what lies there in this one; where nothing does, as it is.
+
+        What git does not keep lies in today's alone, and serves both.
+        """
+        if isinstance(value, list):
+            return [self.moved(each) for each in value]
+        if not isinstance(value, str | Path) or not Path(value).is_absolute() or len(os.fspath(value)) > LONGEST_PATH:
+            return value
+        place = self.place(Path(value))
+        return type(value)(place) if os.path.lexists(place) else value
+
     def search_path(self) -> str:
         """Where its modules are looked for: where this process looks, but in this tree first."""
         entries = [Path(entry).absolute() for entry in sys.path]
@@ -143,9 +158,13 @@ def swept_folder() -> Iterator[Path]:
     folder = os.path.realpath(tempfile.mkdtemp(prefix="gate-"))
     # A byte is its end, or the end of this process: what else was forked here may hold the pipe open.
     sweep = "import os, shutil, sys; os.read(0, 1); [shutil.rmtree(sys.argv[1], True) for _ in range(3)]"
-    sweeper = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", sweep, folder], stdin=subprocess.PIPE, start_new_session=True
-    )
+    try:
+        sweeper = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", sweep, folder], stdin=subprocess.PIPE, start_new_session=True
+        )
+    except BaseException:
+        Path(folder).rmdir()
+        raise
     try:
         yield Path(folder)
     finally:
@@ -155,11 +174,12 @@ def swept_folder() -> Iterator[Path]:
 def repository(folder: Path, name: str) -> Path:
     """The root of the repository that a folder lies in; raises UnmeasurableError where it has no such revision."""
     try:
-        root = Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).rstrip("\n")).resolve()
+        root = Path(os.fsdecode(git(folder, "rev-parse", "--show-toplevel")).removesuffix("\n")).resolve()
     except Hw4Error as error:
         found = re.search(r"dubious ownership in repository at (.*)", str(error))
         way_out = f"; if it is yours, git config --global --add safe.directory {found[1]}" if found else ""
-        raise UnmeasurableError(f"there is no git repository to take {name!r} from ({error}){way_out}") from error
+        what = "git is needed" if "could not be run" in str(error) else "there is no git repository"
+        raise UnmeasurableError(f"{what} to take {name!r} from ({error}){way_out}") from error
     with _readable(name):
         commit_of(root, name)
     return root
@@ -202,11 +222,11 @@ class Measurer:
         files = [os.path.relpath(file, folder) for file in places]  # a bracket above it would be taken for a parameter
         ours, theirs = (_Socket(fileno=each.detach()) for each in _socket.socketpair())
         watched, self._alive = os.pipe()  # it ends when this process does, and with it what it writes to
-        started = config.stash[ENVIRONMENT].items()
+        started = {name: tree.moved(value) for name, value in config.stash[ENVIRONMENT].items()}.items()
         environment = {n: value for n, value in started if n in KEPT or not n.startswith(DROPPED)}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1"} if sys.dont_write_bytecode else {}
         numbers = f"{theirs.fileno()} {watched}"
-        option = vars(config.option)
+        option = {name: tree.moved(value) for name, value in config.stash[GIVEN].items()}
         carried = {name: value for name, value in option.items() if _is_plain(value)}
         others = {name: _as_text(value) for name, value in option.items() if not _is_plain(value)}
         self._said = tempfile.TemporaryFile()  # noqa: SIM115  closed on exit
@@ -277,7 +297,7 @@ class Measurer:
             signs = ("E ", "ERROR", "INTERNALERROR>", "pytest.")
             telling = [line for line in said if line.startswith(signs) or ": error: " in line]
             last = (telling or said or ["it said nothing"])[-1].removeprefix("E ").strip()
-            raise UnmeasurableError(f"the process that measures {how or self._end()}: {last}")
+            raise UnmeasurableError(f"{self._where()}the process that measures {how or self._end()}: {last}")
         answer: dict[str, Any] = json.loads(line)
         return answer
 
@@ -385,11 +405,28 @@ def _options(tree: Tree, config: pytest.Config, scratch: Path) -> list[str]:
     asked = [each for each in option.plugins or () if each not in left_out]
     for plugin in dict.fromkeys([*asked, *reorders]):
         options += ["-p", plugin]
+    options += ["--noconftest"] * bool(option.noconftest) + ["--runxfail"] * bool(getattr(option, "runxfail", False))
     for setting in option.override_ini or ():
         options += ["-o", setting]
     for setting in option.pythonwarnings or ():
         options += ["-W", setting]
     return [*options, *ours]
+
+
+def given_options(config: pytest.Config) -> dict[str, object]:
+    """The options of a session that are not as they are by default: a default is code, and a revision has its own."""
+    parser: Any = config._parser
+    known = getattr(parser, "optparser", None) or parser._getparser()  # the second in pytest 8
+    defaults = {each.dest: _default(each) for each in known._actions}
+    return {name: each for name, each in vars(config.option).items() if name not in defaults or defaults[name] != each}
+
+
+def _default(action: argparse.Action) -> object:
+    """What an option is where it is not given: text is read as if it were."""
+    convert = action.type if callable(action.type) else str
+    with suppress(Exception):
+        return convert(action.default) if isinstance(action.default, str) else action.default
+    return action.default
 
 
 def _is_plain(value: object) -> bool:
@@ -512,6 +549,9 @@ class Serving:
         self.others: dict[str, list[str]] = first["others"]
         self._root, self._base = map(Path, first["trees"])
         self._against = bool(first["against"])
+        self._opened = set[str]()  # beside a revision; there is no way to stop listening, but with the process
+        if self._against:
+            sys.addaudithook(self._note_opened)
         if self._base != self._root:  # after all else: before a package that is installed in development mode
             sys.path += [str(self._base), str(self._base / "src")]
 
@@ -556,7 +596,8 @@ class Serving:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Say how a test ended; its gates may be in subtests, and where its fixtures clear away."""
         if report.when == "teardown" or not report.passed:
-            why = last_line(report.longreprtext) or report.outcome
+            skip = report.longrepr if isinstance(report.longrepr, tuple) else None  # a file, a line and the reason
+            why = skip[2] if skip else last_line(report.longreprtext) or report.outcome
             self._say({"ended": report.nodeid, "why": why, "broken": report.failed})
 
     def _arrive(self, test: str, name: str, **facts: object) -> None:
@@ -573,8 +614,24 @@ class Serving:
             return f"torch was given {threads} threads by the test or its conftest; one is needed"
         return self._foreign() if self._against else ""
 
+    def _note_opened(self, event: str, details: tuple[Any, ...]) -> None:
+        """Keep the name of a file that is opened to be read."""
+        if event == "open" and isinstance(details[0], str) and not str(details[1] or "r").startswith(("w", "a", "x")):
+            self._opened.add(os.path.abspath(details[0]))  # noqa: PTH100  links are followed later
+
+    def _read_elsewhere(self) -> str:
+        """The first file that was read from today's tree though this is a revision's, in words, or nothing."""
+        for name in sorted(self._opened - self._looked):
+            file, own = Path(name), _is_own(Path(name), self._root) and not _is_own(Path(name), self._base)
+            if own and file.suffix not in (".py", ".pyc") and _kept(file):
+                return f"{file.resolve()} was read from today's files: find it from the test's own place (__file__)"
+            self._looked.add(name)
+        return ""
+
     def _foreign(self) -> str:
-        """The first module that is not loaded from this tree though it belongs to it, in words, or nothing."""
+        """The first module or file that is not from this tree though it belongs to it, in words, or nothing."""
+        if found := self._read_elsewhere():
+            return found
         files = _files(self._base)
         for name, module in list(sys.modules.items()):
             file = getattr(module, "__file__", None)
@@ -756,14 +813,14 @@ def last_line(text: str) -> str:
 def _timed(work: Callable[[], object], repeats: int, slower: float, clock: Clock) -> tuple[float, float]:
     """Seconds of one call, by the clock and on the wall, of so many, made longer by a share that is spun away."""
     read = CLOCKS[clock]
-    wall, start = time.perf_counter(), read()
+    wall, start = CLOCKS["wall"](), read()
     for _ in range(repeats):
         work()
     taken = read() - start
     while slower and read() - start < taken * (1 + slower):
         pass
     taken = read() - start if slower else taken
-    return taken / repeats, (time.perf_counter() - wall) / repeats
+    return taken / repeats, (CLOCKS["wall"]() - wall) / repeats
 
 
 UNDONE = (types.GeneratorType, types.AsyncGeneratorType, map, filter, zip)
@@ -787,7 +844,10 @@ def _repeats(work: Callable[[], object], clock: Clock) -> int:
             raise TypeError(f"a call gave {each!r:.40}..., and did nothing yet; let the step run it to its end")
         elif any(hasattr(type(each), name) for name in later):
             raise TypeError(f"a call gave a {type(each).__name__}, whose work may go on; let the step wait for its end")
-    while (seconds := _timed(work, repeats, 0.0, clock)[0] * repeats) < SHORTEST_SECONDS and repeats < 1_000_000:
+    while repeats < 1_000_000:
+        seconds, wall = (repeats * each for each in _timed(work, repeats, 0.0, clock))
+        if seconds >= SHORTEST_SECONDS or wall >= LENGTHENED_SECONDS:  # the second of what waits, which is told later
+            break
         repeats *= 2 if seconds > SHORTEST_SECONDS / 10 else 8
     return repeats
 

@@ -19,7 +19,6 @@ import random
 import re
 import shlex
 import tempfile
-import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -85,7 +84,7 @@ class Gate:
             raise ValueError(
                 f"margin is {margin}; a share below the planted slowdown's {gating.PLANTED:g} is expected, as 0.025 is"
             )
-        if step is beside:
+        if step == beside:  # methods that are equal are not the same
             raise ValueError("beside is the step itself, and never faster than that; a frozen copy of it is expected")
         if isinstance(self._mode, Serving):
             self._mode.time(self._item.nodeid, name, step, beside, clock)
@@ -166,7 +165,8 @@ class Judging:
         option = config.option
         chosen = (option.keyword, option.markexpr, getattr(option, "lf", ""), *("::" in each for each in config.args))
         self._only_looks = any(getattr(option, name, False) for name in ("collectonly", "setuponly", "setupplan"))
-        self._whole = not any(chosen) and getattr(option, "dist", "no") == "no"
+        spread = getattr(option, "dist", "no") != "no" and getattr(option, "tx", None)  # --dist alone spreads nothing
+        self._whole = not any(chosen) and not spread
         self._items, self._baselines, self._looked = dict[str, pytest.Item](), list[Path](), set[Path]()
         self._reported, self._broken, self._answered = set[str](), set[str](), set[str]()
         self._before = dict[str, str]()
@@ -256,7 +256,7 @@ class Judging:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what was judged; of a test that is run again, the last time."""
-        self._reported.add(report.nodeid)
+        self._reported |= {report.nodeid} if report.when == "teardown" else set()
         self._failed += report.failed and not hasattr(report, "wasxfail")
         self._ran |= {report.nodeid} if report.when == "call" and report.passed else set()
         self.unmeasurable += report.failed and self._unjudged(report)
@@ -315,7 +315,8 @@ class Judging:
             return
         failed = bool(session.testsfailed - self.unmeasurable or unrun)
         verdict = gating.overall([*self.judged.values()])
-        if exitstatus in (0, 1) and not failed and verdict == "UNMEASURABLE" and self.judged and not self.update:
+        unjudged = verdict == "UNMEASURABLE" and self.judged and not self.update
+        if unjudged and (exitstatus == 0 or (exitstatus == 1 and not failed)):
             session.exitstatus = EXIT_UNMEASURABLE
         elif exitstatus == 0 and verdict in FAILING and not self.update:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
@@ -349,7 +350,7 @@ class Judging:
         name = self.config.option.gate_json
         return self.config.invocation_params.dir / name if name else None
 
-    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+    def pytest_terminal_summary(self, terminalreporter: "pytest.TerminalReporter") -> None:
         """Print every finding, and the verdict with what it was compared with."""
         if not (self.judged or self._nothing or self._unwritten):
             return
@@ -369,7 +370,7 @@ class Judging:
         elif self._written:
             paths = sorted({each.path for each in findings})
             terminalreporter.write_line(f"Baseline: {', '.join(paths)}; commit it with the change that it belongs to.")
-            if any(each.part == "timing" for each in findings) and self._commit() is None:
+            if any(each.part == "timing" and _commit(Path(each.path).parent) is None for each in findings):
                 terminalreporter.write_line(
                     "It names no commit, for not all is committed; renewed when it is, what looks slower later can be "
                     "measured beside that commit, which tells a change of the code from one of the machine."
@@ -415,7 +416,7 @@ class Judging:
             gone = gone | {*self._kept_then()} if self._whole else gone & self._items.keys()
             for test in sorted(gone - self._answered - self._broken):
                 sentence = f"is gated at {self.against}, and {where[test in self._items]}"
-                finding = gating.refusal("timing", test.partition("::")[2], sentence)
+                finding = gating.refusal("timing", test.partition("::")[2] or test, sentence)
                 self.judged[f"{test} gone"] = replace(finding, path=test.partition("::")[0], key=test)
             return
         files = [*self._here().values(), *self._looked]
@@ -428,18 +429,25 @@ class Judging:
                     self.judged[f"{path}::{key}"] = replace(finding, path=str(path), key=key)
 
     def _kept_then(self) -> Iterator[str]:
-        """Tests of the revision's baselines whose files are gone, of the folders that were asked for."""
+        """Tests of the revision's baselines, and files with gates, that are gone from the folders asked for."""
         if not (self._trees and self._trees[0].name):
             return
-        then = self._trees[0]
+        then, named = self._trees[0], set[Path]()
         asked = [(self.config.invocation_params.dir / each).resolve() for each in self.config.args]
         for path in sorted(then.base.rglob(BASELINE)):
             folder = then.root / path.parent.relative_to(then.base)
             if any(folder.is_relative_to(each) for each in asked):
                 with suppress(UnmeasurableError):
                     for entry in read_baseline(path).values():
-                        if not (folder / entry["test"].partition("::")[0]).exists():
+                        file = folder / entry["test"].partition("::")[0]
+                        if not file.exists():
+                            named.add(file)
                             yield os.path.relpath(folder / entry["test"], self.config.rootpath)
+        for path in sorted(each for name in self.config.getini("python_files") for each in then.base.rglob(name)):
+            file = then.root / path.relative_to(then.base)
+            new = file not in named and not file.exists() and any(file.is_relative_to(each) for each in asked)
+            if new and _has_gates(path):
+                yield os.path.relpath(file, self.config.rootpath)
 
     def _compared(self) -> str:
         return "; ".join(dict.fromkeys(each.compared for each in self.judged.values() if each.compared)) or "nothing"
@@ -530,6 +538,13 @@ class Judging:
                 raise UnmeasurableError(
                     f"{what} lies outside of {then.root}, of which {then.name!r} was read; run pytest in "
                     f"one repository at a time, with --rootdir if its settings lie above"
+                )
+        for plugin in self.config.pluginmanager.get_plugins():
+            file = Path(getattr(plugin, "__file__", None) or "")
+            if file.name == "conftest.py" and then.root.is_relative_to(file.parent) and file.parent != then.root:
+                raise UnmeasurableError(
+                    f"{file} acts on the tests here, and would not on those of {then.name!r}; let it lie inside of "
+                    f"{then.root}, or pass --confcutdir"
                 )
 
     def _start(self, tree: Tree, tests: Sequence[str]) -> Team:
@@ -636,8 +651,8 @@ class Judging:
                 f"make the step smaller, or give more with --gate-seconds"
             )
         pairs = [(team, Sample()) for team in teams]
-        end = time.monotonic() + max(seconds, 1.5 * needed)
-        while not all(sample.precise(len(pairs)) for _, sample in pairs) and time.monotonic() < end:
+        end = measurers.CLOCKS["wall"]() + max(seconds, 1.5 * needed)
+        while not all(sample.precise(len(pairs)) for _, sample in pairs) and measurers.CLOCKS["wall"]() < end:
             for team, sample in rng.sample(pairs, len(pairs)):
                 sample.visit(team.visit, rng)
         for _, sample in pairs:
@@ -694,7 +709,7 @@ class Judging:
         change = None
         if old and (old["ruler"], old["clock"]) == (facts["ruler"], facts["clock"]):
             change = now.minus(Estimate(old["log"], old["error"], old["freedom"]))
-        kept = {"log": now.log, "error": now.error, "freedom": now.freedom, "commit": self._commit()}
+        kept = {"log": now.log, "error": now.error, "freedom": now.freedom, "commit": _commit(call.path.parent)}
         kept |= {name: facts[name] for name in ("ruler", "clock")} | {"longer": call.longer}
         kept |= {name: where[name] for name in ("python", "libraries")}
         if old and (change is None or change.slower(call.margin) or change.faster(call.margin)):
@@ -713,15 +728,6 @@ class Judging:
             keeps=call.keep(times=times),
         )
 
-    def _commit(self) -> str | None:
-        """Today's commit, where all is committed."""
-        others = f":(top,exclude,glob)**/{BASELINE}"  # one that was renewed changes nothing that is measured
-        try:
-            changed = git(self.config.rootpath, "status", "--porcelain", "--untracked-files=all", "--", others)
-            return None if changed else git(self.config.rootpath, "rev-parse", "HEAD").decode().strip()
-        except Hw4Error:
-            return None
-
     # --- outcomes
 
     def outcomes(self, call: "Call", chunks: list[list[int]], rules: Rules, *, fault: bool, seconds: float) -> Finding:
@@ -738,6 +744,7 @@ class Judging:
         same_machine = False
         if self.against:
             if (then := self._team(call, 0).reach(call.test, call.given)) is None:
+                _reach(self._team(call, -1), call)  # what neither side comes to is not new
                 return self._new("accuracy", call)
             call.require_same(then, {})
             before = self._team(call, 0).train(chunks, fault=False, seconds=seconds)
@@ -758,7 +765,7 @@ class Judging:
             _check_fault(now, train(chunks, fault=True), rules, same_machine=same_machine, tests=tests)
         team.leave()
         runs = {seed: asdict(run) for seed, run in now.items()}
-        keeps = call.keep(outcomes={**where, "commit": self._commit(), "runs": runs}) if self.update else {}
+        keeps = call.keep(outcomes={**where, "commit": _commit(call.path.parent), "runs": runs}) if self.update else {}
         compared = f"{self.against}, trained here and now" if self.against else call.source(known)
         finding = gating.judge_outcomes(
             call.name, before, now, rules=rules, same_machine=same_machine, tests=tests, take=take
@@ -934,6 +941,22 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
     return all(whole)
 
 
+def _commit(folder: Path) -> str | None:
+    """Today's commit of the repository that a folder lies in, where all is committed."""
+    others = f":(top,exclude,glob)**/{BASELINE}"  # one that was renewed changes nothing that is measured
+    seen = ("--untracked-files=all", "--ignore-submodules=none")
+    try:
+        changed = git(folder, "status", "--porcelain", *seen, "--", others)
+        return None if changed else git(folder, "rev-parse", "HEAD").decode().strip()
+    except Hw4Error:
+        return None
+
+
+def _has_gates(file: Path) -> bool:
+    """Whether a test file asks for the gate, as far as its text tells."""
+    return re.search(rb"\bgate\.(time|outcomes)\(", file.read_bytes()) is not None
+
+
 def _mark_errors(path: Path, *, update: bool) -> None:
     """In JUnit XML what could not be judged is an error, not a failure."""
     if not path.is_file():  # of /dev/null nothing can be read again
@@ -971,9 +994,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--gate-take", default="", help=argparse.SUPPRESS)  # the command that renews, for advice
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Remember which options are not from a conftest, in a process that measures."""
+    """Remember the variables, and which options are not from a conftest: what that sets, a revision's sets itself."""
     early_config.stash[_KNOWN] = set(vars(early_config.known_args_namespace))
+    early_config.stash[measurers.ENVIRONMENT] = dict(os.environ)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -994,6 +1019,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--gate-update takes what is measured now, so it does not go with --gate-against")
     if not 0 < config.option.gate_seconds < math.inf:
         raise pytest.UsageError(f"--gate-seconds is {config.option.gate_seconds:g}; a number above 0 is expected")
-    config.stash[measurers.ENVIRONMENT] = dict(os.environ)  # before tests change it for themselves
+    config.stash.setdefault(measurers.ENVIRONMENT, dict(os.environ))  # before tests change it for themselves
+    config.stash[measurers.GIVEN] = measurers.given_options(config)
     config.stash[_MODE] = Judging(config)
     config.pluginmanager.register(config.stash[_MODE], "gate-judging")

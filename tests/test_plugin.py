@@ -750,7 +750,7 @@ def test_what_became_slower_gets_the_time_it_takes(step: float, refused: bool, m
 
     member = SimpleNamespace(ask=lambda *_: {"step": step, "reference": 0.1})
     team: Any = SimpleNamespace(members=[member], visit=visit)
-    monkeypatch.setattr("hw4.plugin.time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setitem(CLOCKS, "wall", lambda: now[0])
     judging: Any = SimpleNamespace(seconds=35.0)
     call: Any = SimpleNamespace(longer={})
     visits = functools.partial(Judging._visits, judging, [team], call, {"log": 0.0})
@@ -988,7 +988,7 @@ def test_slices_of_a_step_and_its_reference_last_alike(
         now[0] += seconds
 
     monkeypatch.setitem(CLOCKS, "processor", lambda: now[0])
-    monkeypatch.setattr("hw4.measurers.time", SimpleNamespace(perf_counter=lambda: now[0]))
+    monkeypatch.setitem(CLOCKS, "wall", lambda: now[0])
     works = {"step": functools.partial(work, step), "reference": functools.partial(work, reference)}
     found, longer = _alike(works, None, "processor")
     assert found == dict(zip(works, calls, strict=True))
@@ -1005,7 +1005,7 @@ def test_what_waits_is_not_repeated_until_it_has_worked_as_long(monkeypatch: pyt
         waited[0] += waits
 
     monkeypatch.setitem(CLOCKS, "processor", lambda: worked[0])
-    monkeypatch.setattr("hw4.measurers.time", SimpleNamespace(perf_counter=lambda: worked[0] + waited[0]))
+    monkeypatch.setitem(CLOCKS, "wall", lambda: worked[0] + waited[0])
     works = {"step": functools.partial(work, 0.0015, 0.01), "reference": functools.partial(work, 0.02, 0.0)}
     _, longer = _alike(works, None, "processor")
     assert longer["step"] <= 2
@@ -1189,3 +1189,107 @@ def test_tests_outside_of_pytests_rootdir_are_found_beside_a_revision(project: P
     project.commit("tests apart")
     for more in ((), ("-p", "no:capture")):
         project.pytest("-c", "config/pytest.ini", "apart", *AGAINST, *more, code=0, verdicts={"test_apart": "PASS"})
+
+
+DATA_CONFTEST = """
+import os
+from pathlib import Path
+
+HERE = Path(__file__).parent
+os.environ.setdefault("GATED_DATA", str(HERE / "data"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--data", type=Path, default=HERE / "data")
+    parser.addoption("--epochs", type=int, default=90)
+"""
+DATA_TESTS = """
+import os
+from pathlib import Path
+
+import pytest
+
+
+def told(number):
+    return lambda seed: {"accuracy": number + seed / 1000}
+
+
+def test_option(gate, pytestconfig):
+    gate.outcomes(told(float((pytestconfig.getoption("data") / "d.txt").read_text())), range(8))
+
+
+def test_default(gate, pytestconfig):
+    gate.outcomes(told(pytestconfig.getoption("epochs") / 100), range(8))
+
+
+def test_variable(gate):
+    gate.outcomes(told(float(Path(os.environ["GATED_DATA"], "d.txt").read_text())), range(8))
+
+
+def test_link(gate):
+    gate.outcomes(told(float((Path(__file__).parent / "link.txt").read_text())), range(8))
+"""
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_revisions_defaults_and_data_are_its_own(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the conftest says where they lie, the user, a variable, or a link that leads to today's."""
+    folder = project.folder / "apart"
+    (folder / "data").mkdir(parents=True)
+    (folder / "conftest.py").write_text(DATA_CONFTEST)
+    (folder / "test_data.py").write_text(DATA_TESTS)
+    (folder / "data" / "d.txt").write_text("0.9")
+    (folder / "link.txt").symlink_to(folder / "data" / "d.txt")
+    project.commit("data")
+    (folder / "data" / "d.txt").write_text("0.5")
+    project.edit("apart/conftest.py", "default=90", "default=50")
+    worse = dict.fromkeys(("test_option", "test_default", "test_variable"), "REGRESSION") | {
+        "test_link": "UNMEASURABLE"
+    }
+    said = project.pytest("apart", *AGAINST, code=1, verdicts=worse)
+    assert "data/d.txt was read from today's files" in said
+    monkeypatch.setitem(project.environment, "GATED_DATA", str(folder / "data"))
+    project.pytest("apart", f"--data={folder / 'data'}", *AGAINST, code=1, verdicts=worse)
+
+
+@pytest.mark.usefixtures("alone")
+def test_gates_in_a_file_that_is_gone_or_amid_which_pytest_ended_did_not_pass(project: Project) -> None:
+    """Without any baseline; and a test that neither side comes to is not new."""
+    once = "def test_{0}(gate):\n    gate.outcomes(lambda seed: {{'accuracy': 0.9, 'loss': 1.0 + seed}}, range(8))\n"
+    (project.folder / "apart").mkdir()
+    for name in ("stays", "goes"):
+        (project.folder / "apart" / f"test_{name}.py").write_text(once.format(name))
+    project.commit("two files")
+    (project.folder / "apart" / "test_goes.py").unlink()
+    said = project.pytest("apart", *AGAINST, code=EXIT_UNMEASURABLE)
+    assert "test_goes.py" in said
+    assert "is gated at HEAD, and is not here any more" in said
+    ended = "\n\ndef test_ends(gate):\n    __import__('pytest').exit('enough', returncode=0)\n"
+    (project.folder / "apart" / "test_stays.py").write_text(once.format("stays") + ended)
+    verdicts = {"test_stays": "PASS", "test_ends": "UNMEASURABLE"}
+    project.pytest("apart/test_stays.py", *AGAINST, code=EXIT_UNMEASURABLE, verdicts=verdicts)
+    (project.folder / "sizes.py").write_text(
+        "def pytest_addoption(parser):\n    parser.addoption('--sizes', type=int, default=1)\n\n\n"
+        "def pytest_generate_tests(metafunc):\n    if 'size' in metafunc.fixturenames:\n"
+        "        metafunc.parametrize('size', range(metafunc.config.getoption('sizes')))\n"
+    )
+    sized = once.replace("(gate)", "(gate, size)").format("sized")
+    (project.folder / "apart" / "test_stays.py").write_text(sized)
+    project.commit("sizes")
+    verdicts = {"test_sized[0]": "PASS", "test_sized[1]": "UNMEASURABLE"}
+    project.pytest("-p", "sizes", "--sizes=2", "apart/test_stays.py", *AGAINST, verdicts=verdicts)
+
+
+def test_clocks_that_a_test_freezes_are_not_the_gates(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("monotonic", "perf_counter", "process_time"):
+        monkeypatch.setattr(time, name, lambda: 5.0)
+    assert _timed(lambda: sum(range(10_000)), 10, 0.0, "wall")[0] > 0
+
+
+def test_a_step_that_sleeps_is_not_repeated_until_it_has_worked_as_long() -> None:
+    assert _repeats(lambda: time.sleep(0.02), "processor") <= 8
+
+
+def test_an_editors_way_of_naming_paths_is_not_ours(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_LITERAL_PATHSPECS", "1")
+    assert git(repository, "ls-files", "--", ":(literal)run.sh") == b"run.sh\n"
