@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TextIO, cast
 
@@ -18,7 +19,7 @@ from hw4 import specs as homework
 from hw4.errors import Hw4Error, RecordError, SpecError, first_line
 from hw4.files import AUDIT, CLAIM_CONTROLS, LADDER, LANDSCAPES, RECORDS, SWEEP_CONTROLS, alone, write_atomically
 from hw4.processes import GOES_ON, one_thread, spare_garbage
-from hw4.specs import HOMEWORK_RATE, STRIDES, TRIALS, ConvNetSpec, Dataset, TextCNNSpec
+from hw4.specs import HOMEWORK_RATE, LARGEST_FLOAT32, STRIDES, TRIALS, ConvNetSpec, Dataset, TextCNNSpec
 from hw4.studies import (
     AUDIT_SEEDS,
     BISECTIONS,
@@ -84,6 +85,8 @@ def _folder(text: str) -> Path:
     """A folder by its name: an empty one, as of a variable that is not set, would be the current folder."""
     if not str(text).strip():
         raise SpecError("expected a folder, got nothing (is a variable empty?)")
+    if os.path.lexists(text) and not Path(text).is_dir():
+        raise SpecError(f"{text} is no folder; give the name of one, which need not be there yet")
     return Path(text)
 
 
@@ -657,7 +660,7 @@ def report_command(
         write_atomically(out / "results.csv", load_results(out).to_csv(index=False).encode())
         facts["table"] = str(out / "results.csv")
         say(f"Table: {facts['table']}")
-    absent = _finish(out, say, as_json, anyway=anyway, **facts)
+    absent = _finish(out, say, as_json, anyway=anyway, alone=csv, **facts)
     note = Store(out, RunNote).load("run")
     if new := {title: why for title, why in absent.items() if note is None or title not in note.failed}:
         reasons = "; ".join(f"{title}: {why}" for title, why in new.items())
@@ -766,14 +769,32 @@ def main() -> None:
     sys.exit(cast("int | None", code))
 
 
+def _shortened(message: str) -> str:
+    """A message without the 39 digits of the largest number in float32."""
+    return message.replace(f"{LARGEST_FLOAT32:.0f}", f"{LARGEST_FLOAT32:.2g}")
+
+
+def _given(message: str) -> str:
+    """What was given for the option that a message is about, where that does not say it."""
+    option = message.partition("Invalid value for '")[2].partition("'")[0].rpartition(" ")[2]
+    words = [*sys.argv, ""]
+    found = [
+        after if word == option else word.partition("=")[2]
+        for word, after in pairwise(words)
+        if option and word.partition("=")[0] == option
+    ]
+    return f", got {found[-1]!r:.40}" if found and found[-1] not in message else ""
+
+
 def _explain(error: BaseException) -> tuple[int, str]:
     """Exit code and sentence for an expected error."""
     if isinstance(error, typer.TyperException):
         message = getattr(error, "format_message", lambda: str(error))()
         command = getattr(getattr(error, "ctx", None), "command_path", "hw4")
-        return USAGE, f"{message.replace('Value error, ', '').strip().rstrip('.')}; see '{command} --help'"
+        message = _shortened(message.replace("Value error, ", ""))
+        return USAGE, f"{message.strip().rstrip('.')}{_given(message)}; see '{command} --help'"
     if isinstance(error, SpecError):
-        return USAGE, str(error)
+        return USAGE, _shortened(str(error))
     if isinstance(error, OSError) and error.filename:
         what_to_do = "see to that or choose another folder; nothing finished is lost"
         return FAILED, f"{error.filename}: {error.strerror}; {what_to_do}"

@@ -450,7 +450,12 @@ class Judging:
                 yield os.path.relpath(file, self.config.rootpath)
 
     def _compared(self) -> str:
-        return "; ".join(dict.fromkeys(each.compared for each in self.judged.values() if each.compared)) or "nothing"
+        told = {part: [each.compared for each in self.judged.values() if each.part == part] for part in PARTS}
+        words = {part: "; ".join(dict.fromkeys(filter(None, found))) for part, found in told.items()}
+        said = dict.fromkeys(filter(None, words.values()))
+        if len(said) < 2:
+            return "".join(said) or "nothing"
+        return ", ".join(f"{PARTS[part]} with {found}" for part, found in words.items())
 
     def _write_baselines(self) -> None:
         for path in {each.path for each in self.judged.values()}:
@@ -939,6 +944,9 @@ def _is_entry(entry: Mapping[str, Any]) -> bool:
         whole += [each["python"] is not None, isinstance(each["libraries"], dict)]
         whole += [commit is None or re.fullmatch("[0-9a-f]{40,64}", commit) is not None]
     return all(whole)
+
+
+PARTS = {"timing": "times", "accuracy": "outcomes"}
 
 
 def _commit(folder: Path) -> str | None:

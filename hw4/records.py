@@ -393,6 +393,8 @@ def read_record(path: Path, kind: type[R]) -> R:
     try:
         record = kind.model_validate_json(raw)
     except ValidationError as error:
+        if [each["loc"] for each in error.errors()] == [("spec", "norm")]:
+            way_out = "its variant is another program's: read it there, or register it first (docs/add-a-model.md)"
         raise RecordError(f"{path} is not a valid record ({first_problem(error)}); {way_out}") from error
     if path.stem != record.key:
         raise RecordError(f"{path} holds the run {record.key}, but its name says otherwise; {way_out}")

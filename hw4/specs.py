@@ -36,6 +36,7 @@ Rate = Annotated[float, AfterValidator(_in_float32)]
 """A learning rate above 0."""
 
 
+MOST = 100_000  # of seeds, trials and positions of a stride: more is a slip of the finger
 HOMEWORK_RATE = 0.04  # the homework's learning rate for the ConvNets
 
 Passes = tuple[Annotated[int, Field(ge=0)], ...]
@@ -203,8 +204,8 @@ def exercise_specs(
 
 def numbered(seeds: int, first: int = 0) -> range:
     """So many seeds, from the first on; raises SpecError for none."""
-    if not hasattr(seeds, "__index__") or seeds < 1:
-        raise SpecError(f"the number of seeds must be a whole one, at least 1, got {seeds!r}")
+    if not hasattr(seeds, "__index__") or not 1 <= seeds <= MOST:
+        raise SpecError(f"the number of seeds must be a whole one, at least 1 and at most {MOST:,}, got {seeds!r}")
     return range(first, first + seeds)
 
 
@@ -258,7 +259,7 @@ class TextCNNSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
     data: QuestionSet
-    stride: int = Field(ge=1)
+    stride: int = Field(ge=1, le=MOST)
     trial: int = Field(default=0, ge=0)
     learning_rate: Rate = Field(default=0.1, gt=0, le=LARGEST_FLOAT32)
     momentum: float = Field(default=0.8, ge=0, lt=1)
@@ -277,8 +278,8 @@ def sweep_specs(
     data: QuestionSet, *, strides: Sequence[int] = STRIDES, trials: int = TRIALS, **settings: object
 ) -> tuple[TextCNNSpec, ...]:
     """List the runs of a sweep, stride by stride, trial by trial: by default the homework's 60. Raises SpecError."""
-    if trials < 1:
-        raise SpecError(f"the number of trials must be at least 1, got {trials}")
+    if not 1 <= trials <= MOST:
+        raise SpecError(f"the number of trials must be at least 1 and at most {MOST:,}, got {trials}")
     if isinstance(strides, int) or not strides or len(set(strides)) != len(strides):
         raise SpecError(f"the strides must be a list, each given once, at least one, got {strides!r}")
     try:

@@ -626,12 +626,12 @@ def sharing_settings() -> nn.Module:
 
 def late(self: Any, x: Tensor) -> Tensor:
     self.calls += 1
-    return self.body(x) + (0.5 * torch.randn(3) if self.calls > 20 else 0)
+    return self.body(x) + (0.5 * torch.randn(3) if self.calls > 45 else 0)
 
 
 def warming(self: Any, x: Tensor) -> Tensor:
     self.calls += 1
-    return self.body(x) * (2 if self.calls > 20 else 1)
+    return self.body(x) * (2 if self.calls > 45 else 1)
 
 
 class Augmented(Items):

@@ -359,7 +359,7 @@ def test_exercise_2_says_what_follows_from_its_numbers() -> None:
     ]
     assert pairs == (
         "Of 3 pairs of strides, each two functions once, compared trial by trial and question by question, 2 differ "
-        "reliably, allowing for the number of comparisons (Holm): 5 above 10; 5 above 100; 1 is not decided."
+        "reliably, allowing for the number of comparisons (Holm): 5 above 10; 5 above 100; 1 pair is not decided."
     )
     # The first two trials of stride 100 beside the last two of stride 500: 7 and 2 right answers less 5 and 6.
     assert "at independent seeds their difference measures noise alone: -0.050 [-1.000,\u00a0+1.000]" in control
@@ -549,8 +549,8 @@ def test_the_audit_says_what_each_flaw_changes() -> None:
         ((10, 10, 10), "is rougher (X), measured right it is smoother (Y); the flaws change the answer"),
         (
             (10, 1, 0.1),
-            "is not decidedly smoother or rougher (X), measured right it is smoother (Y); whether the flaws change the "
-            "order is not decided",
+            "is neither smoother nor rougher as far as is decided (X), measured right it is smoother (Y); whether the "
+            "flaws change the order is not decided",
         ),
     ],
 )
@@ -595,7 +595,7 @@ def test_the_audits_answer_and_figure_follow_its_numbers() -> None:
     (one,) = audit.entries(audit_record(runs="one seed", strides=[], questions=None))
     assert len(one.tables[0][2]) == 8, "without seeds, strides and questions there is less to say"
     assert one.answer[0].endswith("whether the flaws change the order is not decided.")
-    assert "not decidedly smoother or rougher" in one.answer[0], "one seed decides nothing"
+    assert "neither smoother nor rougher as far as is decided" in one.answer[0], "one seed decides nothing"
     single = [{"stride": 1, "notebook": 0.3, "trained": [0.7], "diverged": 1}]
     (said,) = audit.entries(audit_record(strides=single))
     assert (

@@ -22,7 +22,7 @@ from hw4.report.drawing import plain_log, svg, told
 from hw4.report.entry import Entry
 from hw4.report.exercises import Section, answer, figure, label, panels, sections, settled_smoothness, table
 from hw4.report.page import Report, load_report
-from hw4.report.words import show, tested
+from hw4.report.words import plural, show, tested
 from hw4.specs import ConvNetSpec, exercise_specs, longer_specs
 from hw4.stats import Interval, mean_interval
 from hw4.variants import EXERCISES
@@ -453,7 +453,9 @@ def test_the_page_is_true_whatever_was_asked(seeds: int, passes: int, lost: str)
             for arm, row in zip(section.arms, table(section)[1], strict=True):
                 gone = sum(run.diverged for run in arm.values())
                 assert row[-1] == f"{gone} of {seeds}"
-                assert (f"{gone} of {seeds} runs of {label(arm)} diverged" in answer(section)[0]) == (gone > 0)
+                assert (f"{gone} of {plural(seeds, 'run')} of {label(arm)} diverged" in answer(section)[0]) == (
+                    gone > 0
+                )
             assert entry.figure is not None
             for ax, (panel, _) in zip(entry.figure.axes, panels(section), strict=True):
                 for band in ax.collections:
@@ -657,3 +659,17 @@ def test_a_file_no_gate_left_is_named(contents: bytes, tmp_path: Path) -> None:
 def test_an_empty_folder_holds_no_report(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"there are no records in .*nothing; make them with 'hw4 run --out"):
         load_report(tmp_path / "nothing")
+
+
+def test_records_of_another_program_are_not_told_to_be_deleted(tmp_path: Path) -> None:
+    record = make_record(ConvNetSpec.build(data="digits", passes=1), [make_row(0), make_row(1)])
+    (store := Store(tmp_path / RECORDS, ConvNetRecord)).prepare()
+    path = store.save(record)
+    path.write_text(path.read_text().replace('"norm": null', '"norm": "instance"'))
+    with pytest.raises(RecordError, match="its variant is another program's: read it there, or register it first"):
+        load_report(tmp_path)
+
+
+def test_equal_values_have_no_interval_and_nothing_is_minus_zero() -> None:
+    assert show(mean_interval([0.5, 0.5, 0.5])) == "0.500 (all 3 alike)"
+    assert show(Interval(estimate=-1e-5, low=-0.1, high=-1e-6, n=3)) == "0.000 [-0.100,\u00a00.000]"

@@ -198,7 +198,7 @@ class Asked:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"trials": 0}, "the number of trials must be at least 1, got 0"),
+        ({"trials": 0}, "the number of trials must be at least 1 and at most 100,000, got 0"),
         ({"learning_rate": -1.0}, r"learning_rate is -1\.0"),
         ({"data": "real"}, "run 'hw4 fetch' or set HW4_DATA"),
     ],

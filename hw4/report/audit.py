@@ -155,7 +155,11 @@ def _question_rows(record: AuditRecord) -> Iterator[Row]:
 
 def answers(record: AuditRecord) -> Iterator[str]:
     """What the audit says."""
-    sides = {"below": "smoother", "above": "rougher", "not decided": "not decidedly smoother or rougher"}
+    sides = {
+        "below": "smoother",
+        "above": "rougher",
+        "not decided": "neither smoother nor rougher as far as is decided",
+    }
     right, theirs = ratio(record, "right"), ratio(record, "notebook")
     verdicts = right.compared_with(1), theirs.compared_with(1)
     side, their_side = (sides[verdict] for verdict in verdicts)

@@ -87,10 +87,15 @@ def caption(claim: Claim) -> str:
     ends = f" from {rates[0]:g} to {rates[-1]:g}" if len(rates) > 1 else f", {rates[0]:g}"
     return (
         f"{images_words(first.data)}; SGD, batch {first.spec.batch_size}; ladder of "
-        f"{plural(len(rates), 'learning rate')}{ends}, {passes(first.spec.passes)}, {plural(len(claim.seeds), 'seed')} "
-        f"from {claim.seeds[0]}; landscapes at learning rate {claim.landscapes[0].spec.learning_rate:g}, "
-        f"{passes(claim.landscapes[0].spec.passes)}, {plural(len(claim.views), 'seed')} looked around in"
+        f"{plural(len(rates), 'learning rate')}{ends}, {passes(first.spec.passes)}, "
+        f"{_numbers(claim.seeds)}; landscapes at learning rate {claim.landscapes[0].spec.learning_rate:g}, "
+        f"{passes(claim.landscapes[0].spec.passes)}, of {plural(len(claim.views), 'seed')}"
     )
+
+
+def _numbers(seeds: Sequence[int]) -> str:
+    """Which seeds, as in "seeds 5 to 16"."""
+    return f"seed{'s' * (len(seeds) > 1)} {span(seeds, 'd')}"
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
@@ -100,7 +105,7 @@ def _p(test: Decision) -> str:
     """How a test is cited: pairs or n, and its adjusted p-value."""
     if test.adjusted is None:
         return f"n = {test.n}, nothing to test"
-    pairs = f"{test.counts[0]} against {test.counts[1]} of {test.n} seeds" if test.counts else f"n = {test.n}"
+    pairs = f"{test.counts[0]} against {test.counts[1]} of {plural(test.n, 'seed')}" if test.counts else f"n = {test.n}"
     return f"{pairs}, {p_value(test.adjusted)}"
 
 
@@ -123,7 +128,7 @@ OPENINGS: dict[str, dict[str, str]] = {
     judge.REASON: {
         "below": "It promises more than there is; measured is",
         "above": "It promises less than there is; measured is",
-        "not decided": "Not told apart from it is",
+        "not decided": "What is measured is not told apart from it:",
     },
     judge.START: {
         "above": f"The start decides: after {studies.WARMUP} passes at 0.04 fewer runs are lost at the high rate,",
@@ -435,7 +440,11 @@ def ladder_figure(claim: Claim) -> Figure:
     log_y(loss)
     log_y(edge)
     seeds = plural(len(claim.seeds), "seed")
-    legend_below(canvas, f"learnt and accurate as in the table; dots: runs, lines: means; {seeds}")
+    legend_below(
+        canvas,
+        f"learnt and accurate as in the table, one line where they agree; dots: runs (right: that learnt), lines: "
+        f"means; {seeds}",
+    )
     return canvas
 
 

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hw4 import variants
 from hw4.errors import AloneError
 from hw4.files import RECORDS
 from hw4.records import ConvNetRecord, PassRow, Store
@@ -562,7 +563,11 @@ def _compare(section: Section, *names: str) -> Iterator[str]:
 
 def _diverged(section: Section) -> list[str]:
     """How many runs diverged, and how many seeds that leaves to compare the networks by."""
-    gone = [f"{lost(arm)} runs of {label(arm)} diverged" for arm in section.arms if len(finished(arm)) < len(arm)]
+    gone = [
+        f"{lost(arm)} run{'s' * (len(arm) > 1)} of {label(arm)} diverged"
+        for arm in section.arms
+        if len(finished(arm)) < len(arm)
+    ]
     left = len(section.kept)
     if not gone and left:
         return []
@@ -611,6 +616,9 @@ def _draw_over_passes(ax: Axes, section: Section, measure: Measure) -> None:
     over_passes(ax, measure.title, measure.unit)
     last = section.setting.passes
     ax.set_xlim(-0.04 * last, 1.04 * last)
+    if all(measure.curve(row) is None for run in section.runs for row in run.rows):
+        ax.text(0.5, 0.5, _lacking(*section.arms), transform=ax.transAxes, ha="center")
+        ax.set_yticks([])
     _scale(ax, section, measure)
 
 
@@ -734,7 +742,9 @@ def _whose(section: Section) -> Iterator[str]:
 
 
 def _run_again(section: Section, run: ConvNetRecord) -> str:
-    """The command that makes an exercise's records again; both exercises have the plain network first."""
+    """The command that makes an exercise's records again, where it is one of hw4's own."""
+    if f'"{section.exercise}"' not in Path(variants.__file__).read_text():  # no command knows another program's
+        return ""
     return again(
         "run",
         exercise=(section.exercise, None),

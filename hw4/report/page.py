@@ -31,11 +31,12 @@ class Report:
     notes: Sequence[str] = ()
 
     @DEFAULT_STYLE
-    def write(self, folder: Path) -> Path:
+    def write(self, folder: Path | str) -> Path:
         """Write a self-contained ``index.html`` and every figure as PNG into ``folder``; returns the page's path.
 
         Figures of the page before that are on this one no more are removed.
         """
+        folder = Path(folder)
         drawn = [(entry, entry.figure) for entry in self.entries if entry.figure is not None]
         pngs = {entry.file_name: png(figure, entry.title, entry.caption) for entry, figure in drawn}
         templates = jinja2.Environment(

@@ -479,13 +479,14 @@ def _verdicts(pairs: Sequence[Pair], where: str = "") -> Iterator[str]:
     orders = [pair.order for pair in tested if pair.order is not None]
     found = ": " + "; ".join(f"{better} above {worse}" for better, worse in orders) if orders else ""
     rest = len(tested) - len(orders)
-    undecided = f"; {rest} {'is' if rest == 1 else 'are'} not decided" if rest else ""
+    undecided = f"; {plural(rest, 'pair')} {'is' if rest == 1 else 'are'} not decided" if rest else ""
+    family = ", allowing for the number of comparisons (Holm)" if len(tested) > 1 else ""
     once = ", each two functions once" if any(pair.reason.startswith("the functions") for pair in pairs) else ""
     if tested:
         yield (
             f"Of {plural(len(tested), 'pair')} of strides{where}{once}, compared trial by trial and question by "
-            f"question, {len(orders) or 'none'} differ{'s' if len(orders) < 2 else ''} reliably, allowing for the "
-            f"number of comparisons (Holm){found}{undecided}."
+            f"question, {len(orders) or 'none'} differ{'s' if len(orders) < 2 else ''} reliably{family}{found}"
+            f"{undecided}."
         )
 
 

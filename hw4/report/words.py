@@ -49,7 +49,7 @@ def compared(ratio: Interval, what: str, seeds: int) -> str:
         ratio,
         below=f"The {what} is smaller with BatchNorm: it is",
         above=f"The {what} is larger with BatchNorm: it is",
-        undecided=f"Whether BatchNorm changes the {what} is not decided: with it it is",
+        undecided=f"Whether BatchNorm changes the {what} is not decided: it is",
         one=f"{seen(seeds)}: with BatchNorm the {what} is",
     )
     return f"{words} {show(ratio, digits=2)} times that without"
@@ -66,7 +66,8 @@ def contrasted(
         value=float(ratio),
         below=f"{the} {what} of {ours} is lower than that of {other}: {noun}",
         above=f"{the} {what} of {ours} is higher than that of {other}: {noun}",
-        undecided=f"{some} {noun} in {what} between {ours} and {other} is not decided: it is",
+        undecided=f"{some} difference in {what} between {ours} and {other} is not decided: "
+        f"{'the ratio' if ratio else 'it'} is",
         one=f"{seen(seeds)}: {the.lower()} {what} of {ours} {less} that of {other} is",
     )
 
@@ -114,12 +115,16 @@ def bounded(interval: Interval, upper: float = math.inf, lower: float = 0.0) -> 
 
 
 def show(interval: Interval | None, *, digits: int = 3, sign: bool = False) -> str:
-    """Write an interval as ``estimate [low, high]``; one seed has no interval, no value at all is a dash.
+    """Write an interval as ``estimate [low, high]``; one seed and equal ones have none, no value at all is a dash.
 
     The space inside the brackets does not break, so a narrow table puts the whole interval on a line of its own.
     """
     if interval is None:
         return "-"
     form = f"{'+' if sign else ''}.{digits}f"
-    estimate = f"{interval.estimate:{form}}"
-    return estimate if interval.n < 2 else f"{estimate} [{interval.low:{form}},\u00a0{interval.high:{form}}]"
+    estimate, low, high = (
+        f"{round(end, digits) + 0.0:{form}}" for end in (interval.estimate, interval.low, interval.high)
+    )
+    if interval.n > 1 and interval.high - interval.low <= ROUNDING * abs(interval.estimate):
+        return f"{estimate} (all {interval.n} alike)"
+    return estimate if interval.n < 2 else f"{estimate} [{low},\u00a0{high}]"
