@@ -58,7 +58,7 @@ class Borrowed:
         self.modules = _all_modules(model, beside)
         _refuse(model, self.modules, norm_mode)
         self._original = [vars(module) for module in self.modules]
-        self._at_first, self._busy = self._described(modes=norm_mode == "as is"), False
+        self._fixed, self._busy = list(self._described(modes=norm_mode == "as is")), False
         replaced = _replaced(self.modules, dtype, theirs=theirs)
         memo = self._memo(beside, held, replaced)
         self._inner = [
@@ -208,27 +208,24 @@ class Borrowed:
 
     def changed_outside(self) -> str:
         """What of the user's own modules is another than at the start, but for trained numbers; "" where nothing is."""
-        now = self._described(modes=True)
-        changed = [name for (_, name), then in self._at_first.items() if now.get((_, name)) != then]
-        return changed[0] if changed else ""
+        for where, name, label, then, mark in self._fixed:
+            now = where.get(name)
+            if (now is not then and not (isinstance(now, PLAIN) and now == then)) or _mark(now) != mark:
+                return label
+        return ""
 
-    def _described(self, *, modes: bool) -> dict[tuple[int, str], object]:
-        """What the user's own modules compute by, without numbers in trained parameters and running statistics."""
-        found: dict[tuple[int, str], object] = {}
-        for place, (module, own) in enumerate(zip(self.modules, self._original, strict=True)):
-            plain: dict[str, object] = {
-                name: each for name, each in own.items() if isinstance(each, bool | int | float | str)
-            }
-            plain |= {name: id(each) for name, each in own["_modules"].items()}
+    def _described(self, *, modes: bool) -> Iterator[tuple[dict[str, Any], str, str, object, object]]:
+        """What the user's own modules compute by, and where: attributes, modes, modules, weights and buffers."""
+        for module, own in zip(self.modules, self._original, strict=True):
+            left_out = () if modes else ("training",)  # which is set for the measurement
+            plain = [name for name, each in own.items() if isinstance(each, PLAIN) and name not in left_out]
             buffers = {} if isinstance(module, BATCH_STATISTICS) else own["_buffers"]
-            for name, each in {**own["_parameters"], **buffers}.items():
-                if each is not None:
-                    numbers = 0 if each.requires_grad or each.is_inference() else each._version
-                    plain[name] = (id(each), each.requires_grad, numbers)
-            if not modes:  # which are set for the measurement
-                plain.pop("training", None)
-            found |= {(place, f"{type(module).__name__}.{name}"): each for name, each in plain.items()}
-        return found
+            for where, names in (
+                (own, plain),
+                *((each, each) for each in (own["_modules"], own["_parameters"], buffers)),
+            ):
+                for name in names:
+                    yield where, name, f"{type(module).__name__}.{name}", where[name], _mark(where[name])
 
     def require_separate_buffers(self) -> None:
         """Raise ObjectiveError when a buffer has changed that shares memory with another, which ours do not."""
@@ -270,6 +267,16 @@ class Borrowed:
                 if p is not None and not p.requires_grad and not p.is_meta:
                     frozen[place, name] = fingerprint(p)
         return {**buffers, **frozen}
+
+
+PLAIN = (bool, int, float, str)
+
+
+def _mark(value: object) -> object:
+    """What tells whether a tensor is trained, and whether one that is not was written to."""
+    if not isinstance(value, Tensor):
+        return None
+    return "trained" if value.requires_grad else "inference" if value.is_inference() else value._version
 
 
 def _all_modules(model: nn.Module, beside: Sequence[Any]) -> list[nn.Module]:

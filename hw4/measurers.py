@@ -8,6 +8,7 @@ in alternation with today's. They end when the process that started them does, w
 
 import _socket
 import argparse
+import builtins
 import dis
 import enum
 import functools
@@ -15,6 +16,7 @@ import gc
 import hashlib
 import importlib.metadata
 import inspect
+import io
 import itertools
 import json
 import math
@@ -549,9 +551,9 @@ class Serving:
         self.others: dict[str, list[str]] = first["others"]
         self._root, self._base = map(Path, first["trees"])
         self._against = bool(first["against"])
-        self._opened = set[str]()  # beside a revision; there is no way to stop listening, but with the process
-        if self._against:
-            sys.addaudithook(self._note_opened)
+        self._opened = set[str]()
+        if self._against:  # an audit hook would see more, and cost something at many a step that opens nothing
+            builtins.open = io.open = self._opening(open)
         if self._base != self._root:  # after all else: before a package that is installed in development mode
             sys.path += [str(self._base), str(self._base / "src")]
 
@@ -614,10 +616,16 @@ class Serving:
             return f"torch was given {threads} threads by the test or its conftest; one is needed"
         return self._foreign() if self._against else ""
 
-    def _note_opened(self, event: str, details: tuple[Any, ...]) -> None:
-        """Keep the name of a file that is opened to be read."""
-        if event == "open" and isinstance(details[0], str) and not str(details[1] or "r").startswith(("w", "a", "x")):
-            self._opened.add(os.path.abspath(details[0]))  # noqa: PTH100  links are followed later
+    def _opening(self, original: Callable[..., Any]) -> Any:
+        """Python's ``open`` that keeps the names of files that are read."""
+
+        @functools.wraps(original)
+        def opened(file: Any, mode: str = "r", *arguments: Any, **settings: Any) -> Any:
+            if isinstance(file, str | os.PathLike) and mode[:1] == "r":
+                self._opened.add(os.path.abspath(os.fsdecode(file)))  # noqa: PTH100  links are followed later
+            return original(file, mode, *arguments, **settings)
+
+        return opened
 
     def _read_elsewhere(self) -> str:
         """The first file that was read from today's tree though this is a revision's, in words, or nothing."""
