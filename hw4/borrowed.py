@@ -32,6 +32,8 @@ from hw4.specs import NormMode
 
 BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
 """Layers that are known to look at the whole batch in training mode; their running statistics change nothing there."""
+RUNNING = (nn.modules.batchnorm._NormBase,)
+"""Layers whose running statistics change nothing in training mode."""
 DROPOUT = (nn.modules.dropout._DropoutNd,)
 
 
@@ -208,24 +210,44 @@ class Borrowed:
 
     def changed_outside(self) -> str:
         """What of the user's own modules is another than at the start, but for trained numbers; "" where nothing is."""
-        for where, name, label, then, mark in self._fixed:
+        for place, where, name, then, mark in self._fixed:
             now = where.get(name)
-            if (now is not then and not (isinstance(now, PLAIN) and now == then)) or _mark(now) != mark:
-                return label
+            same = (now is then or (isinstance(now, PLAIN) and now == then)) and _mark(now) == mark
+            if not same and not self._moves_itself(place, name) and not self._has_the_numbers(place, name, now, then):
+                return f"{type(self.modules[place]).__name__}.{name}"
         return ""
 
-    def _described(self, *, modes: bool) -> Iterator[tuple[dict[str, Any], str, str, object, object]]:
+    def _moves_itself(self, place: int, name: str) -> bool:
+        """Whether computing changes an attribute or a buffer of ours, as a counter: then theirs may have been, too."""
+        ours, first = self._inner[place][1], self._first[place]
+        now, then = ((each if name in each else each["_buffers"]).get(name) for each in (ours, first))
+        kept = self._start.get((place, name))
+        if now is then and isinstance(now, Tensor) and isinstance(kept, Tensor):
+            return not _alike(now, kept)
+        return now is not then and not (isinstance(now, PLAIN) and now == then)
+
+    def _has_the_numbers(self, place: int, name: str, now: object, then: object) -> bool:
+        """Whether a tensor that is not trained was written to and holds the numbers of the start all the same."""
+        own = self._start.get((place, name))
+        if now is not then or not isinstance(now, Tensor) or now.requires_grad or own is None:
+            return False
+        ours = self._inner[place][1]
+        kind = {**ours["_parameters"], **ours["_buffers"]}[name].dtype
+        return _alike(now.detach().to(kind), own) if isinstance(own, Tensor) else fingerprint(now.to(kind)) == own
+
+    def _described(self, *, modes: bool) -> Iterator[tuple[int, dict[str, Any], str, object, object]]:
         """What the user's own modules compute by, and where: attributes, modes, modules, weights and buffers."""
-        for module, own in zip(self.modules, self._original, strict=True):
+        for place, (module, own) in enumerate(zip(self.modules, self._original, strict=True)):
             left_out = () if modes else ("training",)  # which is set for the measurement
             plain = [name for name, each in own.items() if isinstance(each, PLAIN) and name not in left_out]
-            buffers = {} if isinstance(module, BATCH_STATISTICS) else own["_buffers"]
+            running = isinstance(module, BATCH_STATISTICS) or (isinstance(module, RUNNING) and own["training"])
+            buffers = {} if running else own["_buffers"]
             for where, names in (
                 (own, plain),
                 *((each, each) for each in (own["_modules"], own["_parameters"], buffers)),
             ):
                 for name in names:
-                    yield where, name, f"{type(module).__name__}.{name}", where[name], _mark(where[name])
+                    yield place, where, name, where[name], _mark(where[name])
 
     def require_separate_buffers(self) -> None:
         """Raise ObjectiveError when a buffer has changed that shares memory with another, which ours do not."""
@@ -304,9 +326,9 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
                 f"detach it"
             )
     for module in modules:
-        if declared := _slots(type(module)):  # type: ignore[arg-type]
+        if filled := [name for name in slots(module) if not isinstance(getattr(module, name), PLAIN)]:
             raise ObjectiveError(
-                f"{type(module).__name__} keeps {declared[0]} in __slots__, which cannot be put back afterwards; let "
+                f"{type(module).__name__} keeps {filled[0]} in __slots__, which cannot be put back afterwards; let "
                 f"it be an ordinary attribute"
             )
     everywhere = nn.modules.module._global_backward_hooks or nn.modules.module._global_backward_pre_hooks

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
@@ -771,7 +772,7 @@ def main() -> None:
 
 def _shortened(message: str) -> str:
     """A message without the 39 digits of the largest number in float32."""
-    return message.replace(f"{LARGEST_FLOAT32:.0f}", f"{LARGEST_FLOAT32:.2g}")
+    return re.sub(r"\b340282346638528\d{24}\b", f"{LARGEST_FLOAT32:.2g}", message)
 
 
 def _given(message: str) -> str:

@@ -315,8 +315,8 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
             )
         return copied(value, memo)
     own, slotted = getattr(value, "__dict__", {}), slots(value)
-    if callable(value) or not (own or slotted):
-        return value
+    if callable(value) or not (own or record or any(list(tensors(getattr(value, name))) for name in slotted)):
+        return value  # such as a fraction
     found = _copy(value)  # a dataclass, a namespace
     if own:
         found.__dict__.update({name: mapped(each, change) for name, each in own.items()})

@@ -23,6 +23,7 @@ import math
 import os
 import platform
 import re
+import shlex
 import signal
 import site
 import socket
@@ -71,6 +72,8 @@ KEPT = (
     *("PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONPYCACHEPREFIX", "PYTHONUSERBASE"),
 )
 """Where things lie, and whether compiled ones are kept: child processes would compile on every call."""
+STAYING = ("HOME", "OLDPWD", "PWD", "TMPDIR", "VIRTUAL_ENV", "XDG_")
+"""Variables, by how they begin, whose paths are those of the user and not of the code."""
 SETTINGS = {
     **ONE_THREAD,
     **KEEP_MEMORY,  # fresh pages cost more, and less evenly, than anything else in a slice
@@ -127,14 +130,15 @@ class Tree:
     def moved(self, value: Any) -> Any:
         """A setting whose text is a path of today's tree, to what lies there in this one; where nothing does, as it is.
 
-        What git does not keep lies in today's alone, and serves both.
+        What git does not keep lies in today's alone, and serves both, with all that lies beside it.
         """
         if isinstance(value, list):
             return [self.moved(each) for each in value]
         if not isinstance(value, str | Path) or not Path(value).is_absolute() or len(os.fspath(value)) > LONGEST_PATH:
             return value
         place = self.place(Path(value))
-        return type(value)(place) if os.path.lexists(place) else value
+        mixed = Path(value).is_dir() and _has_others(self.root, Path(value))
+        return type(value)(place) if place != Path(value) and os.path.lexists(place) and not mixed else value
 
     def search_path(self) -> str:
         """Where its modules are looked for: where this process looks, but in this tree first."""
@@ -145,6 +149,15 @@ class Tree:
             files = [Path(file) for each in finders for file in getattr(each, "MAPPING", {}).values()]
             kept += [file.parent for file in files if _is_own(file, self.root)]
         return os.pathsep.join(dict.fromkeys(str(self.place(each)) for each in kept if each.suffix != ".zip"))
+
+
+def _has_others(root: Path, folder: Path) -> bool:
+    """Whether a folder holds something that git does not keep, but for what Python compiles."""
+    with suppress(Hw4Error, ValueError):
+        inside = folder.resolve().relative_to(root)
+        found = git(root, "ls-files", "--others", "-z", "--", f":(top,literal){inside}").split(b"\0")
+        return any(name and not name.endswith(b".pyc") for name in found)
+    return True
 
 
 def _is_own(path: Path, root: Path) -> bool:
@@ -224,7 +237,8 @@ class Measurer:
         files = [os.path.relpath(file, folder) for file in places]  # a bracket above it would be taken for a parameter
         ours, theirs = (_Socket(fileno=each.detach()) for each in _socket.socketpair())
         watched, self._alive = os.pipe()  # it ends when this process does, and with it what it writes to
-        started = {name: tree.moved(value) for name, value in config.stash[ENVIRONMENT].items()}.items()
+        variables = config.stash[ENVIRONMENT]
+        started = [(n, value if n.startswith(STAYING) else tree.moved(value)) for n, value in variables.items()]
         environment = {n: value for n, value in started if n in KEPT or not n.startswith(DROPPED)}
         environment |= {"PYTHONDONTWRITEBYTECODE": "1"} if sys.dont_write_bytecode else {}
         numbers = f"{theirs.fileno()} {watched}"
@@ -419,8 +433,16 @@ def given_options(config: pytest.Config) -> dict[str, object]:
     """The options of a session that are not as they are by default: a default is code, and a revision has its own."""
     parser: Any = config._parser
     known = getattr(parser, "optparser", None) or parser._getparser()  # the second in pytest 8
-    defaults = {each.dest: _default(each) for each in known._actions}
-    return {name: each for name, each in vars(config.option).items() if name not in defaults or defaults[name] != each}
+    defaults = {each.dest: _default(each) for each in reversed(known._actions)}  # of several, argparse takes the first
+    words = [*map(str, config.invocation_params.args), *config.getini("addopts")]
+    words += shlex.split(os.environ.get("PYTEST_ADDOPTS", ""))
+    said = {word.partition("=")[0] for word in words}
+    given = {each.dest for each in known._actions if said.intersection(each.option_strings)}
+    settings = vars(config.option).items()
+    return {name: each for name, each in settings if name in given or defaults.get(name, UNSET) != each}
+
+
+UNSET = object()
 
 
 def _default(action: argparse.Action) -> object:
@@ -553,7 +575,7 @@ class Serving:
         self._against = bool(first["against"])
         self._opened = set[str]()
         if self._against:  # an audit hook would see more, and cost something at many a step that opens nothing
-            builtins.open = io.open = self._opening(open)
+            builtins.open = io.open = _Opening(open, self._opened)
         if self._base != self._root:  # after all else: before a package that is installed in development mode
             sys.path += [str(self._base), str(self._base / "src")]
 
@@ -616,23 +638,13 @@ class Serving:
             return f"torch was given {threads} threads by the test or its conftest; one is needed"
         return self._foreign() if self._against else ""
 
-    def _opening(self, original: Callable[..., Any]) -> Any:
-        """Python's ``open`` that keeps the names of files that are read."""
-
-        @functools.wraps(original)
-        def opened(file: Any, mode: str = "r", *arguments: Any, **settings: Any) -> Any:
-            if isinstance(file, str | os.PathLike) and mode[:1] == "r":
-                self._opened.add(os.path.abspath(os.fsdecode(file)))  # noqa: PTH100  links are followed later
-            return original(file, mode, *arguments, **settings)
-
-        return opened
-
     def _read_elsewhere(self) -> str:
         """The first file that was read from today's tree though this is a revision's, in words, or nothing."""
         for name in sorted(self._opened - self._looked):
-            file, own = Path(name), _is_own(Path(name), self._root) and not _is_own(Path(name), self._base)
-            if own and file.suffix not in (".py", ".pyc") and _kept(file):
-                return f"{file.resolve()} was read from today's files: find it from the test's own place (__file__)"
+            with suppress(ValueError, OSError):  # of a name that is none
+                file, own = Path(name), _is_own(Path(name), self._root) and not _is_own(Path(name), self._base)
+                if own and file.suffix not in (".py", ".pyc") and _is_kept_in(self._root, file):
+                    return f"{file.resolve()} was read from today's files: find it from the test's own place (__file__)"
             self._looked.add(name)
         return ""
 
@@ -720,6 +732,20 @@ class Serving:
         return request
 
 
+class _Opening:
+    """Python's ``open`` that keeps the names of files that are read; no function, which would bind as a method."""
+
+    def __init__(self, original: Callable[..., Any], names: set[str]) -> None:
+        functools.update_wrapper(self, original)
+        self._original, self._names = original, names
+
+    def __call__(self, file: Any, mode: str = "r", *arguments: Any, **settings: Any) -> Any:
+        """Open a file."""
+        if isinstance(file, str | os.PathLike) and not set(mode) & set("wax"):
+            self._names.add(os.path.abspath(os.fsdecode(file)))  # noqa: PTH100  links are followed later
+        return self._original(file, mode, *arguments, **settings)
+
+
 def source_digest(item: pytest.Item) -> str:
     """What tells a test's source, decorators and all, from another; "" where there is none to read."""
     with suppress(OSError, TypeError, AttributeError):
@@ -752,6 +778,13 @@ def _on_a_gpu() -> str:
 def _kept(file: Path) -> bool:
     with suppress(Hw4Error):
         return bool(git(file.resolve().parent, "ls-files", "--", f":(literal){file.resolve().name}"))
+    return False
+
+
+def _is_kept_in(root: Path, file: Path) -> bool:
+    """Whether a repository itself keeps a file, and not one that lies inside of it."""
+    with suppress(Hw4Error):
+        return bool(git(root, "ls-files", "--", f":(top,literal){file.resolve().relative_to(root)}"))
     return False
 
 

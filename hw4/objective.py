@@ -341,7 +341,10 @@ class Objective:
         They are drawn, by a seed of their own: what lies at even distances may be alike, as data in an order are.
         """
         count = max(1, min(max(2, -(-LOOKED_AT // size)), self.n // size))
-        drawn = random.Random(0).sample(range(self.n), count * size)
+        if count * size <= FEW * LOOKED_AT:
+            drawn = random.Random(0).sample(range(self.n), count * size)
+        else:  # quicker for many
+            drawn = torch.randperm(self.n, generator=torch.Generator().manual_seed(0))[: count * size].tolist()
         return [sorted(drawn[place::count]) for place in range(count)]
 
     def _check_exactly(self, samples: Sequence[Sequence[int]]) -> bool:
@@ -391,8 +394,14 @@ class Objective:
         with self._computing():
             try:
                 found = self._in_parts(indices)
+                value = self._batch_loss(self._examples.take(indices))[0]
             except Exception:  # of a model that looks at its weights, say
                 return
+            if any(
+                hasattr(node, "_saved_padding_idx") and node._saved_padding_idx in range(2**63)
+                for node in _nodes(value)
+            ):
+                return  # padding has been moved, which training never does
             self._require_additive(indices, found, EXACT)
 
     def _unaliased_loss(self, indices: Sequence[int]) -> tuple[Tensor, float | None]:
@@ -644,7 +653,10 @@ class Objective:
             finally:
                 for p in self.parameters:
                     p.grad = None
-        if abs(now - without) > self._tolerance(8) * abs(without):
+        with self._computing():
+            again = self._share(*self._detached_loss(indices), len(indices))
+        close = self._tolerance(8) * abs(without)
+        if abs(now - without) > close >= abs(again - without):
             raise ObjectiveError(
                 "the loss reads its parameters' gradients (.grad), for with others it is another, and none are there "
                 "while it is measured; compute what it needs by torch.autograd.grad, or set .grad to None beforehand"
@@ -1034,10 +1046,11 @@ class Objective:
         generator = torch.Generator().manual_seed(seed)
         aside, direction = (torch.randn(len(here), generator=generator, device="cpu").to(here) for _ in range(2))
         size = max(1.0, float(here.norm()))
-        still = double._without_slope(indices, here)  # as padding's embedding, of which torch leaves the derivative out
-        aside[still], direction[still] = 0.0, 0.0
+        # Padding's embedding has no slope anywhere, for torch leaves that out; a critical point has one aside.
+        still = double._without_slope(indices, here + 1e-4 * size * aside / aside.norm())
         if still.all():
             return True
+        aside[still], direction[still] = 0.0, 0.0
         here = here + 1e-4 * size * aside / aside.norm()
         direction *= 1e-9 * size / direction.norm()
         ends = []

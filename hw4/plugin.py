@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from _pytest.pathlib import fnmatch_ex
 
 from hw4 import gate as gating
 from hw4 import measurers
@@ -370,7 +371,8 @@ class Judging:
         elif self._written:
             paths = sorted({each.path for each in findings})
             terminalreporter.write_line(f"Baseline: {', '.join(paths)}; commit it with the change that it belongs to.")
-            if any(each.part == "timing" and _commit(Path(each.path).parent) is None for each in findings):
+            folders = {Path(each.path).parent for each in findings if each.part == "timing"}
+            if any(_commit(each) is None for each in folders):
                 terminalreporter.write_line(
                     "It names no commit, for not all is committed; renewed when it is, what looks slower later can be "
                     "measured beside that commit, which tells a change of the code from one of the machine."
@@ -443,11 +445,14 @@ class Judging:
                         if not file.exists():
                             named.add(file)
                             yield os.path.relpath(folder / entry["test"], self.config.rootpath)
-        for path in sorted(each for name in self.config.getini("python_files") for each in then.base.rglob(name)):
+        new = {each.key.rpartition("::")[2].partition("[")[0] for each in self.judged.values() if each.verdict == "NEW"}
+        left_out = [(self.config.invocation_params.dir / each).resolve() for each in self.config.option.ignore or ()]
+        for path in sorted(then.base.rglob("*.py")):
             file = then.root / path.relative_to(then.base)
-            new = file not in named and not file.exists() and any(file.is_relative_to(each) for each in asked)
-            if new and _has_gates(path):
-                yield os.path.relpath(file, self.config.rootpath)
+            wanted = any(file.is_relative_to(each) for each in asked) and not any(map(file.is_relative_to, left_out))
+            named_so = any(fnmatch_ex(name, path) for name in self.config.getini("python_files"))
+            if wanted and named_so and file not in named and not file.exists() and not new & _gated_names(path):
+                yield from [os.path.relpath(file, self.config.rootpath)] * bool(_gated_names(path))
 
     def _compared(self) -> str:
         told = {part: [each.compared for each in self.judged.values() if each.part == part] for part in PARTS}
@@ -960,9 +965,12 @@ def _commit(folder: Path) -> str | None:
         return None
 
 
-def _has_gates(file: Path) -> bool:
-    """Whether a test file asks for the gate, as far as its text tells."""
-    return re.search(rb"\bgate\.(time|outcomes)\(", file.read_bytes()) is not None
+def _gated_names(file: Path) -> set[str]:
+    """Names of the tests in a file that ask for the gate, as far as its text tells."""
+    with suppress(OSError):
+        found = re.findall(rb"^\s*(?:async )?def (test\w*)\(.*\bgate\b", file.read_bytes(), flags=re.MULTILINE)
+        return {name.decode() for name in found}
+    return set()
 
 
 def _mark_errors(path: Path, *, update: bool) -> None:

@@ -421,6 +421,12 @@ def test_a_diverged_run_is_recorded_reported_and_told_apart(hw4: Command) -> Non
     assert "1 of 1 ConvNets diverged and is recorded as such" in err
 
 
+def test_the_largest_number_is_no_row_of_digits(hw4: Command) -> None:
+    err = hw4("run", "--learning-rate", "1e39", code=cli.USAGE).err
+    assert "less than or equal to 3.4e+38" in err
+    assert "got '1.5'" in hw4("run", "--seeds", "1.5", code=cli.USAGE).err
+
+
 def test_where_nothing_is_learnt_no_smaller_rate_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit):
         cli._end({}, ["a"], [ConvNetSpec.build(data="digits", learning_rate=1e-6)], None)

@@ -3020,6 +3020,77 @@ def test_an_objective_of_a_model_that_was_changed_is_refused(change: Callable[[A
         sharpness(objective)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda m: m.load_state_dict({name: each.clone() for name, each in m.state_dict().items()}),
+        lambda m: m(X),
+        lambda m: m.frozen.copy_(m.frozen.clone()),
+    ],
+)
+def test_an_objective_of_a_model_that_only_seems_changed_serves_on(change: Callable[[Any], Any]) -> None:
+    """Equal numbers were written, or what every evaluation counts has counted."""
+    model = Own(
+        lambda self, x: counted(self, x) * self.frozen, calls=0, inner=nn.InstanceNorm1d(2, track_running_stats=True)
+    )
+    model.register_buffer("frozen", torch.ones(()))
+    model.register_buffer("seen", torch.zeros(()))
+    objective = Objective(model, X, Y)
+    before = objective.gradient()
+    with torch.no_grad():
+        change(model)
+    assert torch.equal(objective.gradient(), before)
+
+
+def counted(self: Any, x: Tensor) -> Tensor:
+    self.calls += 1
+    self.seen += 1
+    return self.body(x)
+
+
+class OwnSquare(torch.autograd.Function):
+    """A square whose gradient cannot be differentiated rightly."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        """The squares' sum."""
+        ctx.save_for_backward(x)
+        return x.square().sum()
+
+    @staticmethod
+    def backward(ctx: Any, given: Tensor) -> Tensor:
+        """Their gradient, of a constant."""
+        return given * 2 * ctx.saved_tensors[0].detach()
+
+
+def test_a_wrong_hessian_is_refused_where_the_gradient_is_0() -> None:
+    model = Own(
+        lambda m, x: (OwnSquare.apply(m.a) + m.b.square().sum()) * x.square().mean(1, keepdim=True) + torch.zeros(3)
+    )
+    del model.body
+    model.a, model.b = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
+    with pytest.raises(ObjectiveError, match="whose own derivative is wrong"):
+        sharpness(Objective(model, X, Y, loss=lambda o, _: o.mean()))
+
+
+def test_padding_may_be_of_any_length() -> None:
+    """Sums over words that stand in batches with more padding or less are means over examples."""
+    words = [torch.randint(1, 9, (length,)) for length in torch.randint(1, 9, (N,)).tolist()]
+    torch.manual_seed(1)
+    model = Own(lambda m, pair: m.last(m.words(pair[0]).sum(1) / pair[1][:, None]), last=nn.Linear(4, 3))
+    del model.body
+    model.words = nn.Embedding(9, 4, padding_idx=0)
+
+    def collate(batch: Any) -> Any:
+        lengths = torch.tensor([float(len(each)) for each, _ in batch])
+        return (pad_sequence([each for each, _ in batch], batch_first=True), lengths), torch.stack(
+            [y for _, y in batch]
+        )
+
+    data: Any = DataLoader([(each, y) for each, y in zip(words, Y, strict=True)], batch_size=16, collate_fn=collate)
+    assert Objective(model, data).gradient().norm() > 0
+
+
 def test_padding_is_no_wrong_hessian() -> None:
     """Torch leaves the derivative by its embedding out, of gradients and Hessians alike: a constant."""
     words = torch.randint(9, (N, 5)) * (torch.rand(N, 5) < 0.7)

@@ -1251,6 +1251,26 @@ def test_a_revisions_defaults_and_data_are_its_own(project: Project, monkeypatch
     monkeypatch.setitem(project.environment, "GATED_DATA", str(folder / "data"))
     project.pytest("apart", f"--data={folder / 'data'}", *AGAINST, code=1, verdicts=worse)
 
+    only = (
+        "apart",
+        "-k",
+        "default",
+        "--epochs=50",
+        *AGAINST,
+    )  # what is given holds for both, also where it is a default
+    project.pytest(*only, code=0, verdicts={"test_default": "PASS"})
+
+
+def test_paths_in_settings_lead_to_the_revisions_files(repository: Path, tmp_path: Path) -> None:
+    """But for folders of which git keeps a part only: what serves both lies in today's."""
+    write_revision(repository, "HEAD", tmp_path / "then")
+    tree = Tree(repository.resolve(), (tmp_path / "then").resolve(), "HEAD", paired=True)
+    folder = repository.resolve() / "sub"
+    assert tree.moved([folder, str(folder), "sub", 3]) == [tree.base / "sub", str(tree.base / "sub"), "sub", 3]
+    assert tree.moved(str(folder / "new.txt")) == str(folder / "new.txt"), "not in the revision"
+    (folder / "large.bin").touch()
+    assert tree.moved(str(folder)) == str(folder)
+
 
 @pytest.mark.usefixtures("alone")
 def test_gates_in_a_file_that_is_gone_or_amid_which_pytest_ended_did_not_pass(project: Project) -> None:
