@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from hw4 import claim as judge
 from hw4.claim import (
@@ -49,6 +50,7 @@ from hw4.studies import (
     largest_working,
     require_one_protocol,
 )
+from hw4.variants import VARIANTS
 from tests.factory import DATA, make_reading, make_record, make_row
 from tests.test_report import require_true
 
@@ -527,3 +529,26 @@ def test_what_is_measured_of_a_row_is_what_its_readings_hold() -> None:
     assert [judge.step(direction)(endless) for direction in ("gradient", "minibatch")] == [None, None]
     halved = Decision(family="f", name="a ratio", n=3, effect=Interval(0.5, 0.4, 0.6, 3), adjusted=0.01)
     assert (halved.verdict, replace(halved, null=0.0).verdict) == ("below", "above")
+
+
+def test_what_would_have_been_seen_follows_from_error_and_seeds() -> None:
+    """The quantiles of the level, shared, and of the power, times the standard error of the mean logarithm."""
+    logs = np.array([0.1, 0.4, 0.2])
+    test = ratio_test("f", "x", [math.exp(each) for each in logs])
+    error = logs.std(ddof=1) / math.sqrt(3)
+    expected = math.exp(error * (stats.t.ppf(1 - 0.05 / 2 / 2, 2) + stats.t.ppf(0.8, 2)))
+    assert seen_by(test, [test, test]) == f"a factor of {expected:.2f}"
+
+
+def test_the_figures_lines_are_the_means_of_their_dots() -> None:
+    drawn = claim.ladder_figure(found := made_up(limits(0.3, 0.6), seeds=3, views=1, passes=1, controls=False))
+    dots: dict[float, list[float]] = {}
+    lines = [line for line in drawn.axes[1].lines if line.get_color() == VARIANTS["pool"].color]
+    for line in lines:
+        for rate, value in np.asarray(line.get_xydata()) if line.get_linestyle() == "None" else ():
+            dots.setdefault(float(rate), []).append(float(value))
+    (means,) = [dict(np.asarray(line.get_xydata()).tolist()) for line in lines if line.get_linestyle() != "None"]
+    assert means == {rate: pytest.approx(np.mean(values)) for rate, values in dots.items()}
+    assert len(means) > 1
+    note = landscapes.range_figure(found).legends[0].get_title().get_text().replace("\n", " ")
+    assert "over steps of 0.5 to 2 times the update" in note

@@ -260,7 +260,6 @@ def test_one_trial_is_reported_without_decisions(tmp_path: Path) -> None:
     assert summary.answer[0].startswith("In one trial each, stride 5 comes out highest of the strides at which every")
     assert "Strides 100 and 500 compute the same function; at equal seeds their" in summary.answer[-1]
     assert len(summary.tables) == 1
-    assert "whisker" not in chart(summary.sweep).get_supxlabel()
 
 
 def test_a_lost_stride_is_said_with_the_rate_that_trains_it() -> None:
@@ -553,3 +552,10 @@ def test_crossed_comparisons_seldom_err_and_find_what_is_there() -> None:
     # 300 runs at 5% have a standard deviation of 1.3%; being on the safe side means well below 5%.
     assert rejections(0.0) <= 0.05 + 3 * 0.013
     assert rejections(0.15) > 0.9
+
+
+@pytest.mark.parametrize(("trials", "compared"), [(1, False), (2, True)])
+def test_one_trial_has_no_whisker_and_is_compared_with_none(trials: int, compared: bool) -> None:
+    (sweep,) = strides.sweeps(whole(trials))
+    assert bool(_compare(sweep.bars)) is compared
+    assert ("whisker: 95%" in chart(sweep).legends[0].get_title().get_text().replace("\n", " ")) is compared
