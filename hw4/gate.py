@@ -502,7 +502,10 @@ def _told_apart(shifts: Mapping[str, Shift], level: float) -> tuple[list[str], l
 def _with_numbers(finding: Finding, shifts: Mapping[str, Shift], *, more: int, same: bool) -> Finding:
     """A finding on outcomes, with its change in words and numbers."""
     changes = {"accuracy": 0.0, "loss": 0.0} | {measure: shift.mean for measure, shift in shifts.items()}
-    told = {"accuracy": f"accuracy {-changes['accuracy']:+.4f}", "loss": f"loss x {math.exp(changes['loss']):.3f}"}
+    told = {
+        "accuracy": f"accuracy {round(-changes['accuracy'], 4) + 0.0:+.4f}",
+        "loss": f"loss x {math.exp(changes['loss']):.3f}",
+    }
     numbers = {
         "accuracy_change": -changes["accuracy"],
         "loss_ratio": math.exp(changes["loss"]),
