@@ -32,8 +32,6 @@ from hw4.specs import NormMode
 
 BATCH_STATISTICS = (nn.modules.batchnorm._BatchNorm,)
 """Layers that are known to look at the whole batch in training mode; their running statistics change nothing there."""
-RUNNING = (nn.modules.batchnorm._NormBase,)
-"""Layers whose running statistics change nothing in training mode."""
 DROPOUT = (nn.modules.dropout._DropoutNd,)
 
 
@@ -208,6 +206,20 @@ class Borrowed:
         changed = [key for key, now in self._constants().items() if not _alike(now, self._start.get(key))]
         return [f"{type(self.modules[place]).__name__}.{name}" for place, name in changed]
 
+    def padding(self) -> list[Tensor]:
+        """The rows of our embeddings that stand for padding, which training never moves."""
+        ours = {id(p): leaf for p, leaf in zip(self.originals, self.leaves, strict=True)}
+        found = []
+        for module, own in zip(self.modules, self._original, strict=True):
+            leaf = ours.get(id(own["_parameters"].get("weight")))
+            if (
+                isinstance(module, nn.Embedding | nn.EmbeddingBag)
+                and module.padding_idx is not None
+                and leaf is not None
+            ):
+                found.append(leaf.detach()[module.padding_idx])
+        return found
+
     def changed_outside(self) -> str:
         """What of the user's own modules is another than at the start, but for trained numbers; "" where nothing is."""
         for place, where, name, then, mark in self._fixed:
@@ -240,8 +252,7 @@ class Borrowed:
         for place, (module, own) in enumerate(zip(self.modules, self._original, strict=True)):
             left_out = () if modes else ("training",)  # which is set for the measurement
             plain = [name for name, each in own.items() if isinstance(each, PLAIN) and name not in left_out]
-            running = isinstance(module, BATCH_STATISTICS) or (isinstance(module, RUNNING) and own["training"])
-            buffers = {} if running else own["_buffers"]
+            buffers = {} if isinstance(module, BATCH_STATISTICS) else own["_buffers"]
             for where, names in (
                 (own, plain),
                 *((each, each) for each in (own["_modules"], own["_parameters"], buffers)),
@@ -326,7 +337,7 @@ def _refuse(model: nn.Module, modules: Sequence[nn.Module], norm_mode: NormMode)
                 f"detach it"
             )
     for module in modules:
-        if filled := [name for name in slots(module) if not isinstance(getattr(module, name), PLAIN)]:
+        if filled := [name for name in slots(module) if not isinstance(getattr(module, name), (*PLAIN, type(None)))]:
             raise ObjectiveError(
                 f"{type(module).__name__} keeps {filled[0]} in __slots__, which cannot be put back afterwards; let "
                 f"it be an ordinary attribute"

@@ -315,7 +315,7 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
             )
         return copied(value, memo)
     own, slotted = getattr(value, "__dict__", {}), slots(value)
-    if callable(value) or not (own or record or any(list(tensors(getattr(value, name))) for name in slotted)):
+    if callable(value) or not (own or record or _hold_tensors([getattr(value, name) for name in slotted])):
         return value  # such as a fraction
     found = _copy(value)  # a dataclass, a namespace
     if own:
@@ -323,6 +323,10 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:  # noqa: PLR0
     for name in slotted:
         object.__setattr__(found, name, mapped(getattr(value, name), change))
     return found
+
+
+def _hold_tensors(held: list[Any]) -> bool:
+    return any(isinstance(each, Tensor) for each in reachable(held, code=False))
 
 
 def _copy(value: Any) -> Any:

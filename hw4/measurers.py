@@ -136,9 +136,12 @@ class Tree:
             return [self.moved(each) for each in value]
         if not isinstance(value, str | Path) or not Path(value).is_absolute() or len(os.fspath(value)) > LONGEST_PATH:
             return value
-        place = self.place(Path(value))
-        mixed = Path(value).is_dir() and _has_others(self.root, Path(value))
-        return type(value)(place) if place != Path(value) and os.path.lexists(place) and not mixed else value
+        with suppress(OSError, ValueError):  # of text that is no path
+            place = self.place(Path(value))
+            there = place != Path(value) and os.path.lexists(place)
+            if there and not (Path(value).is_dir() and _has_others(self.root, Path(value))):
+                return type(value)(place)
+        return value
 
     def search_path(self) -> str:
         """Where its modules are looked for: where this process looks, but in this tree first."""

@@ -92,7 +92,9 @@ class Objective:
         self._beside = [each for each in found if isinstance(each, BESIDE)]
         self._borrow(dtype)
         _refuse_arrays([*found, *reachable([model])], self.names, self._borrowed.originals)
-        norms = [each for each in model.modules() if norm_mode == "running" and isinstance(each, BATCH_STATISTICS)]
+        norms = [
+            each for each in model.modules() if isinstance(each, BATCH_STATISTICS) and _by_running(each, norm_mode)
+        ]
         self._evaluated = [
             b for each in norms for b in (each.running_mean, each.running_var) if b is not None and extent(b)
         ]
@@ -327,13 +329,16 @@ class Objective:
     @torch.no_grad()
     def _step_aside(self) -> None:
         """Move every parameter at random, by a hundredth of its size."""
-        generator, self._at_start = torch.Generator().manual_seed(0), False
+        generator, self._at_start = torch.Generator(device="cpu").manual_seed(0), False
+        padding = [(row, row.clone()) for row in self._borrowed.padding()]
         for p in self.parameters:
             pieces = torch.split(p, -(-PIECE * len(p) // (p.numel() or 1)) or 1) if p.ndim else [p]  # to spare memory
             size = math.hypot(*(float(torch.linalg.vector_norm(each, dtype=torch.float64)) for each in pieces))
             for each in pieces:
                 drawn = torch.randn(each.shape, generator=generator, device="cpu").to(each)
                 each.add_(drawn, alpha=0.01 * (size / math.sqrt(p.numel()) or 1.0))
+        for row, then in padding:
+            row.copy_(then)
 
     def _samples(self, size: int) -> list[list[int]]:
         """Samples of so many examples from all over the data: LOOKED_AT in all, and two at least, where there are.
@@ -344,7 +349,9 @@ class Objective:
         if count * size <= FEW * LOOKED_AT:
             drawn = random.Random(0).sample(range(self.n), count * size)
         else:  # quicker for many
-            drawn = torch.randperm(self.n, generator=torch.Generator().manual_seed(0))[: count * size].tolist()
+            drawn = torch.randperm(self.n, generator=torch.Generator(device="cpu").manual_seed(0), device="cpu")[
+                : count * size
+            ].tolist()
         return [sorted(drawn[place::count]) for place in range(count)]
 
     def _check_exactly(self, samples: Sequence[Sequence[int]]) -> bool:
@@ -397,10 +404,7 @@ class Objective:
                 value = self._batch_loss(self._examples.take(indices))[0]
             except Exception:  # of a model that looks at its weights, say
                 return
-            if any(
-                hasattr(node, "_saved_padding_idx") and node._saved_padding_idx in range(2**63)
-                for node in _nodes(value)
-            ):
+            if not self._borrowed.padding() and any(map(_pads, _nodes(value))):
                 return  # padding has been moved, which training never does
             self._require_additive(indices, found, EXACT)
 
@@ -1164,6 +1168,11 @@ def _refuse_settings(
         )
 
 
+def _by_running(layer: nn.Module, norm_mode: NormMode) -> bool:
+    """Whether a layer normalises by its running statistics."""
+    return norm_mode == "running" or (norm_mode == "as is" and not layer.training)
+
+
 def _number(weight: Any) -> float:
     """A batch's weight; raises ObjectiveError when it is no number, or the parameters have a part in it."""
     if isinstance(weight, Tensor) and weight.requires_grad:
@@ -1281,6 +1290,11 @@ def _wide(vector: Tensor) -> Tensor:
 def _leaves(value: Tensor) -> Iterator[Tensor]:
     """Every tensor that requires a gradient and that a value was computed from."""
     return (node.variable for node in _nodes(value) if hasattr(node, "variable"))
+
+
+def _pads(node: Any) -> bool:
+    """Whether a node of a graph is an embedding with a row for padding; torch tells -1, for none, as 2**64 - 1."""
+    return getattr(node, "_saved_padding_idx", -1) in range(2**63)
 
 
 def _nodes(value: Tensor) -> Iterator[Any]:

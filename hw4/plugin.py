@@ -451,8 +451,8 @@ class Judging:
             file = then.root / path.relative_to(then.base)
             wanted = any(file.is_relative_to(each) for each in asked) and not any(map(file.is_relative_to, left_out))
             named_so = any(fnmatch_ex(name, path) for name in self.config.getini("python_files"))
-            if wanted and named_so and file not in named and not file.exists() and not new & _gated_names(path):
-                yield from [os.path.relpath(file, self.config.rootpath)] * bool(_gated_names(path))
+            if wanted and named_so and file not in named and not file.exists() and _gated_names(path) - new:
+                yield os.path.relpath(file, self.config.rootpath)
 
     def _compared(self) -> str:
         told = {part: [each.compared for each in self.judged.values() if each.part == part] for part in PARTS}
@@ -968,7 +968,7 @@ def _commit(folder: Path) -> str | None:
 def _gated_names(file: Path) -> set[str]:
     """Names of the tests in a file that ask for the gate, as far as its text tells."""
     with suppress(OSError):
-        found = re.findall(rb"^\s*(?:async )?def (test\w*)\(.*\bgate\b", file.read_bytes(), flags=re.MULTILINE)
+        found = re.findall(rb"^\s*(?:async )?def (test\w*)\s*\([^)]*\bgate\b", file.read_bytes(), flags=re.MULTILINE)
         return {name.decode() for name in found}
     return set()
 

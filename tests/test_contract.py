@@ -2475,7 +2475,7 @@ class Slotted(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.kept = net(), None
+        self.body, self.kept = net(), []
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -3071,6 +3071,31 @@ def test_a_wrong_hessian_is_refused_where_the_gradient_is_0() -> None:
     model.a, model.b = nn.Parameter(torch.zeros(3)), nn.Parameter(torch.zeros(3))
     with pytest.raises(ObjectiveError, match="whose own derivative is wrong"):
         sharpness(Objective(model, X, Y, loss=lambda o, _: o.mean()))
+
+
+@pytest.mark.parametrize("padding", [None, 0])
+def test_a_coupling_by_zeros_is_seen_beside_padding(padding: int | None) -> None:
+    words = torch.randint(1, 9, (N, 5))
+    model = Own(lambda m, t: coupled_by(m.first * m.second, m.words(t).mean(1), m.last), last=nn.Linear(4, 3))
+    del model.body
+    model.words = nn.Embedding(9, 4, padding_idx=padding)
+    model.first, model.second = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.zeros(4))
+    with pytest.raises(ObjectiveError, match="no mean over the examples"):
+        Objective(model, words, Y, chunk_size=16)
+
+
+def coupled_by(strength: Tensor, h: Tensor, last: nn.Module) -> Tensor:
+    return last(h + strength * (h - h.mean(0)))
+
+
+def test_running_statistics_that_are_measured_may_not_change() -> None:
+    model = nn.Sequential(nn.Unflatten(1, (2, 3)), nn.InstanceNorm1d(2, track_running_stats=True), nn.Flatten(), net())
+    model(X)
+    objective = Objective(model, X, Y, norm_mode="running")
+    objective.gradient()
+    model(3 * X + 1)
+    with pytest.raises(ObjectiveError, match=r"InstanceNorm1d\.running_mean is another"):
+        objective.gradient()
 
 
 def test_padding_may_be_of_any_length() -> None:

@@ -1270,6 +1270,8 @@ def test_paths_in_settings_lead_to_the_revisions_files(repository: Path, tmp_pat
     assert tree.moved(str(folder / "new.txt")) == str(folder / "new.txt"), "not in the revision"
     (folder / "large.bin").touch()
     assert tree.moved(str(folder)) == str(folder)
+    for text in ("/" + "x" * 300, f"{repository}/{'x' * 300}", "/no\0path"):
+        assert tree.moved(text) == text, "no path at all"
 
 
 @pytest.mark.usefixtures("alone")
