@@ -2475,7 +2475,8 @@ class Slotted(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.body, self.kept = net(), []
+        self.body = net()
+        self.kept: list[Tensor] = []
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
