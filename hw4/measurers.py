@@ -85,7 +85,6 @@ SETTINGS = {
 }
 DEFAULTS = {"XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"}
 """Settings for those who made none of their own."""
-LONGEST_PATH = 4096
 ROUNDED = 1e-6  # so far beyond 0 and 1 an accuracy may be by rounding
 MOST_PARTS = 20_000  # of a frozen reference that are looked at for its fingerprint
 LIBRARIES = (
@@ -134,7 +133,7 @@ class Tree:
         """
         if isinstance(value, list):
             return [self.moved(each) for each in value]
-        if not isinstance(value, str | Path) or not Path(value).is_absolute() or len(os.fspath(value)) > LONGEST_PATH:
+        if not isinstance(value, str | Path) or not Path(value).is_absolute():
             return value
         with suppress(OSError, ValueError):  # of text that is no path
             place = self.place(Path(value))
@@ -646,7 +645,7 @@ class Serving:
         for name in sorted(self._opened - self._looked):
             with suppress(ValueError, OSError):  # of a name that is none
                 file, own = Path(name), _is_own(Path(name), self._root) and not _is_own(Path(name), self._base)
-                if own and file.suffix not in (".py", ".pyc") and _is_kept_in(self._root, file):
+                if own and file.suffix not in (".py", ".pyc") and _kept(self._root, file):
                     return f"{file.resolve()} was read from today's files: find it from the test's own place (__file__)"
             self._looked.add(name)
         return ""
@@ -661,7 +660,12 @@ class Serving:
             if name in self._looked or not file or name.partition(".")[0] in sys.stdlib_module_names:
                 continue
             compiled = Path(file).suffix in (".so", ".pyd")
-            if compiled and self._base == self._root and _is_own(Path(file), self._root) and not _kept(Path(file)):
+            if (
+                compiled
+                and self._base == self._root
+                and _is_own(Path(file), self._root)
+                and not _kept(self._root, Path(file))
+            ):
                 return f"{name} is compiled, and not kept in git: compare by a baseline"
             if not _is_own(Path(file), self._base):
                 if _is_own(Path(file), self._root):
@@ -778,13 +782,7 @@ def _on_a_gpu() -> str:
     return f"{sentence.format(used[0])}: time the step on the CPU" if used else ""
 
 
-def _kept(file: Path) -> bool:
-    with suppress(Hw4Error):
-        return bool(git(file.resolve().parent, "ls-files", "--", f":(literal){file.resolve().name}"))
-    return False
-
-
-def _is_kept_in(root: Path, file: Path) -> bool:
+def _kept(root: Path, file: Path) -> bool:
     """Whether a repository itself keeps a file, and not one that lies inside of it."""
     with suppress(Hw4Error):
         return bool(git(root, "ls-files", "--", f":(top,literal){file.resolve().relative_to(root)}"))

@@ -657,10 +657,12 @@ class Objective:
             finally:
                 for p in self.parameters:
                     p.grad = None
+        close = self._tolerance(8) * abs(without)
+        if abs(now - without) <= close:
+            return
         with self._computing():
             again = self._share(*self._detached_loss(indices), len(indices))
-        close = self._tolerance(8) * abs(without)
-        if abs(now - without) > close >= abs(again - without):
+        if abs(again - without) <= close:  # else it remembers something
             raise ObjectiveError(
                 "the loss reads its parameters' gradients (.grad), for with others it is another, and none are there "
                 "while it is measured; compute what it needs by torch.autograd.grad, or set .grad to None beforehand"
@@ -1050,12 +1052,13 @@ class Objective:
         generator = torch.Generator().manual_seed(seed)
         aside, direction = (torch.randn(len(here), generator=generator, device="cpu").to(here) for _ in range(2))
         size = max(1.0, float(here.norm()))
+        aside *= 1e-4 * size / aside.norm()
         # Padding's embedding has no slope anywhere, for torch leaves that out; a critical point has one aside.
-        still = double._without_slope(indices, here + 1e-4 * size * aside / aside.norm())
+        still = double._without_slope(indices, here + aside)
         if still.all():
             return True
         aside[still], direction[still] = 0.0, 0.0
-        here = here + 1e-4 * size * aside / aside.norm()
+        here = here + aside
         direction *= 1e-9 * size / direction.norm()
         ends = []
         for factor in (-1, 1, 0):
