@@ -212,12 +212,9 @@ class Borrowed:
         found = []
         for module, own in zip(self.modules, self._original, strict=True):
             leaf = ours.get(id(own["_parameters"].get("weight")))
-            if (
-                isinstance(module, nn.Embedding | nn.EmbeddingBag)
-                and module.padding_idx is not None
-                and leaf is not None
-            ):
-                found.append(leaf.detach()[module.padding_idx])
+            row: Any = getattr(module, "padding_idx", None)
+            if leaf is not None and isinstance(row, int):
+                found.append(leaf.detach()[row])
         return found
 
     def changed_outside(self) -> str:
@@ -253,10 +250,8 @@ class Borrowed:
             left_out = () if modes else ("training",)  # which is set for the measurement
             plain = [name for name, each in own.items() if isinstance(each, PLAIN) and name not in left_out]
             buffers = {} if isinstance(module, BATCH_STATISTICS) else own["_buffers"]
-            for where, names in (
-                (own, plain),
-                *((each, each) for each in (own["_modules"], own["_parameters"], buffers)),
-            ):
+            held = [(each, each) for each in (own["_modules"], own["_parameters"], buffers)]
+            for where, names in [(own, plain), *held]:
                 for name in names:
                     yield place, where, name, where[name], _mark(where[name])
 

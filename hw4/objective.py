@@ -92,9 +92,8 @@ class Objective:
         self._beside = [each for each in found if isinstance(each, BESIDE)]
         self._borrow(dtype)
         _refuse_arrays([*found, *reachable([model])], self.names, self._borrowed.originals)
-        norms = [
-            each for each in model.modules() if isinstance(each, BATCH_STATISTICS) and _by_running(each, norm_mode)
-        ]
+        norms = [each for each in model.modules() if isinstance(each, BATCH_STATISTICS)]
+        norms = [each for each in norms if norm_mode == "running" or (norm_mode == "as is" and not each.training)]
         self._evaluated = [
             b for each in norms for b in (each.running_mean, each.running_var) if b is not None and extent(b)
         ]
@@ -1169,11 +1168,6 @@ def _refuse_settings(
             "torch.nn.utils.parametrize.cached() is on, which keeps weights as they were when the parameters move; "
             "measure outside it"
         )
-
-
-def _by_running(layer: nn.Module, norm_mode: NormMode) -> bool:
-    """Whether a layer normalises by its running statistics."""
-    return norm_mode == "running" or (norm_mode == "as is" and not layer.training)
 
 
 def _number(weight: Any) -> float:
